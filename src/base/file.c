@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "base/text.h"
+
+int file_read(int dir_fd, const char *path, size_t max, char **ret, struct coppice_error *err)
+{
+	_cleanup_(closep) int fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC);
+	_cleanup_(text_done) struct text text = TEXT_INIT;
+	char buffer[16384];
+	char *whole;
+	ssize_t n;
+
+	if (fd < 0)
+		return fail_errno(err, errno, "cannot open '%s'", path);
+	while ((n = read(fd, buffer, sizeof(buffer))) != 0) {
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return fail_errno(err, errno, "cannot read '%s'", path);
+		text_add_bytes(&text, buffer, (size_t)n);
+		if (text.length > max)
+			return fail(err, COPPICE_INVALID, "'%s' is larger than %zu bytes", path, max);
+	}
+	whole = text_take(&text);
+	if (!whole)
+		return fail_memory(err);
+	*ret = whole;
+	return COPPICE_OK;
+}
+
+int write_all(int fd, const void *data, size_t length, const char *what, struct coppice_error *err)
+{
+	const char *at = data;
+
+	while (length > 0) {
+		ssize_t n = write(fd, at, length);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return fail_errno(err, errno, "cannot write %s", what);
+		at += n;
+		length -= (size_t)n;
+	}
+	return COPPICE_OK;
+}
+
+int file_write(int dir_fd, const char *path, const char *content, bool is_durable,
+	       struct coppice_error *err)
+{
+	_cleanup_(freep) char *draft = text_format("%s.new", path);
+	_cleanup_(closep) int fd = -1;
+	int r;
+
+	if (!draft)
+		return fail_memory(err);
+	fd = openat(dir_fd, draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return fail_errno(err, errno, "cannot create '%s'", draft);
+	r = write_all(fd, content, strlen(content), draft, err);
+	if (r < 0) {
+		(void)unlinkat(dir_fd, draft, 0);
+		return r;
+	}
+	if (is_durable && fsync(fd) < 0)
+		return fail_errno(err, errno, "cannot sync '%s'", draft);
+	if (renameat(dir_fd, draft, dir_fd, path) < 0)
+		return fail_errno(err, errno, "cannot replace '%s'", path);
+	if (is_durable) {
+		_cleanup_(freep) char *copy = strdup(path);
+		char *slash = copy ? strrchr(copy, '/') : NULL;
+		_cleanup_(closep) int parent = -1;
+
+		if (!copy)
+			return fail_memory(err);
+		if (slash)
+			*slash = '\0';
+		parent = openat(dir_fd, slash ? copy : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (parent < 0)
+			return fail_errno(err, errno, "cannot open the directory of '%s'", path);
+		return directory_sync(parent, path, err);
+	}
+	return COPPICE_OK;
+}
+
+int directory_ensure(int dir_fd, const char *path, mode_t mode, struct coppice_error *err)
+{
+	if (mkdirat(dir_fd, path, mode) < 0 && errno != EEXIST)
+		return fail_errno(err, errno, "cannot create directory '%s'", path);
+	return COPPICE_OK;
+}
+
+int directory_is_empty(const char *path, bool *ret, struct coppice_error *err)
+{
+	_cleanup_(closedirp) DIR *dir = opendir(path);
+	struct dirent *entry;
+
+	if (!dir)
+		return fail_errno(err, errno, "cannot read directory '%s'", path);
+	while ((entry = readdir(dir)) != NULL) {
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
+		    strcmp(entry->d_name, "lost+found") == 0)
+			continue;
+		*ret = false;
+		return COPPICE_OK;
+	}
+	*ret = true;
+	return COPPICE_OK;
+}
+
+int directory_sync(int fd, const char *what, struct coppice_error *err)
+{
+	if (fsync(fd) < 0)
+		return fail_errno(err, errno, "cannot sync the directory of '%s'", what);
+	return COPPICE_OK;
+}
+
+int64_t now_ns(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+void time_format(int64_t ns, char ret[static TIME_TEXT_SIZE])
+{
+	time_t seconds = (time_t)(ns / 1000000000);
+	struct tm tm;
+
+	(void)gmtime_r(&seconds, &tm);
+	(void)strftime(ret, TIME_TEXT_SIZE, "%Y-%m-%dT%H:%M:%SZ", &tm);
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Reading and writing whole files and directories. */
+
+#include <sys/types.h>
+
+#include "base/error.h"
+
+/* Read at most @max bytes of a file, as a string. free() the result. */
+_nonnull_ int file_read(int dir_fd, const char *path, size_t max, char **ret,
+			struct coppice_error *err);
+
+/*
+ * Replace a file.
+ * Atomic: readers see the old content or the new; durable when it returns, if
+ * @is_durable. A temporary name PATH.new may stay behind after a kill, and is
+ * overwritten by the next write.
+ */
+_nonnull_ int file_write(int dir_fd, const char *path, const char *content, bool is_durable,
+			 struct coppice_error *err);
+
+/* Write all of it, however often write(2) must be called. */
+_nonnull_ int write_all(int fd, const void *data, size_t length, const char *what,
+			struct coppice_error *err);
+
+/* Make a directory unless it is there. */
+_nonnull_ int directory_ensure(int dir_fd, const char *path, mode_t mode,
+			       struct coppice_error *err);
+
+/* Is there nothing in this directory? "lost+found" does not count. */
+_nonnull_ int directory_is_empty(const char *path, bool *ret, struct coppice_error *err);
+
+/* Make what was created in, removed from or renamed within a directory durable. */
+_nonnull_ int directory_sync(int fd, const char *what, struct coppice_error *err);
+
+/* Now, in nanoseconds since 1970 UTC. */
+int64_t now_ns(void);
+
+/* 2026-11-23T20:37:00Z */
+#define TIME_TEXT_SIZE 32
+_nonnull_ void time_format(int64_t ns, char ret[static TIME_TEXT_SIZE]);

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Running other programs: mkfs, the engines' own tools. The only place from
+ * which the library starts them, so that tests can stand in for any of them.
+ */
+
+#include "base/error.h"
+
+struct run_result {
+	int exit_status; /* 128 + signal when it was killed by one */
+	char *out;	 /* owned; NUL-terminated; what it wrote, cut at 1 MiB */
+	char *err;	 /* the same of its standard error */
+};
+
+void run_result_done(struct run_result *result);
+
+struct runner {
+	/*
+	 * Run argv[0], looked up in a fixed path, with LC_ALL=C and an empty
+	 * standard input. An exit status other than 0 is a result, not an
+	 * error. COPPICE_UNSUPPORTED when the program is not installed.
+	 */
+	int (*run)(const char *const argv[], struct run_result *result, struct coppice_error *err);
+};
+
+/* Who runs programs: fork and exec, unless a test put itself here. Never NULL. */
+extern struct runner runner;
+
+/* Run, and make an exit status other than 0 an error that quotes the program's last line. */
+_nonnull_ int run_checked(const char *const argv[], struct coppice_error *err);

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/text.h"
+
+#include <ctype.h>
+#include <stdarg.h>
+#include <string.h>
+
+void text_done(struct text *text)
+{
+	free(text->data);
+	*text = (struct text)TEXT_INIT;
+}
+
+static bool text_reserve(struct text *text, size_t more)
+{
+	size_t wanted = text->length + more + 1;
+	char *data;
+
+	if (text->is_failed)
+		return false;
+	if (wanted <= text->capacity)
+		return true;
+	if (wanted < 2 * text->capacity)
+		wanted = 2 * text->capacity;
+	data = realloc(text->data, wanted);
+	if (!data) {
+		text->is_failed = true;
+		return false;
+	}
+	text->data = data;
+	text->capacity = wanted;
+	return true;
+}
+
+void text_add_bytes(struct text *text, const char *data, size_t length)
+{
+	if (!text_reserve(text, length))
+		return;
+	memcpy(text->data + text->length, data, length);
+	text->length += length;
+	text->data[text->length] = '\0';
+}
+
+void text_add(struct text *text, const char *fmt, ...)
+{
+	_cleanup_(freep) char *more = NULL;
+	va_list args;
+	int n;
+
+	va_start(args, fmt);
+	n = vasprintf(&more, fmt, args);
+	va_end(args);
+	if (n < 0) {
+		more = NULL;
+		text->is_failed = true;
+		return;
+	}
+	text_add_bytes(text, more, (size_t)n);
+}
+
+char *text_take(struct text *text)
+{
+	char *data;
+
+	text_add_bytes(text, "", 0);
+	data = text->is_failed ? NULL : take_ptr(&text->data);
+	text_done(text);
+	return data;
+}
+
+char *text_format(const char *fmt, ...)
+{
+	va_list args;
+	char *s;
+	int n;
+
+	va_start(args, fmt);
+	n = vasprintf(&s, fmt, args);
+	va_end(args);
+	return n < 0 ? NULL : s;
+}
+
+char *text_shell_quote(const char *s)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				    "0123456789_-+=.,:/@%";
+	struct text text = TEXT_INIT;
+
+	if (*s && s[strspn(s, plain)] == '\0')
+		return strdup(s);
+	text_add(&text, "'");
+	for (; *s; s++) {
+		if (*s == '\'')
+			text_add(&text, "'\\''");
+		else
+			text_add_bytes(&text, s, 1);
+	}
+	text_add(&text, "'");
+	return text_take(&text);
+}
+
+static const struct {
+	const char *suffix;
+	uint64_t factor;
+} size_units[] = {
+	{ "", 1 },
+	{ "B", 1 },
+	{ "kB", 1000ULL },
+	{ "KB", 1000ULL },
+	{ "MB", 1000000ULL },
+	{ "GB", 1000000000ULL },
+	{ "TB", 1000000000000ULL },
+	{ "PB", 1000000000000000ULL },
+	{ "KiB", 1ULL << 10 },
+	{ "MiB", 1ULL << 20 },
+	{ "GiB", 1ULL << 30 },
+	{ "TiB", 1ULL << 40 },
+	{ "PiB", 1ULL << 50 },
+};
+
+bool size_parse(const char *s, uint64_t *ret_bytes)
+{
+	uint64_t number = 0;
+	size_t i = 0;
+
+	if (!isdigit((unsigned char)s[0]))
+		return false;
+	for (; isdigit((unsigned char)s[i]); i++)
+		if (__builtin_mul_overflow(number, 10, &number) ||
+		    __builtin_add_overflow(number, (uint64_t)(s[i] - '0'), &number))
+			return false;
+	for (size_t u = 0; u < ARRAY_SIZE(size_units); u++) {
+		if (strcmp(s + i, size_units[u].suffix) != 0)
+			continue;
+		if (__builtin_mul_overflow(number, size_units[u].factor, &number) ||
+		    number > INT64_MAX)
+			return false;
+		*ret_bytes = number;
+		return true;
+	}
+	return false;
+}
+
+void size_format(uint64_t bytes, char ret[static SIZE_TEXT_MAX])
+{
+	static const char *const units[] = { "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	double value = (double)bytes / 1024;
+	size_t u = 0;
+
+	if (bytes < 1024) {
+		(void)snprintf(ret, SIZE_TEXT_MAX, "%uB", (unsigned)bytes);
+		return;
+	}
+	for (; value >= 1024 && u + 1 < ARRAY_SIZE(units); u++)
+		value /= 1024;
+	(void)snprintf(ret, SIZE_TEXT_MAX, "%.2f%s", value, units[u]);
+}
+
+int natural_compare(const char *a, const char *b)
+{
+	const char *start_a = a, *start_b = b;
+
+	while (*a && *b) {
+		if (isdigit((unsigned char)*a) && isdigit((unsigned char)*b)) {
+			size_t na, nb;
+			int order;
+
+			a += strspn(a, "0");
+			b += strspn(b, "0");
+			na = strspn(a, "0123456789");
+			nb = strspn(b, "0123456789");
+			if (na != nb)
+				return na < nb ? -1 : 1;
+			order = strncmp(a, b, na);
+			if (order != 0)
+				return order;
+			a += na;
+			b += nb;
+			continue;
+		}
+		if (*a != *b)
+			return (unsigned char)*a < (unsigned char)*b ? -1 : 1;
+		a++;
+		b++;
+	}
+	if (*a || *b)
+		return *a ? 1 : -1;
+	return strcmp(start_a, start_b); /* c01 and c1 differ, and keep an order */
+}

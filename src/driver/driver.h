@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The contract between the core and a storage engine.
+ *
+ * The core checks names, takes locks, decides, orders the steps and undoes
+ * them; a driver knows how its engine does one step. Drivers do not call each
+ * other, do not log, decide no policy, and keep no state outside struct pool.
+ *
+ * A volume comes into being in a draft, a place that users cannot see, and is
+ * published from there under its name, with its record, in one atomic step:
+ *
+ *	draft_open → clone / volume_create … volume_seal → publish → commit
+ *	          ↘ any failure: draft_discard
+ *
+ * It ceases to be the other way round: retire takes it out of sight and frees
+ * its name in one atomic step; reap destroys what nobody stands on any more.
+ * A draft is locked by its maker; draft_sweep destroys those whose maker died.
+ *
+ * Explaining. Before it does anything, a step that changes storage tells
+ * pool->explain the native commands that it is equal to, as lines of bash. The
+ * lines hold nothing that differs from run to run: identifiers that will only
+ * then be made are written as shell variables. When pool->is_dry_run is set the
+ * step then returns COPPICE_OK without having changed anything; steps that only
+ * read do as always.
+ *
+ * Errors. COPPICE_NOT_FOUND and COPPICE_EXISTS are only ever said of the thing
+ * that was named, and only when the engine is sure; every other trouble is
+ * another code. All steps may return COPPICE_FAILED, COPPICE_NO_SPACE and
+ * COPPICE_UNAVAILABLE.
+ */
+
+#include "driver/volume.h"
+
+struct driver;
+
+/* What a pool is made of, as the core keeps it; strings are borrowed. */
+struct pool_spec {
+	const char *name;
+	const char *state_path; /* the state directory, absolute */
+	const char *source;	/* device, file or directory; NULL: make one of ours */
+	const char *(*get)(const struct pool_spec *spec, const char *key); /* config; or NULL */
+	void *config;
+	struct uuid uuid;	/* of the pool; when creating: what to call it */
+	struct uuid owner;	/* of this state directory */
+	struct uuid first_id;   /* unused by most: an identifier for what is made at creation */
+};
+
+typedef void explain_fn(void *user, const char *line);
+typedef bool interrupted_fn(void *user);
+
+/* What the core knows of an open pool. A driver embeds it as its first member. */
+struct pool {
+	const struct driver *driver;
+	explain_fn *explain; /* NULL: nobody listens */
+	void *explain_user;
+	interrupted_fn *is_interrupted; /* NULL: never; asked between long steps */
+	void *interrupted_user;
+	bool is_dry_run;
+};
+
+/* A volume to be: its place among those of its draft, name, identity and record. */
+struct new_volume {
+	struct volume_ref ref;	/* the name that it will be published under */
+	struct uuid uuid;
+	const char *record;	/* borrowed; text that the driver keeps with it */
+	const char *explain_record; /* the same with shell variables, for explain; borrowed */
+	struct uuid group;	/* whose space account it joins: its own uuid, or its instance's */
+	uint64_t limit_bytes;	/* how much it may allocate; 0: no limit */
+};
+
+/* One operation's place to make volumes in; filled by draft_open. */
+struct draft {
+	struct pool *pool;
+	struct uuid id;
+	int fd;	      /* drivers on file systems: its directory, and the lock on it */
+	void *driver; /* what else the driver needs */
+};
+
+struct pool_space {
+	struct coppice_bytes total, used, free;
+};
+
+/* What an engine counts of one volume. */
+struct volume_usage {
+	struct coppice_bytes written; /* allocated by it since its creation, snapshots included */
+	struct coppice_bytes refers;
+	struct coppice_bytes unique;
+};
+
+/* A volume as the engine has it, handed to a scan_fn; all borrowed for the call. */
+struct found_volume {
+	struct volume_ref ref;
+	const char *record;  /* NULL: it has none, which is damage */
+	const char *problem; /* NULL, or what is wrong with it in one line */
+};
+
+/* Called for each volume and snapshot; what it returns < 0 ends the scan. */
+typedef int scan_fn(void *user, const struct found_volume *found, struct coppice_error *err);
+
+/* Called for each deleted volume that is still held by others. */
+typedef int pinned_fn(void *user, const char *record, struct coppice_bytes pinned,
+		      struct coppice_error *err);
+
+/* What a driver can do that others cannot; told, not derived, where no op shows it. */
+struct driver_traits {
+	bool can_clone;	   /* clones share data with their origin */
+	bool can_limit;	   /* `size` on an instance is enforced */
+	bool is_loop_able; /* a pool without source is a file with `size` */
+};
+
+struct driver {
+	/* As written in configuration and on the command line. */
+	const char *name;
+
+	/* Keys that a pool of this driver may have beside source, size, user.*; NULL-terminated. */
+	const char *const *pool_keys;
+
+	/*
+	 * Can this machine do it? COPPICE_OK, or COPPICE_UNSUPPORTED with the reason.
+	 * @source as in pool_spec, may be NULL.
+	 */
+	int (*probe)(const struct pool_spec *spec, struct coppice_error *err);
+
+	/* ---- pools ---- */
+
+	/*
+	 * Make a pool and open it. @record is kept in the pool.
+	 * Atomic towards this process: on failure nothing is left. After a kill,
+	 * pool_destroy with the same spec removes what was made.
+	 * COPPICE_EXISTS: a pool is there already, its record in *ret_record if not NULL.
+	 */
+	int (*pool_create)(const struct pool_spec *spec, const char *record, struct pool **ret,
+			   struct coppice_error *err);
+
+	/*
+	 * Open a pool, attaching and mounting what must be, once for all processes.
+	 * COPPICE_NOT_FOUND: what it lives on is not there. COPPICE_INVALID: it is
+	 * there, and is no pool. COPPICE_BUSY: it has another owner or uuid than @spec
+	 * says, unless those are empty. COPPICE_UNAVAILABLE.
+	 */
+	int (*pool_open)(const struct pool_spec *spec, struct pool **ret, struct coppice_error *err);
+	void (*pool_close)(struct pool *pool);
+
+	/* Is it mounted, or in no need of it? Mounts nothing. */
+	bool (*pool_is_mounted)(const struct pool_spec *spec);
+
+	/* Unmount and detach. COPPICE_OK when it was not; COPPICE_BUSY. */
+	int (*pool_umount)(const struct pool_spec *spec, struct coppice_error *err);
+
+	/*
+	 * Remove all that pool_create made for this spec, and nothing else; what
+	 * was never made, or is gone already, is passed over.
+	 */
+	int (*pool_destroy)(const struct pool_spec *spec, struct coppice_error *err);
+
+	/* Make it larger. COPPICE_INVALID when smaller; COPPICE_UNSUPPORTED for a source not ours. */
+	int (*pool_resize)(struct pool *pool, uint64_t size_bytes, struct coppice_error *err);
+
+	int (*pool_space)(struct pool *pool, struct pool_space *ret, struct coppice_error *err);
+
+	/* The record of the pool itself; free() what is read. Writing is atomic and durable. */
+	int (*pool_record_read)(struct pool *pool, char **ret, struct coppice_error *err);
+	int (*pool_record_write)(struct pool *pool, const char *record, struct coppice_error *err);
+
+	/* Where its volumes are found, or NULL; borrowed from the pool. */
+	const char *(*pool_mount_path)(struct pool *pool);
+
+	/* ---- making volumes ---- */
+
+	/* Make a place for new volumes, locked until it is closed. */
+	int (*draft_open)(struct pool *pool, struct draft *ret, struct coppice_error *err);
+
+	/*
+	 * Destroy whatever is still in the draft, and the draft; give back its lock.
+	 * Also how a draft ends whose volumes were published: then it is empty.
+	 * Goes as far as it can; a second call does nothing.
+	 */
+	int (*draft_discard)(struct draft *draft, struct coppice_error *err);
+
+	/*
+	 * Make an empty volume in the draft, to be filled at *ret_path (free() it)
+	 * by whoever, and then sealed.
+	 */
+	int (*volume_create)(struct draft *draft, const struct new_volume *volume, char **ret_path,
+			     struct coppice_error *err);
+
+	/* All of its data reaches the disk; read-only from now on, if so asked. */
+	int (*volume_seal)(struct draft *draft, const struct new_volume *volume, bool is_read_only,
+			   struct coppice_error *err);
+
+	/*
+	 * Make @n copies of @origin in the draft, in as few commits as the engine can,
+	 * writing nothing into them. Where the engine cannot share, they are full.
+	 * All or nothing, as far as users can see: on failure the draft is discarded.
+	 */
+	int (*clone)(struct draft *draft, const struct volume_ref *origin,
+		     const struct new_volume *volumes, size_t n, bool is_read_only,
+		     struct coppice_error *err);
+
+	/*
+	 * Give volumes of the draft their names. A snapshot's instance may be in the
+	 * same call, before it. All or nothing but for a kill; each one atomic.
+	 * COPPICE_EXISTS naming the first taken name: then none is published.
+	 */
+	int (*publish)(struct draft *draft, const struct new_volume *volumes, size_t n,
+		       struct coppice_error *err);
+
+	/* All that was published, renamed, retired and recorded is durable. */
+	int (*commit)(struct pool *pool, struct coppice_error *err);
+
+	/* Destroy drafts whose makers died. *ret_n: how many. */
+	int (*draft_sweep)(struct pool *pool, size_t *ret_n, struct coppice_error *err);
+
+	/* ---- changing volumes ---- */
+
+	/*
+	 * Put the data of @replacement, a volume of the draft, in the place of the data
+	 * of @ref, whose record and snapshots stay. What it had is then in the draft.
+	 * Atomic.
+	 */
+	int (*swap)(struct draft *draft, const struct new_volume *replacement,
+		    const struct volume_ref *ref, struct coppice_error *err);
+
+	/* Atomic. COPPICE_EXISTS for the new name. Snapshots go with their volume. */
+	int (*rename)(struct pool *pool, const struct volume_ref *from, const struct volume_ref *to,
+		      struct coppice_error *err);
+
+	/* Replace the record. Atomic; durable after commit. */
+	int (*record_write)(struct pool *pool, const struct volume_ref *ref, const char *record,
+			    struct coppice_error *err);
+
+	/* Change how much a volume with its snapshots may allocate; 0: no limit. */
+	int (*limit_set)(struct pool *pool, const struct volume_ref *ref, const struct uuid *group,
+			 uint64_t limit_bytes, struct coppice_error *err);
+
+	/* ---- deleting volumes ---- */
+
+	/*
+	 * Take volumes with their snapshots, or snapshots, out of sight; each atomic.
+	 * @uuids: the one of each. COPPICE_NOT_FOUND naming the first that is not there;
+	 * those before it are retired.
+	 */
+	int (*retire)(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids,
+		      size_t n, struct coppice_error *err);
+
+	/* Destroy what was retired and nobody stands on. Idempotent; goes on past failures. */
+	int (*reap)(struct pool *pool, struct coppice_error *err);
+
+	/* Tell what is retired and still held. */
+	int (*pinned)(struct pool *pool, pinned_fn *fn, void *user, struct coppice_error *err);
+
+	/* ---- looking ---- */
+
+	/*
+	 * A number that changes whenever the set of volumes may have changed, by
+	 * whomever; cheap. touch changes it.
+	 */
+	int (*stamp)(struct pool *pool, uint64_t *ret, struct coppice_error *err);
+	int (*touch)(struct pool *pool, struct coppice_error *err);
+
+	/* Find all volumes, each before its snapshots, in no order else. */
+	int (*scan)(struct pool *pool, scan_fn *fn, void *user, struct coppice_error *err);
+
+	/* The record of one; free() it. COPPICE_NOT_FOUND. */
+	int (*record_read)(struct pool *pool, const struct volume_ref *ref, char **ret,
+			   struct coppice_error *err);
+
+	/* The directory that the volume's tree is in; free() it. Says where, touches nothing. */
+	int (*path)(struct pool *pool, const struct volume_ref *ref, char **ret,
+		    struct coppice_error *err);
+
+	/*
+	 * Count the space of @n volumes in one go: groups[i] → ret[i], in any order;
+	 * what is not counted is unknown. With @is_exact, refs[i] is walked for what
+	 * the engine does not count.
+	 */
+	int (*usage)(struct pool *pool, const struct volume_ref *refs, const struct uuid *groups,
+		     struct volume_usage *ret, size_t n, bool is_exact, struct coppice_error *err);
+
+	/* Damage that only the engine can see: leftover groups, wrong flags, … as problems. */
+	int (*check)(struct pool *pool, bool is_repair, scan_fn *fn, void *user,
+		     struct coppice_error *err);
+
+	struct driver_traits traits;
+};
+
+/* NULL when no such driver is built in. */
+_nonnull_ const struct driver *driver_find(const char *name);
+
+/* The drivers that this build has, best first for a pool without one named. */
+const struct driver *driver_at(size_t i);
+
+/* Add one, for tests. At most once each. */
+_nonnull_ void driver_add(const struct driver *driver);
+
+/* NULL when the table of ops keeps the contract, or which op is missing. */
+_nonnull_ const char *driver_problem(const struct driver *driver);

@@ -55,9 +55,12 @@ enum {
 
 #define TAP_WHY_MAX 256
 
-/* Of the running test: its directory, and where it tells the parent why it is skipped. */
-static char tap_dir_path[4096];
-static int tap_why_fd = -1;
+/*
+ * Of the running test: its directory, and where it tells the parent why it is
+ * skipped. Weak: one of each, however many files of a program include this.
+ */
+__attribute__((weak)) char tap_dir_path[4096];
+__attribute__((weak)) int tap_why_fd = -1;
 
 /* The directory of this test; the same path in its `after`. */
 __attribute__((unused)) static const char *tap_dir(void)

@@ -45,6 +45,7 @@ struct volume {
 	struct volume *next;
 	enum state state;
 	struct uuid draft; /* which it is in */
+	bool is_nested;    /* in a draft: published with its volume */
 	struct volume_ref ref;
 	struct uuid uuid, group;
 	uint64_t limit_bytes;
@@ -351,6 +352,7 @@ static int volume_add(struct draft *draft, const struct new_volume *new, struct 
 		.next = store->volumes,
 		.state = STATE_DRAFT,
 		.draft = draft->id,
+		.is_nested = new->is_nested,
 		.ref = new->ref,
 		.uuid = new->uuid,
 		.group = new->group,
@@ -786,11 +788,21 @@ static int publish_check(struct draft *draft, const struct new_volume *volumes, 
 	return r;
 }
 
+/* Move a volume, and what is nested in it, from the draft to its name or back. */
+static void publish_one(struct draft *draft, const struct new_volume *volume, enum state from,
+			enum state to)
+{
+	for (struct volume *v = store_of(draft->pool)->volumes; v; v = v->next)
+		if (v->state == from && is_same_uuid(&v->draft, &draft->id) &&
+		    (is_same_uuid(&v->uuid, &volume->uuid) ||
+		     (v->is_nested && is_within(&v->ref, &volume->ref))))
+			v->state = to;
+}
+
 static int memory_publish(struct draft *draft, const struct new_volume *volumes, size_t n,
 			  struct coppice_error *err)
 {
 	LOCKED;
-	struct store *store = store_of(draft->pool);
 	int r;
 
 	for (size_t i = 0; i < n; i++)
@@ -800,15 +812,15 @@ static int memory_publish(struct draft *draft, const struct new_volume *volumes,
 	r = publish_check(draft, volumes, n, err);
 	if (r < 0)
 		return r;
-	store->stamp++;
+	store_of(draft->pool)->stamp++;
 	for (size_t i = 0; i < n; i++) {
 		r = step(err);
 		if (r == COPPICE_OK) {
-			find_in_draft(draft, &volumes[i].uuid)->state = STATE_LIVE;
+			publish_one(draft, &volumes[i], STATE_DRAFT, STATE_LIVE);
 			continue;
 		}
 		while (i-- > 0)
-			find(store, &volumes[i].ref)->state = STATE_DRAFT;
+			publish_one(draft, &volumes[i], STATE_LIVE, STATE_DRAFT);
 		return r;
 	}
 	return COPPICE_OK;
@@ -819,30 +831,6 @@ static int memory_commit(struct pool *pool, struct coppice_error *err)
 	LOCKED;
 
 	return explain(pool, "commit", NULL) ? step(err) : COPPICE_OK;
-}
-
-static int memory_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
-{
-	LOCKED;
-	struct store *store = store_of(pool);
-	struct memory_draft **at = &store->drafts;
-	size_t n = 0;
-
-	while (*at) {
-		int r;
-
-		if ((*at)->has_maker || !explain(pool, "draft-sweep", NULL)) {
-			at = &(*at)->next;
-			continue;
-		}
-		r = step(err);
-		if (r < 0)
-			return r;
-		draft_destroy(store, at);
-		n++;
-	}
-	*ret_n = n;
-	return COPPICE_OK;
 }
 
 /* ---- changing volumes ---- */
@@ -980,14 +968,10 @@ static struct volume *find_reapable(struct store *store)
 }
 
 /* From the start after each one: it may have been the last that its origin waited for. */
-static int memory_reap(struct pool *pool, struct coppice_error *err)
+static int reap_all(struct store *store, struct coppice_error *err)
 {
-	LOCKED;
-	struct store *store = store_of(pool);
 	struct volume *volume;
 
-	if (!explain(pool, "reap", NULL))
-		return COPPICE_OK;
 	while ((volume = find_reapable(store)) != NULL) {
 		int r = step(err);
 
@@ -996,6 +980,39 @@ static int memory_reap(struct pool *pool, struct coppice_error *err)
 		volume_destroy(store, volume);
 	}
 	return COPPICE_OK;
+}
+
+static int memory_reap(struct pool *pool, struct coppice_error *err)
+{
+	LOCKED;
+
+	return explain(pool, "reap", NULL) ? reap_all(store_of(pool), err) : COPPICE_OK;
+}
+
+/* Not explained: what others left is no part of what was asked for. */
+static int memory_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
+{
+	LOCKED;
+	struct store *store = store_of(pool);
+	struct memory_draft **at = &store->drafts;
+	size_t n = 0;
+	int r;
+
+	while (*at && !pool->is_dry_run) {
+		if ((*at)->has_maker) {
+			at = &(*at)->next;
+			continue;
+		}
+		r = step(err);
+		if (r < 0)
+			return r;
+		draft_destroy(store, at);
+		n++;
+	}
+	r = pool->is_dry_run ? COPPICE_OK : reap_all(store, err);
+	if (r == COPPICE_OK)
+		*ret_n = n;
+	return r;
 }
 
 /* ---- looking ---- */

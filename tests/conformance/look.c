@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Looking: what there is, how much space it takes, and dry runs, which only look. */
+
+#include "conformance.h"
+
+#include "base/text.h"
+
+static void test_stamp_changes_when_the_set_does(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool *pool = pool_up();
+	struct volume_ref c1_ref = ref_of("c1"), c2_ref = ref_of("c2");
+	uint64_t at_first = stamp_of(pool), now;
+	struct new_volume c1 = make(pool, "c1", "one");
+
+	now = stamp_of(pool);
+	ok(now != at_first);
+	at_first = now;
+
+	ok_call(subject->driver->rename(pool, &c1_ref, &c2_ref, &err), &err);
+	now = stamp_of(pool);
+	ok(now != at_first);
+	at_first = now;
+
+	ok_call(subject->driver->touch(pool, &err), &err);
+	now = stamp_of(pool);
+	ok(now != at_first);
+	at_first = now;
+
+	retire(pool, "c2", &c1);
+	ok(stamp_of(pool) != at_first);
+	pool_down(pool);
+}
+
+static void test_stamp_stays_when_the_set_does(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool *pool = pool_up();
+	struct new_volume c1 = make(pool, "c1", "one");
+	uint64_t at_first = stamp_of(pool);
+	struct draft draft;
+
+	ok(stamp_of(pool) == at_first);
+	put(pool, "c1", "two");
+	(void)count(pool);
+	ok_call(subject->driver->record_write(pool, &c1.ref, c1.record, &err), &err);
+	draft = draft_up(pool);
+	draft_down(&draft);
+	ok_call(subject->driver->commit(pool, &err), &err);
+	pool = pool_again(pool);
+	ok(stamp_of(pool) == at_first);
+	pool_down(pool);
+}
+
+static void test_scan_finds_all(void)
+{
+	struct pool *pool = pool_up();
+	struct new_volume c1, c2;
+
+	ok_int(count(pool), ==, 0);
+	make_image(pool, "data");
+	c1 = clone_of(pool, "image", "c1");
+	c2 = clone_of(pool, "image", "c2");
+	snapshot_of(pool, &c1, "s1");
+	snapshot_of(pool, &c2, "s1");
+	snapshot_of(pool, &c2, "s2");
+	make(pool, "@disk", "data");
+	ok_int(count(pool), ==, 7);
+	pool_down(pool);
+}
+
+static int stop_at_first(void *user, const struct found_volume *found, struct coppice_error *err)
+{
+	++*(size_t *)user;
+	err->code = COPPICE_INTERRUPTED;
+	(void)snprintf(err->message, sizeof(err->message), "enough");
+	return COPPICE_INTERRUPTED;
+}
+
+static void test_scan_ends_when_told(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool *pool = pool_up();
+	size_t n = 0;
+
+	make(pool, "c1", "one");
+	make(pool, "c2", "two");
+	ok_code(subject->driver->scan(pool, stop_at_first, &n, &err), COPPICE_INTERRUPTED, &err);
+	ok_int(n, ==, 1);
+	pool_down(pool);
+}
+
+static struct volume_usage usage_of(struct pool *pool, const struct new_volume *volume)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct volume_usage usage = { 0 };
+
+	ok_call(pool->driver->commit(pool, &err), &err);
+	ok_call(pool->driver->usage(pool, &volume->ref, &volume->group, &usage, 1, false, &err),
+		&err);
+	return usage;
+}
+
+static void test_written_grows_by_what_is_written(void)
+{
+	const size_t bytes = 1U << 20;
+	_cleanup_(freep) char *value = malloc(bytes + 1);
+	struct pool *pool = pool_up();
+	struct volume_usage before, after;
+	struct new_volume c1, c2;
+
+	ok(value);
+	for (size_t i = 0; i < bytes; i++)
+		value[i] = (char)('a' + (i * 31 + i / 4096) % 26);
+	value[bytes] = '\0';
+	make_image(pool, "data");
+	c1 = clone_of(pool, "image", "c1");
+	c2 = clone_of(pool, "image", "c2");
+	before = usage_of(pool, &c1);
+	if (before.written.known != COPPICE_EXACT)
+		skip("%s: the engine does not count what a clone writes", subject->driver->name);
+	put(pool, "c1", value);
+	after = usage_of(pool, &c1);
+	ok_int(after.written.bytes, >=, before.written.bytes + bytes);
+	ok_int(after.written.bytes, <=, before.written.bytes + bytes + (256U << 10));
+	ok_int(usage_of(pool, &c2).written.bytes, ==, before.written.bytes);
+	pool_down(pool);
+}
+
+static void test_usage_of_many_at_once(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool *pool = pool_up();
+	struct volume_usage one[2], many[2] = { 0 };
+	struct volume_ref refs[2];
+	struct uuid groups[2];
+
+	make_image(pool, "data");
+	for (size_t i = 0; i < 2; i++) {
+		char name[] = { 'c', (char)('1' + i), '\0' };
+		struct new_volume volume = clone_of(pool, "image", name);
+
+		put(pool, name, i ? "a longer value" : "short");
+		one[i] = usage_of(pool, &volume);
+		refs[i] = volume.ref;
+		groups[i] = volume.group;
+	}
+	ok_call(subject->driver->usage(pool, refs, groups, many, 2, false, &err), &err);
+	for (size_t i = 0; i < 2; i++) {
+		ok_int(many[i].written.known, ==, one[i].written.known);
+		ok_int(many[i].written.bytes, ==, one[i].written.bytes);
+	}
+	ok_call(subject->driver->usage(pool, refs, groups, many, 2, true, &err), &err);
+	pool_down(pool);
+}
+
+static int fail_at_problem(void *user, const struct found_volume *found, struct coppice_error *err)
+{
+	tap_fail("check: %s: %s", found->ref.name.text, found->problem ? found->problem : "?");
+	return COPPICE_FAILED;
+}
+
+static void test_check_finds_nothing(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool *pool = pool_up();
+	struct new_volume image = make_image(pool, "data"), c1;
+
+	if (!subject->driver->check)
+		skip("%s: has no check of its own", subject->driver->name);
+	c1 = clone_of(pool, "image", "c1");
+	snapshot_of(pool, &c1, "s1");
+	clone_of(pool, "c1/s1", "c2");
+	ok_call(subject->driver->check(pool, false, fail_at_problem, NULL, &err), &err);
+	retire(pool, "c1", &c1);
+	retire(pool, "image", &image);
+	reap(pool);
+	ok_call(subject->driver->check(pool, false, fail_at_problem, NULL, &err), &err);
+	pool_down(pool);
+}
+
+/* ---- dry runs ---- */
+
+static void remember(void *user, const char *line)
+{
+	ok(!strchr(line, '\n'));
+	text_add(user, "%s\n", line);
+}
+
+/* A bit of everything that the core does; returns what was explained. */
+static const char *story(struct pool *pool, const struct new_volume *clones,
+			 const struct new_volume *snapshot, const struct new_volume *victim,
+			 bool is_dry_run)
+{
+	struct volume_ref image = ref_of("image"), old = ref_of("old"), new = ref_of("new");
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct text text = TEXT_INIT;
+	struct draft draft;
+
+	pool->explain = remember;
+	pool->explain_user = &text;
+	pool->is_dry_run = is_dry_run;
+	draft = draft_up(pool);
+	ok_call(subject->driver->clone(&draft, &image, clones, 2, false, &err), &err);
+	ok_call(subject->driver->publish(&draft, clones, 2, &err), &err);
+	draft_down(&draft);
+	draft = draft_up(pool);
+	ok_call(subject->driver->clone(&draft, &victim->ref, snapshot, 1, true, &err), &err);
+	ok_call(subject->driver->publish(&draft, snapshot, 1, &err), &err);
+	draft_down(&draft);
+	ok_call(subject->driver->rename(pool, &old, &new, &err), &err);
+	ok_call(subject->driver->record_write(pool, &image, "{\"a\": 2}", &err), &err);
+	if (subject->driver->traits.can_limit)
+		ok_call(subject->driver->limit_set(pool, &victim->ref, &victim->group, 1U << 30,
+						   &err),
+			&err);
+	ok_call(subject->driver->retire(pool, &victim->ref, &victim->uuid, 1, &err), &err);
+	ok_call(subject->driver->commit(pool, &err), &err);
+	ok_call(subject->driver->reap(pool, &err), &err);
+	ok_call(subject->driver->touch(pool, &err), &err);
+	pool->explain = NULL;
+	pool->is_dry_run = false;
+	return keep(text_take(&text));
+}
+
+static void test_dry_run_changes_nothing_and_explains_the_same(void)
+{
+	struct pool *pool = pool_up();
+	struct new_volume image = make_image(pool, "data");
+	struct new_volume clones[2], victim, snapshot;
+	const char *dry, *real;
+	uint64_t stamp;
+
+	make(pool, "old", "old");
+	victim = make(pool, "victim", "victim");
+	snapshot = new_in_group("victim/s1", &victim);
+	clones[0] = new_of("c1");
+	clones[1] = new_of("c2");
+	stamp = stamp_of(pool);
+
+	dry = story(pool, clones, &snapshot, &victim, true);
+	ok_int(count(pool), ==, 3);
+	ok(stamp_of(pool) == stamp);
+	ok(is_there(pool, "old"));
+	ok_str(record_of(pool, "image"), image.record);
+	ok_str(get(pool, "victim"), "victim");
+
+	real = story(pool, clones, &snapshot, &victim, false);
+	ok_str(dry, real);
+	ok_has(real, "c1");
+	ok_has(real, "c2");
+	ok_int(count(pool), ==, 4);
+	ok(is_there(pool, "new"));
+	pool_down(pool);
+}
+
+const struct tap_test cases_look[] = {
+	TAP(test_stamp_changes_when_the_set_does),
+	TAP(test_stamp_stays_when_the_set_does),
+	TAP(test_scan_finds_all),
+	TAP(test_scan_ends_when_told),
+	TAP(test_written_grows_by_what_is_written),
+	TAP(test_usage_of_many_at_once),
+	TAP(test_check_finds_nothing),
+	TAP(test_dry_run_changes_nothing_and_explains_the_same),
+	TAP_END,
+};

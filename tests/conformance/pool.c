@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Pools: made, found again, refused to others, removed without a trace. */
+
+#include "conformance.h"
+
+#include "base/text.h"
+
+static void test_table_is_complete(void)
+{
+	const char *problem = driver_problem(subject->driver);
+
+	if (problem)
+		tap_fail("the table of ops lacks %s", problem);
+}
+
+static void test_pool_create(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	_cleanup_(freep) char *record = NULL;
+	struct pool *pool = pool_up();
+
+	ok_call(subject->driver->pool_record_read(pool, &record, &err), &err);
+	ok_str(record, pool_record());
+	ok_int(count(pool), ==, 0);
+	pool_down(pool);
+}
+
+static void test_pool_opened_again_has_its_volumes(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	_cleanup_(freep) char *record = NULL;
+	struct pool *pool = pool_up();
+
+	make(pool, "c1", "one");
+	pool = pool_again(pool);
+	ok_str(get(pool, "c1"), "one");
+	ok_int(count(pool), ==, 1);
+	ok_call(subject->driver->pool_record_read(pool, &record, &err), &err);
+	ok_str(record, pool_record());
+	pool_down(pool);
+}
+
+static void test_pool_open_twice_at_once(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool_spec spec = spec_of_test();
+	struct pool *pool = pool_up(), *other = NULL;
+
+	make(pool, "c1", "one");
+	ok_call(subject->driver->pool_open(&spec, &other, &err), &err);
+	ok_str(get(other, "c1"), "one");
+	make(other, "c2", "two");
+	pool_down(other);
+	ok_str(get(pool, "c2"), "two");
+	pool_down(pool);
+}
+
+static void test_pool_create_where_one_is(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool_spec spec = spec_of_test();
+	struct pool *pool = pool_up(), *other = NULL;
+
+	make(pool, "c1", "one");
+	pool_down(pool);
+	ok_code(subject->driver->pool_create(&spec, pool_record(), &other, &err), COPPICE_EXISTS,
+		&err);
+	ok(!other);
+	pool = pool_again(NULL);
+	ok_str(get(pool, "c1"), "one");
+	pool_down(pool);
+}
+
+static void test_pool_open_where_none_is(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool_spec spec = spec_of_test();
+	struct pool *pool = NULL;
+
+	ok_code(subject->driver->pool_open(&spec, &pool, &err), COPPICE_NOT_FOUND, &err);
+	ok(!pool);
+}
+
+static void test_pool_of_another_owner_is_refused(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool_spec spec = spec_of_test();
+	struct pool *pool = pool_up();
+
+	pool_down(pool);
+	ok_call(uuid_new(&spec.owner, &err), &err);
+	pool = NULL;
+	ok_code(subject->driver->pool_open(&spec, &pool, &err), COPPICE_BUSY, &err);
+	ok(!pool);
+	spec.owner = (struct uuid){ "" };
+	ok_call(subject->driver->pool_open(&spec, &pool, &err), &err);
+	pool_down(pool);
+}
+
+static void test_pool_destroy_leaves_nothing(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool_spec spec = spec_of_test();
+	struct pool *pool = pool_up();
+	struct new_volume c1;
+
+	make_image(pool, "data");
+	c1 = clone_of(pool, "image", "c1");
+	snapshot_of(pool, &c1, "s1");
+	pool_down(pool);
+	ok_call(subject->driver->pool_destroy(&spec, &err), &err);
+	pool = NULL;
+	ok_code(subject->driver->pool_open(&spec, &pool, &err), COPPICE_NOT_FOUND, &err);
+	ok_call(subject->driver->pool_destroy(&spec, &err), &err);
+
+	/* And its place can be used again. */
+	pool = pool_up();
+	ok_int(count(pool), ==, 0);
+	pool_down(pool);
+}
+
+static void test_pool_destroy_of_what_was_never_made(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool_spec spec = spec_of_test();
+
+	ok_call(subject->driver->pool_destroy(&spec, &err), &err);
+}
+
+static void test_pool_umount(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool_spec spec = spec_of_test();
+	struct pool *pool = pool_up();
+
+	make(pool, "c1", "one");
+	ok(subject->driver->pool_is_mounted(&spec));
+	pool_down(pool);
+	ok_call(subject->driver->pool_umount(&spec, &err), &err);
+	ok_call(subject->driver->pool_umount(&spec, &err), &err);
+	pool = pool_again(NULL);
+	ok(subject->driver->pool_is_mounted(&spec));
+	ok_str(get(pool, "c1"), "one");
+	pool_down(pool);
+}
+
+static void test_pool_record_write(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	_cleanup_(freep) char *record = NULL;
+	_cleanup_(freep) char *wanted = NULL;
+	struct pool_spec spec = spec_of_test();
+	struct pool *pool = pool_up();
+
+	wanted = text_format("{\"name\": \"other\", \"uuid\": \"%s\", \"owner\": \"%s\"}",
+			     spec.uuid.text, spec.owner.text);
+	ok_call(subject->driver->pool_record_write(pool, wanted, &err), &err);
+	pool = pool_again(pool);
+	ok_call(subject->driver->pool_record_read(pool, &record, &err), &err);
+	ok_str(record, wanted);
+	pool_down(pool);
+}
+
+static void test_pool_space(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool_space space = { 0 };
+	struct pool *pool = pool_up();
+
+	ok_call(subject->driver->pool_space(pool, &space, &err), &err);
+	ok_int(space.total.known, !=, COPPICE_UNKNOWN);
+	ok_int(space.total.bytes, >, 0);
+	ok_int(space.free.bytes, <=, space.total.bytes);
+	ok_int(space.used.bytes, <=, space.total.bytes);
+	pool_down(pool);
+}
+
+static void test_pool_resize(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool_space before = { 0 }, after = { 0 };
+	struct pool *pool = pool_up();
+	int r;
+
+	if (!subject->driver->pool_resize)
+		skip("%s: pools have no size", subject->driver->name);
+	ok_call(subject->driver->pool_space(pool, &before, &err), &err);
+	r = subject->driver->pool_resize(pool, before.total.bytes + (1ULL << 30), &err);
+	if (r == COPPICE_UNSUPPORTED)
+		skip("%s: %s", subject->driver->name, err.message);
+	ok_call(r, &err);
+	ok_call(subject->driver->pool_space(pool, &after, &err), &err);
+	ok_int(after.total.bytes, ==, before.total.bytes + (1ULL << 30));
+	ok_code(subject->driver->pool_resize(pool, 1ULL << 20, &err), COPPICE_INVALID, &err);
+	pool_down(pool);
+}
+
+const struct tap_test cases_pool[] = {
+	TAP(test_table_is_complete),
+	TAP(test_pool_create),
+	TAP(test_pool_opened_again_has_its_volumes),
+	TAP(test_pool_open_twice_at_once),
+	TAP(test_pool_create_where_one_is),
+	TAP(test_pool_open_where_none_is),
+	TAP(test_pool_of_another_owner_is_refused),
+	TAP(test_pool_destroy_leaves_nothing),
+	TAP(test_pool_destroy_of_what_was_never_made),
+	TAP(test_pool_umount),
+	TAP(test_pool_record_write),
+	TAP(test_pool_space),
+	TAP(test_pool_resize),
+	TAP_END,
+};

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The drivers under test, and how to reach into their volumes. */
+
+#include "conformance.h"
+
+#include <fcntl.h>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "driver/btrfs/btrfs.h"
+#include "driver/dir/dir.h"
+#include "driver/memory.h"
+
+static int file_of(struct pool *pool, const struct volume_ref *ref, const char *key, char **ret,
+		   struct coppice_error *err)
+{
+	_cleanup_(freep) char *path = NULL;
+	int r;
+
+	r = pool->driver->path(pool, ref, &path, err);
+	if (r < 0)
+		return r;
+	*ret = text_format("%s/%s", path, key);
+	return *ret ? COPPICE_OK : fail_memory(err);
+}
+
+static int files_put(struct pool *pool, const struct volume_ref *ref, const char *key,
+		     const char *value, struct coppice_error *err)
+{
+	_cleanup_(freep) char *path = NULL;
+	_cleanup_(closep) int fd = -1;
+	int r;
+
+	r = file_of(pool, ref, key, &path, err);
+	if (r < 0)
+		return r;
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return fail_errno(err, errno, "cannot open '%s'", path);
+	r = write_all(fd, value, strlen(value), path, err);
+	if (r < 0)
+		return r;
+	/* So that what the engine has to say about space it says now. */
+	return fsync(fd) < 0 ? fail_errno(err, errno, "cannot sync '%s'", path) : COPPICE_OK;
+}
+
+static char *files_get(struct pool *pool, const struct volume_ref *ref, const char *key)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	_cleanup_(freep) char *path = NULL;
+	char *value;
+
+	if (file_of(pool, ref, key, &path, &err) < 0 ||
+	    file_read(AT_FDCWD, path, 1 << 20, &value, &err) < 0)
+		return NULL;
+	return value;
+}
+
+/* What was written into it, or else into the tree that it shares. */
+static char *memory_get(struct pool *pool, const struct volume_ref *ref, const char *key)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	char *value;
+
+	if (memory_volume_get(pool, ref, key, &value, &err) == COPPICE_OK)
+		return value;
+	return files_get(pool, ref, key);
+}
+
+static const char *needs_nothing(void)
+{
+	return NULL;
+}
+
+static const char *needs_root(void)
+{
+	return geteuid() != 0 ? "needs root" : NULL;
+}
+
+static const char *needs_loop_and_btrfs(void)
+{
+	struct pool_spec spec = { .name = "none", .state_path = "/tmp" };
+	static struct coppice_error err;
+
+	if (geteuid() != 0)
+		return "needs root";
+	if (access("/dev/loop-control", R_OK | W_OK) < 0)
+		return "no loop devices here";
+	return driver_btrfs.probe(&spec, &err) < 0 ? err.message : NULL;
+}
+
+const struct subject subject_memory = {
+	.driver = &driver_memory,
+	.no_processes = "pools in memory are of one process",
+	.no_files = "volumes in memory are no files",
+	.has_tombstones = true,
+	.why_not = needs_nothing,
+	.put = memory_volume_put,
+	.get = memory_get,
+};
+
+const struct subject subject_dir = {
+	.driver = &driver_dir,
+	.no_read_only = "a plain directory cannot be made read-only",
+	.why_not = needs_root,
+	.put = files_put,
+	.get = files_get,
+};
+
+const struct subject subject_btrfs = {
+	.driver = &driver_btrfs,
+	.size = "2GiB",
+	.why_not = needs_loop_and_btrfs,
+	.put = files_put,
+	.get = files_get,
+};

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * coppice: the library, from a shell. Reads the command line, runs one command,
+ * and is the only place that prints errors and chooses exit statuses.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <locale.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/session.h"
+
+/*
+ * Programs may be started with closed standard streams; the next file opened
+ * would take their place, and messages would be written into it.
+ */
+static void keep_standard_streams(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+			(void)open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+}
+
+static int run_command(const struct request *request, struct coppice_error *err)
+{
+	struct session session;
+	int r;
+
+	session_catch_signals();
+	r = session_open(&session, request, err);
+	if (r < 0)
+		return r;
+	r = request->command->run(request, session.coppice, err);
+	session_close(&session);
+	return r;
+}
+
+static void print_help(int argc, char **argv, const struct request *request)
+{
+	if (request->command) {
+		options_help(request->command, stdout);
+		return;
+	}
+	for (int i = 1; i < argc; i++) {
+		if (!command_is_group(argv[i]))
+			continue;
+		help_commands(argv[i], stdout);
+		return;
+	}
+	help_commands(NULL, stdout);
+}
+
+static int run(int argc, char **argv, struct request *request, struct coppice_error *err)
+{
+	int r = options_parse(argc, argv, request, err);
+
+	if (r < 0)
+		return r;
+	if (request->is_version) {
+		(void)printf("coppice %s\n", coppice_version());
+		return COPPICE_OK;
+	}
+	if (request->is_help) {
+		print_help(argc, argv, request);
+		return COPPICE_OK;
+	}
+	return run_command(request, err);
+}
+
+/* What was printed counts only when it arrived. */
+static int close_output(struct coppice_error *err)
+{
+	bool is_failed = ferror(stdout);
+
+	errno = 0;
+	if (fclose(stdout) == 0 && !is_failed)
+		return COPPICE_OK;
+	(void)cli_fail_errno(err, errno ? errno : EIO, "cannot write to standard output");
+	err->code = COPPICE_FAILED;
+	return err->code;
+}
+
+static void print_error(const struct coppice_error *err)
+{
+	/* The reader has gone, as in `coppice list | head -1`: nobody wants to hear of it. */
+	if (err->code == COPPICE_FAILED && err->os_errno == EPIPE)
+		return;
+	(void)fprintf(stderr, "coppice: %s\n", err->message);
+}
+
+int main(int argc, char **argv)
+{
+	struct request request = { 0 };
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct coppice_error output = COPPICE_ERROR_INIT;
+	static char buffer[1 << 16];
+	int r;
+
+	keep_standard_streams();
+	/* Trees and ≤ are UTF-8 wherever they are read; the rest is the same in all locales. */
+	(void)setlocale(LC_CTYPE, "C.UTF-8");
+	if (!isatty(STDOUT_FILENO))
+		(void)setvbuf(stdout, buffer, _IOFBF, sizeof(buffer));
+	r = run(argc, argv, &request, &err);
+	request_done(&request);
+	if (r < 0)
+		print_error(&err);
+	if (close_output(&output) < 0 && r == COPPICE_OK) {
+		print_error(&output);
+		r = output.code;
+	}
+	return coppice_exit_status((enum coppice_code)r);
+}

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# A thin front: Meson builds, tests/run tests.
+#
+#	make            build the library and the command, into build/
+#	make check      install what the tests need, build, pass every test
+#	make asan       the same under the address and undefined behaviour sanitizers
+#	make demo       install what it needs, build, tell the story with real figures
+#	make bench      measure against the floors and the peers
+#	make install    into PREFIX (/usr/local), below DESTDIR
+#
+# TESTS='unit conformance' limits check and asan to these suites or tests.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+BUILD ?= build
+ASAN_BUILD ?= build-asan
+TESTS ?=
+
+NATIVE = --native-file tools/native-dev.ini
+
+.PHONY: all check asan bench demo install clean
+
+all: $(BUILD)/build.ninja
+	ninja -C $(BUILD)
+
+$(BUILD)/build.ninja:
+	meson setup $(BUILD) --prefix $(PREFIX)
+
+$(BUILD)-dev/build.ninja:
+	meson setup $(BUILD)-dev $(NATIVE)
+
+$(ASAN_BUILD)/build.ninja:
+	meson setup $(ASAN_BUILD) $(NATIVE) -Db_sanitize=address,undefined -Db_lundef=false
+
+# Warnings are errors here and in asan only: another compiler's new ones never keep
+# anybody from building. Hence a directory of its own.
+check:
+	tools/deps test
+	@$(MAKE) --no-print-directory $(BUILD)-dev/build.ninja
+	ninja -C $(BUILD)-dev
+	tests/run $(BUILD)-dev $(TESTS)
+
+asan: export ASAN_OPTIONS = detect_leaks=1:abort_on_error=0
+asan: export UBSAN_OPTIONS = halt_on_error=1:print_stacktrace=1
+asan:
+	tools/deps test
+	@$(MAKE) --no-print-directory $(ASAN_BUILD)/build.ninja
+	ninja -C $(ASAN_BUILD)
+	tests/run $(ASAN_BUILD) $(TESTS)
+
+bench:
+	tools/deps test
+	@$(MAKE) --no-print-directory all
+	tests/bench/run $(BUILD)
+
+demo:
+	tools/deps demo
+	@$(MAKE) --no-print-directory all
+	tools/demo
+
+# The prefix is part of what is built, so it is set again only when it is another.
+install: all
+	@[ "$$(meson introspect --buildoptions $(BUILD) | \
+		sed -n 's/.*"name": "prefix", "value": "\([^"]*\)".*/\1/p')" = "$(PREFIX)" ] || \
+		meson configure $(BUILD) --prefix $(PREFIX)
+	meson install -C $(BUILD) $(if $(DESTDIR),--destdir "$(abspath $(DESTDIR))")
+
+clean:
+	rm -rf $(BUILD) $(BUILD)-dev $(ASAN_BUILD)

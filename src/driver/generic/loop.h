@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Loop devices: a file as a block device, attached once whoever asks.
+ *
+ * Two loop devices on one file are two caches of one file system, and Btrfs
+ * mounts both: every attachment therefore happens under a lock on the file, and
+ * reuses the device that has it already, also one attached in another mount
+ * namespace under another name.
+ *
+ * A device goes away by itself when the last who holds or mounts it is gone
+ * (LO_FLAGS_AUTOCLEAR): keep struct loop until it is mounted, then close it, and
+ * neither a kill nor umount leaves a device behind.
+ */
+
+#include "base/error.h"
+
+#define LOOP_PATH_MAX 64
+
+struct loop {
+	char path[LOOP_PATH_MAX]; /* /dev/loop0 */
+	bool was_attached;	  /* before we came */
+	int fd;			  /* of the device; keeps it attached */
+};
+
+/* clang-format off */
+#define LOOP_INIT { { 0 }, false, -1 }
+/* clang-format on */
+
+/*
+ * Attach a file, or find what it is attached to.
+ *
+ * Blocks: up to a minute for others who attach the same file.
+ *
+ * COPPICE_NOT_FOUND: no such file. COPPICE_UNSUPPORTED: this machine has no loop
+ * devices for us. COPPICE_BUSY: the lock; or attached in a way that we cannot
+ * use, read-only or in part.
+ */
+_nonnull_ int loop_attach(const char *file, struct loop *ret, struct coppice_error *err);
+
+/*
+ * Take the lock on a file, for who must attach and mount in one step; close
+ * *ret_fd to give it back. loop_attach() under it would wait for itself: use
+ * loop_attach_locked() with this descriptor.
+ */
+_nonnull_ int loop_lock(const char *file, int *ret_fd, struct coppice_error *err);
+_nonnull_ int loop_attach_locked(const char *file, int lock_fd, struct loop *ret,
+				 struct coppice_error *err);
+
+/* Which device has the file? Takes no lock; @ret is "" when *found is false. */
+_nonnull_ int loop_find(const char *file, char ret[static LOOP_PATH_MAX], bool *found,
+			struct coppice_error *err);
+
+/* The file behind a device grew: let the device grow. */
+_nonnull_ int loop_resize(const char *path, struct coppice_error *err);
+
+/* Hold the device no longer. Accepts LOOP_INIT and a closed one. */
+_nonnull_ void loop_close(struct loop *loop);

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Removing trees on several threads: one empties a directory of what is no
+ * directory, and it is removed itself when the last one in it was.
+ */
+#include "driver/generic/remove.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "driver/generic/walk.h"
+
+#define ENTRIES_BYTES (16 * 1024) /* on the stack of a thread */
+
+struct remover {
+	struct tree_walk walk;
+	dev_t dev;
+};
+
+static int fail_entry(const struct tree_dir *dir, const char *name, int os_errno,
+		      struct coppice_error *err)
+{
+	_cleanup_(freep) char *path = tree_path(dir, name);
+
+	return fail_errno(err, os_errno, "cannot remove '%s'", path ? path : name);
+}
+
+/* Open @dir, being sure that it belongs to the tree. *ret_fd is -1 when it is gone. */
+static int open_ours(struct remover *remover, const struct tree_dir *dir, int *ret_fd,
+		     struct coppice_error *err)
+{
+	_cleanup_(closep) int fd = -1;
+	struct stat st;
+
+	fd = tree_open(remover->walk.root_fd, dir->path, O_RDONLY | O_DIRECTORY | O_NOATIME);
+	*ret_fd = -1;
+	if (fd == -ENOENT)
+		return COPPICE_OK;
+	if (fd == -EXDEV)
+		return fail(err, COPPICE_BUSY, "something is mounted at '%s'", dir->path);
+	if (fd < 0)
+		return fail_errno(err, -fd, "cannot open '%s'", dir->path);
+	if (fstat(fd, &st) < 0)
+		return fail_errno(err, errno, "cannot look at '%s'", dir->path);
+	if (st.st_dev != remover->dev)
+		return fail(err, COPPICE_BUSY, "'%s' is a subvolume or file system of its own",
+			    dir->path);
+	*ret_fd = take_fd(&fd);
+	return COPPICE_OK;
+}
+
+static int remove_entry(struct remover *remover, struct tree_dir *dir, int fd,
+			const struct dirent64 *entry, struct coppice_error *err)
+{
+	const char *name = entry->d_name;
+	bool is_dir = entry->d_type == DT_DIR;
+	struct stat st;
+
+	if (!strcmp(name, ".") || !strcmp(name, ".."))
+		return COPPICE_OK;
+	if (entry->d_type == DT_UNKNOWN) { /* some file systems do not say */
+		if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0)
+			return errno == ENOENT ? COPPICE_OK : fail_entry(dir, name, errno, err);
+		is_dir = S_ISDIR(st.st_mode);
+	}
+	if (is_dir)
+		return tree_walk_add(&remover->walk, dir, name, err);
+	if (unlinkat(fd, name, 0) < 0 && errno != ENOENT)
+		return fail_entry(dir, name, errno, err);
+	return COPPICE_OK;
+}
+
+static int visit(struct tree_walk *walk, struct tree_dir *dir, struct coppice_error *err)
+{
+	struct remover *remover = CONTAINER_OF(walk, struct remover, walk);
+	_Alignas(struct dirent64) char buffer[ENTRIES_BYTES];
+	_cleanup_(closep) int fd = -1;
+	ssize_t n = 0;
+	int r;
+
+	r = open_ours(remover, dir, &fd, err);
+	while (r >= 0 && fd >= 0 && (n = getdents64(fd, buffer, sizeof(buffer))) > 0) {
+		for (ssize_t at = 0; at < n && r >= 0;) {
+			const struct dirent64 *entry = (const void *)(buffer + at);
+
+			at += entry->d_reclen;
+			r = remove_entry(remover, dir, fd, entry, err);
+		}
+		if (r >= 0)
+			r = tree_walk_check(walk, err);
+	}
+	if (r >= 0 && n < 0)
+		return fail_errno(err, errno, "cannot read '%s'", dir->path);
+	return r;
+}
+
+/* Through its parent, opened afresh: nobody may have put a symbolic link on the way. */
+static int leave(struct tree_walk *walk, struct tree_dir *dir, struct coppice_error *err)
+{
+	_cleanup_(closep) int fd = -1;
+
+	if (!dir->parent)
+		return COPPICE_OK; /* the root's name is the caller's matter */
+	fd = tree_open(walk->root_fd, dir->parent->path, O_PATH | O_DIRECTORY);
+	if (fd == -ENOENT)
+		return COPPICE_OK;
+	if (fd < 0)
+		return fail_errno(err, -fd, "cannot open '%s'", dir->parent->path);
+	if (unlinkat(fd, dir->path + dir->name_at, AT_REMOVEDIR) == 0 || errno == ENOENT)
+		return COPPICE_OK;
+	if (errno == ENOTEMPTY || errno == EEXIST)
+		return fail(err, COPPICE_BUSY, "cannot remove '%s': somebody writes into it",
+			    dir->path);
+	return fail_errno(err, errno, "cannot remove '%s'", dir->path);
+}
+
+static int empty(int fd, const char *name, unsigned threads, struct coppice_error *err)
+{
+	struct remover remover = {
+		.walk = { .root_fd = fd, .threads = threads, .visit = visit, .leave = leave },
+	};
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return fail_errno(err, errno, "cannot look at '%s'", name);
+	remover.dev = st.st_dev;
+	return tree_walk_run(&remover.walk, err);
+}
+
+int tree_remove(int parent_fd, const char *name, unsigned threads, struct coppice_error *err)
+{
+	_cleanup_(closep) int fd = -1;
+	struct stat parent, st;
+	int r;
+
+	if (fstat(parent_fd, &parent) < 0)
+		return fail_errno(err, errno, "cannot look at the directory of '%s'", name);
+	if (fstatat(parent_fd, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0)
+		return errno == ENOENT ? COPPICE_OK :
+					 fail_errno(err, errno, "cannot look at '%s'", name);
+	if (!S_ISDIR(st.st_mode)) {
+		if (unlinkat(parent_fd, name, 0) < 0 && errno != ENOENT)
+			return fail_errno(err, errno, "cannot remove '%s'", name);
+		return COPPICE_OK;
+	}
+	fd = tree_open(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOATIME);
+	if (fd == -EXDEV || st.st_dev != parent.st_dev)
+		return fail(err, COPPICE_BUSY, "'%s' is a mount, subvolume or file system", name);
+	if (fd < 0)
+		return fail_errno(err, -fd, "cannot open '%s'", name);
+	r = empty(fd, name, threads, err);
+	if (r < 0)
+		return wrap(err, "cannot remove '%s'", name);
+	if (unlinkat(parent_fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+		return fail_errno(err, errno, "cannot remove '%s'", name);
+	return COPPICE_OK;
+}

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The floor of the benchmark: what the kernel itself needs for what Coppice does
+ * on Btrfs. No locks, no records, no checks; only the C library, to begin quickly.
+ *
+ *	floor clone POOLDIR ORIGIN N   N snapshots in parallel, and one commit
+ *	floor delete POOLDIR N         destroy those, and one commit
+ *	floor settle MOUNT             wait until what was deleted is gone, and commit
+ *
+ * clone and delete print how long that took, in milliseconds. Starting the
+ * process is not counted; making directories is, removing them is not.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/btrfs.h>
+#include <linux/btrfs_tree.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { THREADS_MAX = 128 };
+
+static int pool_fd, origin_fd, n, next;
+
+static void die(const char *what)
+{
+	(void)fprintf(stderr, "floor: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static double now_ms(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
+}
+
+static void commit(int fd)
+{
+	uint64_t transaction = 0;
+
+	if (ioctl(fd, BTRFS_IOC_START_SYNC, &transaction) < 0 ||
+	    ioctl(fd, BTRFS_IOC_WAIT_SYNC, &transaction) < 0)
+		die("commit");
+}
+
+/* Each in a directory of its own: the ioctl holds its parent's lock while it commits. */
+static void *clone_some(void *unused)
+{
+	struct btrfs_ioctl_vol_args_v2 args = { .fd = origin_fd, .name = "live" };
+	char name[32];
+	int i, fd;
+
+	while ((i = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < n) {
+		(void)snprintf(name, sizeof(name), "floor%d", i);
+		if (mkdirat(pool_fd, name, 0755) < 0)
+			die(name);
+		fd = openat(pool_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (fd < 0 || ioctl(fd, BTRFS_IOC_SNAP_CREATE_V2, &args) < 0)
+			die(name);
+		(void)close(fd);
+	}
+	return NULL;
+}
+
+static void clone_all(void)
+{
+	int n_threads = n < THREADS_MAX ? n : THREADS_MAX;
+	pthread_t threads[THREADS_MAX];
+	pthread_attr_t attributes;
+
+	(void)pthread_attr_init(&attributes);
+	(void)pthread_attr_setstacksize(&attributes, 64 * 1024);
+	for (int i = 1; i < n_threads; i++)
+		if (pthread_create(&threads[i], &attributes, clone_some, NULL) != 0)
+			die("thread");
+	(void)clone_some(NULL);
+	for (int i = 1; i < n_threads; i++)
+		(void)pthread_join(threads[i], NULL);
+}
+
+static int run_clone(const char *pool, const char *origin)
+{
+	double begun;
+
+	pool_fd = open(pool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	origin_fd = open(origin, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (pool_fd < 0 || origin_fd < 0)
+		die(pool_fd < 0 ? pool : origin);
+	begun = now_ms();
+	clone_all();
+	commit(pool_fd);
+	(void)printf("%.3f\n", now_ms() - begun);
+	return 0;
+}
+
+/* One after another: the ioctls do not wait for anything. */
+static int run_delete(const char *pool)
+{
+	struct btrfs_ioctl_vol_args args = { .name = "live" };
+	char name[32];
+	double begun;
+	int fd;
+
+	pool_fd = open(pool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (pool_fd < 0)
+		die(pool);
+	begun = now_ms();
+	for (int i = 0; i < n; i++) {
+		(void)snprintf(name, sizeof(name), "floor%d", i);
+		fd = openat(pool_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (fd < 0 || ioctl(fd, BTRFS_IOC_SNAP_DESTROY, &args) < 0)
+			die(name);
+		(void)close(fd);
+	}
+	commit(pool_fd);
+	(void)printf("%.3f\n", now_ms() - begun);
+	for (int i = 0; i < n; i++) {
+		(void)snprintf(name, sizeof(name), "floor%d", i);
+		if (unlinkat(pool_fd, name, AT_REMOVEDIR) < 0)
+			die(name);
+	}
+	return 0;
+}
+
+/* Deleted subvolumes that are not cleaned yet have an orphan item in the tree of roots. */
+static int has_deleted(int fd)
+{
+	struct btrfs_ioctl_search_args search = {
+		.key = {
+			.tree_id = BTRFS_ROOT_TREE_OBJECTID,
+			.min_objectid = BTRFS_ORPHAN_OBJECTID,
+			.max_objectid = BTRFS_ORPHAN_OBJECTID,
+			.min_type = BTRFS_ORPHAN_ITEM_KEY,
+			.max_type = BTRFS_ORPHAN_ITEM_KEY,
+			.max_offset = UINT64_MAX,
+			.max_transid = UINT64_MAX,
+			.nr_items = 1,
+		},
+	};
+
+	if (ioctl(fd, BTRFS_IOC_TREE_SEARCH, &search) < 0)
+		die("search");
+	return search.key.nr_items > 0;
+}
+
+static int run_settle(const char *mount)
+{
+	int fd = open(mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		die(mount);
+	commit(fd); /* wakes the cleaner, too */
+	while (has_deleted(fd)) {
+		(void)usleep(20000);
+		commit(fd);
+	}
+	commit(fd);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 5 && !strcmp(argv[1], "clone") && (n = atoi(argv[4])) > 0)
+		return run_clone(argv[2], argv[3]);
+	if (argc == 4 && !strcmp(argv[1], "delete") && (n = atoi(argv[3])) > 0)
+		return run_delete(argv[2]);
+	if (argc == 3 && !strcmp(argv[1], "settle"))
+		return run_settle(argv[2]);
+	(void)fprintf(stderr, "usage: floor clone POOLDIR ORIGIN N | delete POOLDIR N | settle MOUNT\n");
+	return 2;
+}

@@ -184,7 +184,8 @@ static void line_write(const struct sheet *sheet, const size_t *width, size_t ro
 		bool is_last = c + 1 == sheet->n_columns;
 		size_t blank = width[c] - text_width(text);
 
-		if (sheet->column[c].is_right)
+		/* libsmartcols leaves an empty last cell away. */
+		if (sheet->column[c].is_right && !(is_last && *text == '\0'))
 			pad(sheet->out, blank);
 		(void)fputs_unlocked(text, sheet->out);
 		if (!sheet->column[c].is_right && !is_last)

@@ -2,12 +2,14 @@
 #include "driver/memory.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <string.h>
 
 #include "base/text.h"
+#include "driver/generic/copy.h"
 
 #define POOL_BYTES (1ULL << 40)
 
@@ -700,6 +702,43 @@ static int memory_volume_create(struct draft *draft, const struct new_volume *vo
 	return COPPICE_OK;
 }
 
+static int memory_volume_fill(struct draft *draft, const struct new_volume *volume,
+			      const char *path, const char *from, struct coppice_error *err)
+{
+	LOCKED;
+	_cleanup_(closep) int from_fd = -1, to_fd = -1;
+	struct tree_copied copied;
+	int r;
+
+	if (!explain_ref(draft->pool, "fill", &volume->ref))
+		return COPPICE_OK;
+	r = step(err);
+	if (r < 0)
+		return r;
+	from_fd = open(from, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (from_fd < 0)
+		return fail_errno(err, errno, "cannot open '%s'", from);
+	to_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (to_fd < 0)
+		return fail_errno(err, errno, "cannot open '%s'", path);
+	return tree_copy(&(struct tree_copy){ .from_fd = from_fd, .to_fd = to_fd }, &copied, err);
+}
+
+static int memory_draft_path(struct draft *draft, const struct new_volume *volume, char **ret,
+			     struct coppice_error *err)
+{
+	LOCKED;
+	struct volume *found;
+	int r;
+
+	if (draft->pool->is_dry_run)
+		return dup_text("/nonexistent", ret, err);
+	r = find_in_draft_or_fail(draft, volume, &found, err);
+	if (r < 0)
+		return r;
+	return dup_text(found->data->tree->path, ret, err);
+}
+
 static int memory_volume_seal(struct draft *draft, const struct new_volume *volume,
 			      bool is_read_only, struct coppice_error *err)
 {
@@ -1268,6 +1307,8 @@ const struct driver driver_memory = {
 	.draft_open = memory_draft_open,
 	.draft_discard = memory_draft_discard,
 	.volume_create = memory_volume_create,
+	.volume_fill = memory_volume_fill,
+	.draft_path = memory_draft_path,
 	.volume_seal = memory_volume_seal,
 	.clone = memory_clone,
 	.publish = memory_publish,

@@ -48,6 +48,9 @@ struct pool *pool_up(void);
 struct pool *pool_again(struct pool *pool); /* close and open */
 void pool_down(struct pool *pool);          /* close; what cleans up destroys it */
 
+/* Delete all volumes and drafts: pool_destroy removes only what pool_create made. */
+void pool_clear(struct pool *pool);
+
 /* ---- volumes ---- */
 
 /* "c1" and "c1/s1" are instances and snapshots, "@name" is a custom volume, "image" the image. */

@@ -23,7 +23,12 @@ static void pool_remove(void)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
 	struct pool_spec spec = spec_of_test();
+	struct pool *pool;
 
+	if (subject->driver->pool_open(&spec, &pool, &err) == COPPICE_OK) {
+		pool_clear(pool);
+		pool_down(pool);
+	}
 	ok_call(subject->driver->pool_destroy(&spec, &err), &err);
 }
 

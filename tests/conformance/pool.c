@@ -108,6 +108,8 @@ static void test_pool_destroy_leaves_nothing(void)
 	make_image(pool, "data");
 	c1 = clone_of(pool, "image", "c1");
 	snapshot_of(pool, &c1, "s1");
+	pool_clear(pool);
+	ok_int(count(pool), ==, 0);
 	pool_down(pool);
 	ok_call(subject->driver->pool_destroy(&spec, &err), &err);
 	pool = NULL;

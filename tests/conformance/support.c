@@ -354,3 +354,34 @@ size_t count(struct pool *pool)
 	ok_call(pool->driver->scan(pool, see, &seen, &err), &err);
 	return seen.n;
 }
+
+struct all {
+	size_t n;
+	struct volume_ref ref[1024];
+	struct uuid uuid[1024];
+};
+
+static int add_volume(void *user, const struct found_volume *found, struct coppice_error *err)
+{
+	struct all *all = user;
+
+	if (volume_is_snapshot(&found->ref) || all->n == ARRAY_SIZE(all->ref))
+		return COPPICE_OK;
+	all->ref[all->n] = found->ref;
+	return uuid_new(&all->uuid[all->n++], err);
+}
+
+void pool_clear(struct pool *pool)
+{
+	const struct driver *driver = pool->driver;
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	static struct all all;
+	size_t n = 0;
+
+	all.n = 0;
+	ok_call(driver->scan(pool, add_volume, &all, &err), &err);
+	ok_call(driver->retire(pool, all.ref, all.uuid, all.n, &err), &err);
+	ok_call(driver->commit(pool, &err), &err);
+	ok_call(driver->reap(pool, &err), &err);
+	ok_call(driver->draft_sweep(pool, &n, &err), &err);
+}

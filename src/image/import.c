@@ -1,0 +1,591 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The reading side: bytes go from the input to the hash, to the store, and
+ * through a socket to coppice-unpack, whose short report comes back by a pipe.
+ *
+ * A socket and not a pipe for the bytes: only there a write after the child's
+ * death can be kept from raising SIGPIPE in our caller's process.
+ */
+#include "image/import.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <nettle/sha2.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "image/unpack/report.h"
+
+#ifndef COPPICE_LIBEXECDIR
+#define COPPICE_LIBEXECDIR "/usr/local/libexec/coppice"
+#endif
+
+enum {
+	PIECE_SIZE = 512 * 1024,
+	TICK_MS = 100,		   /* between looks at is_interrupted, and calls of progress */
+	FD_ABOVE = 10,		   /* ours, so that none is in the way of the child's 0 to 3 */
+	WRITEBACK_SIZE = 8 << 20,
+};
+
+#define MEMORY_LIMIT_DEFAULT (256ULL << 20)
+#define MEMORY_LIMIT_MIN     (1ULL << 20)
+
+extern char **environ;
+
+/* One reading under way. */
+struct reading {
+	const struct image_read *how;
+	struct image_info *info;
+	pid_t pid;     /* 0: not started, or reaped */
+	int socket;    /* we send the archive here */
+	int report;    /* and read the answer here */
+	bool is_ended; /* the child has something to say before it has read all */
+	int64_t told_ns;
+	off_t store_offset, written_back;
+	struct sha256_ctx sha256;
+	char *metadata; /* as reported; owned */
+	size_t metadata_length;
+	bool has_info;
+};
+
+/* ---- the child ---- */
+
+static const char *unpacker_directory(void)
+{
+	const char *directory = secure_getenv("COPPICE_LIBEXECDIR");
+
+	return directory && directory[0] ? directory : COPPICE_LIBEXECDIR;
+}
+
+/* Move a descriptor out of the way of those that the child will have. */
+static int move_up(int *fd)
+{
+	int moved = fcntl(*fd, F_DUPFD_CLOEXEC, FD_ABOVE);
+
+	closep(fd);
+	*fd = moved;
+	return moved;
+}
+
+static int channels_open(int archive[2], int report[2], struct coppice_error *err)
+{
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, archive) < 0 ||
+	    pipe2(report, O_CLOEXEC) < 0)
+		return fail_errno(err, errno, "cannot make a channel to the unpacker");
+	for (int i = 0; i < 2; i++) {
+		int size = 1 << 20;
+
+		if (move_up(&archive[i]) < 0 || move_up(&report[i]) < 0)
+			return fail_errno(err, errno, "cannot make a channel to the unpacker");
+		(void)setsockopt(archive[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	}
+	return COPPICE_OK;
+}
+
+/* A group of its own: Ctrl-C reaches us alone, and we end it in order. */
+static int attributes_init(posix_spawnattr_t *attributes)
+{
+	sigset_t none, all;
+
+	(void)sigemptyset(&none);
+	(void)sigfillset(&all);
+	if (posix_spawnattr_init(attributes) != 0)
+		return -1;
+	(void)posix_spawnattr_setsigmask(attributes, &none);
+	(void)posix_spawnattr_setsigdefault(attributes, &all);
+	(void)posix_spawnattr_setpgroup(attributes, 0);
+	(void)posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
+							   POSIX_SPAWN_SETPGROUP);
+	return 0;
+}
+
+/* Without a descriptor to keep, number 3 must not be one of ours by accident. */
+static int actions_init(posix_spawn_file_actions_t *actions, int archive, int report, int keep)
+{
+	int r;
+
+	if (posix_spawn_file_actions_init(actions) != 0)
+		return -1;
+	r = posix_spawn_file_actions_adddup2(actions, archive, STDIN_FILENO);
+	r |= posix_spawn_file_actions_adddup2(actions, report, STDOUT_FILENO);
+	if (keep >= 0)
+		r |= posix_spawn_file_actions_adddup2(actions, keep, REPORT_KEEP_FD);
+	r |= posix_spawn_file_actions_addclosefrom_np(actions, REPORT_KEEP_FD + (keep >= 0));
+	return r;
+}
+
+static int spawn(struct reading *reading, int archive, int report, int keep, char *const argv[],
+		 struct coppice_error *err)
+{
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attributes;
+	int r;
+
+	if (attributes_init(&attributes) < 0)
+		return fail_memory(err);
+	r = actions_init(&actions, archive, report, keep);
+	if (r == 0)
+		r = posix_spawn(&reading->pid, argv[0], &actions, &attributes, argv, environ);
+	(void)posix_spawn_file_actions_destroy(&actions);
+	(void)posix_spawnattr_destroy(&attributes);
+	if (r == 0)
+		return COPPICE_OK;
+	reading->pid = 0;
+	return fail(err, COPPICE_FAILED, "cannot run '%s': %s", argv[0], strerror(r));
+}
+
+static int keep_dup(int keep_fd, int *ret, struct coppice_error *err)
+{
+	if (keep_fd < 0)
+		return COPPICE_OK;
+	*ret = fcntl(keep_fd, F_DUPFD_CLOEXEC, FD_ABOVE);
+	return *ret < 0 ? fail_errno(err, errno, "cannot keep the lock") : COPPICE_OK;
+}
+
+static int child_start(struct reading *reading, struct coppice_error *err)
+{
+	const struct image_read *how = reading->how;
+	uint64_t limit = how->memory_limit_bytes ? how->memory_limit_bytes : MEMORY_LIMIT_DEFAULT;
+	_cleanup_(freep) char *program = text_format("%s/coppice-unpack", unpacker_directory());
+	_cleanup_(freep) char *parent = text_format("%ld", (long)getpid());
+	_cleanup_(freep) char *memory = text_format(
+		"%llu", (unsigned long long)(limit < MEMORY_LIMIT_MIN ? MEMORY_LIMIT_MIN : limit));
+	_cleanup_(closep) int keep = -1;
+	int archive[2] = { -1, -1 }, report[2] = { -1, -1 };
+	char *argv[] = { program, parent, memory, (char *)(uintptr_t)how->target_path, NULL };
+	int r;
+
+	if (!program || !parent || !memory)
+		return fail_memory(err);
+	if (keep_dup(how->keep_fd, &keep, err) < 0)
+		return err->code;
+	r = channels_open(archive, report, err);
+	if (r == COPPICE_OK)
+		r = spawn(reading, archive[0], report[1], keep, argv, err);
+	closep(&archive[0]);
+	closep(&report[1]);
+	reading->socket = archive[1];
+	reading->report = report[0];
+	return r;
+}
+
+static int child_wait(struct reading *reading)
+{
+	int status = 0;
+
+	while (reading->pid > 0 && waitpid(reading->pid, &status, 0) < 0 && errno == EINTR)
+		;
+	reading->pid = 0;
+	return status;
+}
+
+static void reading_done(struct reading *reading)
+{
+	if (reading->pid > 0)
+		(void)kill(reading->pid, SIGKILL);
+	(void)child_wait(reading);
+	closep(&reading->socket);
+	closep(&reading->report);
+	free(reading->metadata);
+}
+
+/* ---- hooks ---- */
+
+static int check_interrupted(const struct reading *reading, struct coppice_error *err)
+{
+	const struct coppice_hooks *hooks = reading->how->hooks;
+
+	if (hooks && hooks->is_interrupted && hooks->is_interrupted(hooks->user))
+		return fail(err, COPPICE_INTERRUPTED, "interrupted");
+	return COPPICE_OK;
+}
+
+static void tell_progress(struct reading *reading, bool is_last)
+{
+	const struct coppice_hooks *hooks = reading->how->hooks;
+	struct coppice_progress progress = {
+		.what = reading->how->name,
+		.done_bytes = reading->info->size_bytes,
+		.total_bytes = reading->how->total_bytes,
+	};
+	int64_t now = now_ns();
+
+	if (!hooks || !hooks->progress)
+		return;
+	if (!is_last && now - reading->told_ns < TICK_MS * 1000000LL)
+		return;
+	reading->told_ns = now;
+	hooks->progress(hooks->user, &progress);
+}
+
+/* ---- the archive's bytes ---- */
+
+/*
+ * Wait until @fd is ready for @events, or the child says something too early:
+ * then is_ended. Between ticks is_interrupted is asked.
+ */
+static int wait_ready(struct reading *reading, int fd, short events, struct coppice_error *err)
+{
+	for (;;) {
+		struct pollfd wanted[] = {
+			{ .fd = fd, .events = events },
+			{ .fd = reading->report, .events = POLLIN },
+		};
+		int n = poll(wanted, ARRAY_SIZE(wanted), TICK_MS);
+
+		if (n < 0 && errno != EINTR)
+			return fail_errno(err, errno, "cannot wait for the archive");
+		if (check_interrupted(reading, err) < 0)
+			return err->code;
+		if (n > 0 && wanted[0].revents)
+			return COPPICE_OK;
+		if (n > 0 && wanted[1].revents & (POLLHUP | POLLERR)) {
+			reading->is_ended = true;
+			return COPPICE_OK;
+		}
+	}
+}
+
+/* A child that is gone has said why; that is read later. */
+static int send_piece(struct reading *reading, const char *data, size_t length,
+		      struct coppice_error *err)
+{
+	while (length > 0 && !reading->is_ended) {
+		ssize_t n = send(reading->socket, data, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n >= 0) {
+			data += n;
+			length -= (size_t)n;
+			continue;
+		}
+		if (errno == EPIPE || errno == ECONNRESET)
+			reading->is_ended = true;
+		else if (errno == EAGAIN && wait_ready(reading, reading->socket, POLLOUT, err) < 0)
+			return err->code;
+		else if (errno != EAGAIN && errno != EINTR)
+			return fail_errno(err, errno, "cannot reach the unpacker");
+	}
+	return COPPICE_OK;
+}
+
+/* The disk begins early, so that there is less to wait for when the caller syncs. */
+static int store_piece(struct reading *reading, const char *data, size_t length,
+		       struct coppice_error *err)
+{
+	int fd = reading->how->store_fd;
+	off_t behind;
+
+	if (fd < 0)
+		return COPPICE_OK;
+	if (write_all(fd, data, length, "the image's bytes", err) < 0)
+		return err->code;
+	reading->store_offset += (off_t)length;
+	behind = reading->store_offset - reading->written_back;
+	if (behind >= WRITEBACK_SIZE) {
+		(void)sync_file_range(fd, reading->written_back, behind, SYNC_FILE_RANGE_WRITE);
+		reading->written_back = reading->store_offset;
+	}
+	return COPPICE_OK;
+}
+
+/* Read one piece; *ret_length is 0 at the end. */
+static int read_piece(struct reading *reading, char *buffer, size_t *ret_length,
+		      struct coppice_error *err)
+{
+	ssize_t n;
+
+	do {
+		if (wait_ready(reading, reading->how->in_fd, POLLIN, err) < 0)
+			return err->code;
+		if (reading->is_ended) {
+			*ret_length = 0;
+			return COPPICE_OK;
+		}
+		n = read(reading->how->in_fd, buffer, PIECE_SIZE);
+	} while (n < 0 && (errno == EINTR || errno == EAGAIN));
+	if (n < 0)
+		return fail_errno(err, errno, "cannot read '%s'", reading->how->name);
+	*ret_length = (size_t)n;
+	return COPPICE_OK;
+}
+
+static int archive_copy(struct reading *reading, struct coppice_error *err)
+{
+	_cleanup_(freep) char *buffer = malloc(PIECE_SIZE);
+	size_t length = 1;
+
+	if (!buffer)
+		return fail_memory(err);
+	while (!reading->is_ended) {
+		if (read_piece(reading, buffer, &length, err) < 0)
+			return err->code;
+		if (length == 0)
+			break;
+		if (send_piece(reading, buffer, length, err) < 0 ||
+		    store_piece(reading, buffer, length, err) < 0)
+			return err->code;
+		sha256_update(&reading->sha256, length, (const uint8_t *)buffer);
+		reading->info->size_bytes += length;
+		tell_progress(reading, false);
+	}
+	tell_progress(reading, true);
+	(void)shutdown(reading->socket, SHUT_WR);
+	return COPPICE_OK;
+}
+
+/* ---- the report ---- */
+
+/* Text from the child: it may quote names of the archive, which can hold anything. */
+static char *text_clean(const char *data, size_t length)
+{
+	char *copy = malloc(length + 1);
+
+	if (!copy)
+		return NULL;
+	for (size_t i = 0; i < length; i++) {
+		unsigned char c = (unsigned char)data[i];
+
+		copy[i] = c < ' ' || c == 0x7f ? '?' : data[i];
+	}
+	copy[length] = '\0';
+	return copy;
+}
+
+static int warning_add(struct image_info *info, const char *data, size_t length,
+		       struct coppice_error *err)
+{
+	char **more = reallocarray(info->warning, info->n_warnings + 1, sizeof(*more));
+
+	if (!more)
+		return fail_memory(err);
+	info->warning = more;
+	if (info->n_warnings == REPORT_WARNINGS_MAX)
+		return COPPICE_OK;
+	more[info->n_warnings] = text_clean(data, length);
+	if (!more[info->n_warnings])
+		return fail_memory(err);
+	info->n_warnings++;
+	return COPPICE_OK;
+}
+
+/* What is wrong with the archive follows its name; all else is about our own doing. */
+static int child_error(struct reading *reading, const char *data, size_t length,
+		       struct coppice_error *err)
+{
+	const char *name = reading->how->name;
+	struct report_error head;
+	_cleanup_(freep) char *message = NULL;
+	int code;
+
+	if (length < sizeof(head))
+		return fail(err, COPPICE_FAILED, "the unpacker says nonsense");
+	memcpy(&head, data, sizeof(head));
+	message = text_clean(data + sizeof(head), length - sizeof(head));
+	if (!message)
+		return fail_memory(err);
+	code = head.code <= COPPICE_FAILED && head.code >= COPPICE_INTERRUPTED ? head.code :
+										 COPPICE_FAILED;
+	if (code == COPPICE_NOT_FOUND || code == COPPICE_EXISTS)
+		code = COPPICE_FAILED; /* of some file in there, not of what was asked for */
+	if (code == COPPICE_INVALID)
+		(void)fail(err, (enum coppice_code)code, "'%s' %s", name, message);
+	else
+		(void)fail(err, (enum coppice_code)code, "cannot unpack '%s': %s", name, message);
+	err->os_errno = head.os_errno;
+	return code;
+}
+
+static int frame_take(struct reading *reading, const struct report_frame *frame, char *data,
+		      struct coppice_error *err)
+{
+	struct report_info head;
+
+	switch (frame->type) {
+	case 'W':
+		return warning_add(reading->info, data, frame->length, err);
+	case 'E':
+		return child_error(reading, data, frame->length, err);
+	case 'M':
+		free(reading->metadata);
+		reading->metadata = malloc(frame->length + 1u);
+		if (!reading->metadata)
+			return fail_memory(err);
+		memcpy(reading->metadata, data, frame->length);
+		reading->metadata_length = frame->length;
+		return COPPICE_OK;
+	case 'I':
+		if (frame->length != sizeof(head))
+			break;
+		memcpy(&head, data, sizeof(head));
+		reading->info->n_entries = head.n_entries;
+		reading->info->unpacked_bytes = head.unpacked_bytes;
+		reading->info->is_unified = head.is_unified != 0;
+		reading->has_info = true;
+		return COPPICE_OK;
+	default:
+		break;
+	}
+	return fail(err, COPPICE_FAILED, "the unpacker says nonsense");
+}
+
+/* Read exactly @length bytes. Returns false at the end. */
+static int report_read(struct reading *reading, void *data, size_t length, bool *ret_is_end,
+		       struct coppice_error *err)
+{
+	char *at = data;
+
+	*ret_is_end = false;
+	while (length > 0) {
+		struct pollfd wanted = { .fd = reading->report, .events = POLLIN };
+		ssize_t n;
+
+		if (check_interrupted(reading, err) < 0)
+			return err->code;
+		if (poll(&wanted, 1, TICK_MS) <= 0)
+			continue;
+		n = read(reading->report, at, length);
+		if (n < 0 && errno != EINTR)
+			return fail_errno(err, errno, "cannot hear the unpacker");
+		*ret_is_end = n == 0;
+		if (n == 0)
+			return COPPICE_OK;
+		at += n > 0 ? n : 0;
+		length -= n > 0 ? (size_t)n : 0;
+	}
+	return COPPICE_OK;
+}
+
+static int report_take(struct reading *reading, struct coppice_error *err)
+{
+	_cleanup_(freep) char *data = malloc(REPORT_FRAME_MAX);
+	struct report_frame frame;
+	bool is_end;
+
+	if (!data)
+		return fail_memory(err);
+	for (;;) {
+		if (report_read(reading, &frame, sizeof(frame), &is_end, err) < 0)
+			return err->code;
+		if (is_end)
+			return COPPICE_OK;
+		if (frame.length > REPORT_FRAME_MAX)
+			return fail(err, COPPICE_FAILED, "the unpacker says nonsense");
+		if (report_read(reading, data, frame.length, &is_end, err) < 0)
+			return err->code;
+		if (is_end)
+			return COPPICE_OK;
+		if (frame_take(reading, &frame, data, err) < 0)
+			return err->code;
+	}
+}
+
+/* All is well only if the child said so and ended so. */
+static int child_finish(struct reading *reading, struct coppice_error *err)
+{
+	int status;
+
+	if (report_take(reading, err) < 0)
+		return err->code;
+	status = child_wait(reading);
+	if (WIFSIGNALED(status))
+		return fail(err, COPPICE_FAILED, "cannot unpack '%s': the unpacker was killed by %s",
+			    reading->how->name, strsignal(WTERMSIG(status)));
+	if (status != 0 || !reading->has_info)
+		return fail(err, COPPICE_FAILED, "cannot unpack '%s': the unpacker ended early",
+			    reading->how->name);
+	return COPPICE_OK;
+}
+
+/* ---- what was read ---- */
+
+static int describe_plain(struct image_info *info, struct coppice_error *err)
+{
+	struct utsname machine;
+
+	if (uname(&machine) < 0)
+		return fail_errno(err, errno, "cannot tell this machine's architecture");
+	info->architecture = strdup(machine.machine);
+	return info->architecture ? COPPICE_OK : fail_memory(err);
+}
+
+static int describe_unified(const struct reading *reading, struct image_info *info,
+			    struct coppice_error *err)
+{
+	struct metadata metadata;
+	const char *description;
+
+	if (!reading->metadata)
+		return fail(err, COPPICE_FAILED, "the unpacker says nonsense");
+	if (metadata_parse(reading->metadata, reading->metadata_length, &metadata, err) < 0)
+		return wrap(err, "'%s'", reading->how->name);
+	info->architecture = take_ptr(&metadata.architecture);
+	info->created_ns = metadata.created_ns;
+	info->properties = metadata.properties;
+	description = metadata_property(&info->properties, "description");
+	if (!description)
+		return COPPICE_OK;
+	info->description = strdup(description);
+	return info->description ? COPPICE_OK : fail_memory(err);
+}
+
+static void fingerprint_format(struct reading *reading)
+{
+	uint8_t digest[SHA256_DIGEST_SIZE];
+
+	sha256_digest(&reading->sha256, sizeof(digest), digest);
+	for (size_t i = 0; i < sizeof(digest); i++)
+		(void)snprintf(reading->info->fingerprint + 2 * i, 3, "%02x", digest[i]);
+}
+
+static int read_all(struct reading *reading, struct coppice_error *err)
+{
+	struct image_info *info = reading->info;
+
+	if (child_start(reading, err) < 0 || archive_copy(reading, err) < 0 ||
+	    child_finish(reading, err) < 0)
+		return err->code;
+	fingerprint_format(reading);
+	return info->is_unified ? describe_unified(reading, info, err) : describe_plain(info, err);
+}
+
+int image_read(const struct image_read *how, struct image_info *ret, struct coppice_error *err)
+{
+	_cleanup_(image_info_done) struct image_info info = { 0 };
+	_cleanup_(reading_done) struct reading reading = {
+		.how = how,
+		.info = &info,
+		.socket = -1,
+		.report = -1,
+	};
+	off_t offset = how->store_fd >= 0 ? lseek(how->store_fd, 0, SEEK_CUR) : 0;
+	int r;
+
+	sha256_init(&reading.sha256);
+	reading.store_offset = reading.written_back = offset > 0 ? offset : 0;
+	r = read_all(&reading, err);
+	if (r < 0)
+		return r;
+	*ret = info;
+	info = (struct image_info){ 0 };
+	return COPPICE_OK;
+}
+
+void image_info_done(struct image_info *info)
+{
+	struct metadata rest = { .architecture = info->architecture,
+				 .properties = info->properties };
+
+	metadata_done(&rest);
+	free(info->description);
+	for (size_t i = 0; i < info->n_warnings; i++)
+		free(info->warning[i]);
+	free(info->warning);
+	*info = (struct image_info){ 0 };
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Reading an image: one pass over its bytes, in which they are hashed, kept,
+ * and unpacked by a confined child process.
+ */
+
+#include "base/error.h"
+#include "image/metadata.h"
+
+/* How to read. */
+struct image_read {
+	int in_fd;		     /* borrowed; read once, from where it stands to its end */
+	int store_fd;		     /* the same bytes are written here on the way; -1: nowhere */
+	const char *target_path;     /* an empty directory to unpack into; NULL: only check */
+	int keep_fd;		     /* the child holds this one, and no other of ours; -1: none */
+	uint64_t memory_limit_bytes; /* of the decoder; 0: 256 MiB */
+	uint64_t total_bytes;	     /* how many will come, for progress; 0: unknown */
+	const struct coppice_hooks *hooks; /* progress, is_interrupted; or NULL */
+	const char *name;	     /* of the file, for messages and progress */
+};
+
+/* What was read. */
+struct image_info {
+	char fingerprint[65]; /* SHA-256 of the bytes, hexadecimal */
+	uint64_t size_bytes;
+	bool is_unified;      /* LXD's unified tarball; else a plain root file system */
+	char *architecture;   /* of a plain one: this machine's */
+	char *description;    /* or NULL */
+	int64_t created_ns;   /* or 0 */
+	struct coppice_settings properties; /* of metadata.yaml, sorted */
+	uint64_t n_entries;
+	uint64_t unpacked_bytes; /* content of its files, holes not counted */
+	size_t n_warnings;
+	char **warning; /* one line each */
+};
+
+/*
+ * Read an image.
+ *
+ * Then @how->target_path holds rootfs/, and what a unified image has beside it.
+ * Nothing is synced, neither there nor at store_fd. After a failure both hold
+ * anything: the caller discards them.
+ *
+ * Atomic: no.
+ * Blocks: until all is read and unpacked; asks is_interrupted ten times a second.
+ * Threads: the child dies with the calling thread.
+ *
+ * @param how  borrowed for the call
+ * @param ret  give it to image_info_done()
+ * @param err  filled on failure, untouched on success
+ * @return COPPICE_OK; COPPICE_INVALID, naming what is wrong with the file, for
+ *         one that is empty, damaged, truncated, no image, or needs more memory
+ *         than the limit; COPPICE_NO_SPACE; COPPICE_INTERRUPTED, the child is
+ *         gone; COPPICE_UNSUPPORTED without root; COPPICE_FAILED
+ */
+_nonnull_ int image_read(const struct image_read *how, struct image_info *ret,
+			 struct coppice_error *err);
+
+/* Takes a zeroed or half-built one. */
+_nonnull_ void image_info_done(struct image_info *info);

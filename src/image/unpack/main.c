@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * coppice-unpack: the only part of Coppice that looks into archives.
+ *
+ * A program of its own, because a stranger's archive is read here, by large
+ * libraries, as root: it can be confined, and the library stays free of those
+ * libraries and starts fast. Started by image_read() only:
+ *
+ *	coppice-unpack PARENT-PID MEMORY-LIMIT-BYTES [TARGET-DIRECTORY]
+ *
+ * with the archive on standard input. report.h has its answers.
+ */
+#include <string.h>
+
+#include "image/unpack/acl.h"
+#include "image/unpack/confine.h"
+#include "image/unpack/extract.h"
+#include "image/unpack/report.h"
+
+static int unpack(pid_t parent, uint64_t memory_limit_bytes, const char *target_path,
+		  struct extraction *result, struct coppice_error *err)
+{
+	struct stream *stream = NULL;
+	int root_fd = -1;
+
+	if (confine_begin(parent, err) < 0)
+		return err->code;
+	acl_names_open();
+	if (confine(target_path, memory_limit_bytes, &root_fd, err) < 0 ||
+	    stream_new(STDIN_FILENO, memory_limit_bytes, &stream, err) < 0)
+		return err->code;
+	return extract(stream, root_fd, result, err);
+}
+
+static void tell(const struct extraction *result)
+{
+	struct report_info info = {
+		.n_entries = result->n_entries,
+		.unpacked_bytes = result->unpacked_bytes,
+		.is_unified = result->is_unified,
+	};
+
+	if (result->metadata)
+		report_write('M', result->metadata, result->metadata_length);
+	report_write('I', &info, sizeof(info));
+}
+
+/* _exit(): the decoder's thread may still be at work on an archive that was given up. */
+int main(int argc, char **argv)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct extraction result = { 0 };
+
+	if (argc < 3 || argc > 4) {
+		fprintf(stderr, "coppice-unpack is run by coppice, not by hand\n");
+		_exit(2);
+	}
+	if (unpack((pid_t)strtol(argv[1], NULL, 10), strtoull(argv[2], NULL, 10),
+		   argc == 4 ? argv[3] : NULL, &result, &err) < 0) {
+		report_write_error(&err);
+		_exit(1);
+	}
+	tell(&result);
+	_exit(0);
+}

@@ -206,7 +206,7 @@ static const char *story(struct pool *pool, const struct new_volume *clones,
 	ok_call(subject->driver->publish(&draft, clones, 2, &err), &err);
 	draft_down(&draft);
 	draft = draft_up(pool);
-	ok_call(subject->driver->clone(&draft, &victim->ref, snapshot, 1, true, &err), &err);
+	ok_call(subject->driver->clone(&draft, &old, snapshot, 1, true, &err), &err);
 	ok_call(subject->driver->publish(&draft, snapshot, 1, &err), &err);
 	draft_down(&draft);
 	ok_call(subject->driver->rename(pool, &old, &new, &err), &err);
@@ -228,13 +228,13 @@ static void test_dry_run_changes_nothing_and_explains_the_same(void)
 {
 	struct pool *pool = pool_up();
 	struct new_volume image = make_image(pool, "data");
-	struct new_volume clones[2], victim, snapshot;
+	struct new_volume clones[2], old, victim, snapshot;
 	const char *dry, *real;
 	uint64_t stamp;
 
-	make(pool, "old", "old");
+	old = make(pool, "old", "old");
 	victim = make(pool, "victim", "victim");
-	snapshot = new_in_group("victim/s1", &victim);
+	snapshot = new_in_group("old/s1", &old);
 	clones[0] = new_of("c1");
 	clones[1] = new_of("c2");
 	stamp = stamp_of(pool);
@@ -250,8 +250,8 @@ static void test_dry_run_changes_nothing_and_explains_the_same(void)
 	ok_str(dry, real);
 	ok_has(real, "c1");
 	ok_has(real, "c2");
-	ok_int(count(pool), ==, 4);
-	ok(is_there(pool, "new"));
+	ok_int(count(pool), ==, 5);
+	ok(is_there(pool, "new/s1"));
 	pool_down(pool);
 }
 

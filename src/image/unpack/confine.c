@@ -213,6 +213,12 @@ static int add_rules(scmp_filter_ctx filter)
 	int r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
 				 SCMP_A3(SCMP_CMP_MASKED_EQ, 0x20, 0x20));
 
+	if (r == 0) /* fdopendir() does both */
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 2,
+				     SCMP_A0(SCMP_CMP_LE, FD_MAX), SCMP_A1(SCMP_CMP_EQ, F_GETFL));
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 2,
+				     SCMP_A0(SCMP_CMP_LE, FD_MAX), SCMP_A1(SCMP_CMP_EQ, F_SETFD));
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(fd_calls); i++)
 		r = allow_fd_call(filter, &fd_calls[i]);
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(plain_calls); i++)

@@ -13,7 +13,7 @@
 
 #define THREADS 2
 
-enum { MAGIC_MAX = 6, TAR_MAGIC_OFFSET = 257, TAR_BLOCK = 512, FRAME_HEADER_MAX = 18 };
+enum { MAGIC_MAX = 6, TAR_MAGIC_OFFSET = 257, TAR_BLOCK = 512, START_MAX = 512 };
 
 typedef int step_fn(struct decoder *decoder, struct decode_input *in, struct decode_output *out,
 		    struct coppice_error *err);
@@ -24,7 +24,7 @@ struct decoder {
 	uint64_t memory_limit_bytes;
 	bool is_complete;
 	bool is_open; /* between members: must be begun anew before more is decoded */
-	uint8_t start[FRAME_HEADER_MAX]; /* first bytes of the input, for messages */
+	uint8_t start[START_MAX]; /* first bytes of the input, for messages */
 	size_t start_length;
 	ZSTD_DStream *zstd;
 	lzma_stream lzma;
@@ -42,6 +42,9 @@ static int fail_limit(const struct decoder *decoder, uint64_t needed_bytes,
 {
 	char needed[SIZE_TEXT_MAX], limit[SIZE_TEXT_MAX];
 
+	if (needed_bytes <= decoder->memory_limit_bytes) /* a later frame's; not known */
+		return fail(err, COPPICE_INVALID,
+			    "needs more memory to be decoded than the limit: see --memory-limit");
 	size_format(needed_bytes, needed);
 	size_format(decoder->memory_limit_bytes, limit);
 	return fail(err, COPPICE_INVALID,
@@ -78,10 +81,11 @@ static int plain_step(struct decoder *decoder, struct decode_input *in, struct d
  */
 static uint64_t zstd_window_bytes(const uint8_t *frame, size_t length)
 {
+	enum { HEADER_MAX = 18 };
 	uint8_t descriptor = length > 5 ? frame[4] : 0;
 	uint64_t base, size = 0;
 
-	if (length < FRAME_HEADER_MAX)
+	if (length < HEADER_MAX)
 		return 0;
 	if (!(descriptor & 0x20)) {
 		base = 1ULL << (10 + (frame[5] >> 3));
@@ -100,10 +104,7 @@ static int zstd_fail(const struct decoder *decoder, size_t result, struct coppic
 
 	switch ((int)ZSTD_getErrorCode(result)) {
 	case ZSTD_error_frameParameter_windowTooLarge:
-		if (window > 0)
-			return fail_limit(decoder, window, err);
-		return fail(err, COPPICE_INVALID,
-			    "needs more memory to be decoded than the limit: see --memory-limit");
+		return fail_limit(decoder, window, err);
 	case ZSTD_error_memory_allocation:
 		return fail_memory(err);
 	default:
@@ -153,11 +154,33 @@ static int zstd_init(struct decoder *decoder, struct coppice_error *err)
 
 /* ---- xz ---- */
 
+/*
+ * What the first block needs. The decoder with threads does not say (5.4.1), the
+ * simple one does, when it is stopped by a limit.
+ */
+static uint64_t xz_needed_bytes(const struct decoder *decoder)
+{
+	lzma_stream probe = LZMA_STREAM_INIT;
+	uint64_t needed = 0;
+	uint8_t out[1];
+
+	if (lzma_stream_decoder(&probe, 1, 0) != LZMA_OK)
+		return 0;
+	probe.next_in = decoder->start;
+	probe.avail_in = decoder->start_length;
+	probe.next_out = out;
+	probe.avail_out = sizeof(out);
+	if (lzma_code(&probe, LZMA_RUN) == LZMA_MEMLIMIT_ERROR)
+		needed = lzma_memusage(&probe);
+	lzma_end(&probe);
+	return needed;
+}
+
 static int xz_fail(struct decoder *decoder, lzma_ret result, struct coppice_error *err)
 {
 	switch ((int)result) {
 	case LZMA_MEMLIMIT_ERROR:
-		return fail_limit(decoder, lzma_memusage(&decoder->lzma), err);
+		return fail_limit(decoder, xz_needed_bytes(decoder), err);
 	case LZMA_MEM_ERROR:
 		return fail_memory(err);
 	case LZMA_OPTIONS_ERROR:
@@ -369,7 +392,7 @@ int decoder_new(const struct decode_input *start, uint64_t memory_limit_bytes, s
 	if (!decoder)
 		return fail_memory(err);
 	decoder->memory_limit_bytes = memory_limit_bytes;
-	decoder->start_length = start->length < FRAME_HEADER_MAX ? start->length : FRAME_HEADER_MAX;
+	decoder->start_length = start->length < START_MAX ? start->length : START_MAX;
 	memcpy(decoder->start, start->data, decoder->start_length);
 	r = choose(decoder, start, err);
 	if (r < 0)

@@ -79,7 +79,8 @@ static int fail_archive(struct walk *walk, struct coppice_error *err)
 	if (why && strcasestr(why, "truncated"))
 		return fail(err, COPPICE_INVALID, "is truncated");
 	if (walk->result->n_entries == 0)
-		return fail(err, COPPICE_INVALID, "holds no tar archive");
+		return fail(err, COPPICE_INVALID, stream_given_bytes(walk->stream) > 0 ?
+			    "holds no tar archive" : "is empty");
 	return fail(err, COPPICE_INVALID, "is corrupt (%s)", why ? why : "damaged tar archive");
 }
 

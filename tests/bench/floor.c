@@ -5,7 +5,7 @@
  *
  *	floor clone POOLDIR ORIGIN N   N snapshots in parallel, and one commit
  *	floor delete POOLDIR N         destroy those, and one commit
- *	floor settle MOUNT             wait until what was deleted is gone, and commit
+ *	floor settle MOUNT             wait until what was deleted is gone and discarded
  *
  * clone and delete print how long that took, in milliseconds. Starting the
  * process is not counted; making directories is, removing them is not.
@@ -24,7 +24,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { THREADS_MAX = 128 };
+enum {
+	THREADS_MAX = 128
+};
 
 static int pool_fd, origin_fd, n, next;
 
@@ -151,6 +153,31 @@ static int has_deleted(int fd)
 	return search.key.nr_items > 0;
 }
 
+/* How many extents still wait to be discarded; 0 also where nothing is. */
+static long discards_left(int fd)
+{
+	struct btrfs_ioctl_fs_info_args info = { 0 };
+	const uint8_t *id = info.fsid;
+	char path[128];
+	long left = 0;
+	FILE *file;
+
+	if (ioctl(fd, BTRFS_IOC_FS_INFO, &info) < 0)
+		die("fsid");
+	(void)snprintf(path, sizeof(path),
+		       "/sys/fs/btrfs/%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x"
+		       "%02x%02x/discard/discardable_extents",
+		       id[0], id[1], id[2], id[3], id[4], id[5], id[6], id[7], id[8], id[9], id[10],
+		       id[11], id[12], id[13], id[14], id[15]);
+	file = fopen(path, "re");
+	if (!file)
+		return 0;
+	if (fscanf(file, "%ld", &left) != 1)
+		left = 0;
+	(void)fclose(file);
+	return left;
+}
+
 static int run_settle(const char *mount)
 {
 	int fd = open(mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -162,6 +189,9 @@ static int run_settle(const char *mount)
 		(void)usleep(20000);
 		commit(fd);
 	}
+	/* Discards come at ten a second or so: a bounded patience. */
+	for (int i = 0; i < 200 && discards_left(fd) > 0; i++)
+		(void)usleep(50000);
 	commit(fd);
 	return 0;
 }
@@ -174,6 +204,7 @@ int main(int argc, char **argv)
 		return run_delete(argv[2]);
 	if (argc == 3 && !strcmp(argv[1], "settle"))
 		return run_settle(argv[2]);
-	(void)fprintf(stderr, "usage: floor clone POOLDIR ORIGIN N | delete POOLDIR N | settle MOUNT\n");
+	(void)fprintf(stderr,
+		      "usage: floor clone POOLDIR ORIGIN N | delete POOLDIR N | settle MOUNT\n");
 	return 2;
 }

@@ -13,11 +13,12 @@
 #include "driver/generic/walk.h"
 #include "tap.h"
 
-#define CAP_NET_RAW_TEXT "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+#define CAP_NET_RAW_TEXT                                                                           \
+	"\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 /* user::rwx user:1000:r-x group::r-x mask::r-x other::--- */
-#define ACL_TEXT                                                              \
-	"\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff\x02\x00\x05\x00\xe8" \
-	"\x03\x00\x00\x04\x00\x05\x00\xff\xff\xff\xff\x10\x00\x05\x00\xff\xff" \
+#define ACL_TEXT                                                                                   \
+	"\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff\x02\x00\x05\x00\xe8"                     \
+	"\x03\x00\x00\x04\x00\x05\x00\xff\xff\xff\xff\x10\x00\x05\x00\xff\xff"                     \
 	"\xff\xff\x20\x00\x00\x00\xff\xff\xff\xff"
 
 static char scratch[64];
@@ -34,7 +35,8 @@ static int shell(const char *command)
 
 static void scratch_remove(void)
 {
-	(void)shell("cd / && umount \"$OLDPWD\"/mnt 2>/dev/null; rm -rf --one-file-system \"$OLDPWD\"");
+	(void)shell(
+		"cd / && umount \"$OLDPWD\"/mnt 2>/dev/null; rm -rf --one-file-system \"$OLDPWD\"");
 }
 
 /* A directory of our own, in a mount namespace of our own. */
@@ -62,16 +64,15 @@ static void fail_here(const char *message)
 /* The manifests of from and to are equal. */
 static void same(const char *from, const char *to)
 {
-	_cleanup_(freep) char *here = strdup(__FILE__);
-	const char *tool = getenv("MANIFEST");
+	const char *source = getenv("COPPICE_SOURCE");
 	_cleanup_(freep) char *command = NULL;
-	_cleanup_(freep) char *beside = NULL;
 
-	*strrchr(here, '/') = '\0';
-	beside = text_format("%s/../tools/manifest", here);
-	command = text_format("for t in '%s' '%s'; do %s --top --holes --atime --no-record $t "
-			      ">$t.manifest || exit 1; done; diff '%s.manifest' '%s.manifest'",
-			      from, to, tool ? tool : beside, from, to);
+	if (!source)
+		skip("COPPICE_SOURCE does not tell where tests/tools/manifest is");
+	command = text_format("for t in '%s' '%s'; do '%s/tests/tools/manifest' --top --holes "
+			      "--atime --no-record $t >$t.manifest || exit 1; done; "
+			      "diff '%s.manifest' '%s.manifest'",
+			      from, to, source, from, to);
 	if (shell(command) != 0)
 		fail_here("the trees differ");
 }
@@ -172,8 +173,9 @@ static void make_directories(void)
 static void make_times(void)
 {
 	static const struct timespec old[2] = { { 1000000000, 1 }, { -5, 999999999 } };
-	static const char *const paths[] = { "from/plain", "from/link",	 "from/fifo", "from/dir/sub",
-					     "from/dir",   "from/large", "from" };
+	static const char *const paths[] = { "from/plain",   "from/link", "from/fifo",
+					     "from/dir/sub", "from/dir",  "from/large",
+					     "from" };
 
 	ok(chown("from", 7, 8) == 0);
 	ok(chmod("from", 01751) == 0);
@@ -269,7 +271,8 @@ static void test_mount_refused(void)
 	ok(shell("mkdir -p from/a/proc && mount -t tmpfs none from/a/proc") == 0);
 	ok_int(copy("from", "to", (struct tree_copy){ 0 }, &copied, &err), ==, COPPICE_UNSUPPORTED);
 	ok(strstr(err.message, "a/proc") != NULL);
-	ok(shell("umount from/a/proc; rm -rf to/*; touch f from/a/f; mount --bind f from/a/f") == 0);
+	ok(shell("umount from/a/proc; rm -rf to/*; touch f from/a/f; mount --bind f from/a/f") ==
+	   0);
 	ok_int(copy("from", "to", (struct tree_copy){ 0 }, &copied, &err), ==, COPPICE_UNSUPPORTED);
 	ok(strstr(err.message, "a/f") != NULL);
 	ok(shell("umount from/a/f") == 0);
@@ -313,7 +316,8 @@ static void test_reflink(void)
 	struct tree_copied copied;
 
 	begin();
-	if (shell("truncate -s 300M img && mkfs.btrfs -q img && mkdir mnt && mount -o loop img mnt"))
+	if (shell("truncate -s 300M img && mkfs.btrfs -q img && mkdir mnt && mount -o loop img "
+		  "mnt"))
 		skip("no Btrfs on a loop device here");
 	make_files();
 	make_special();
@@ -331,7 +335,8 @@ static void test_reflink(void)
 	same("mnt/from", "mnt/shared");
 	same("mnt/from", "mnt/full");
 	ok(shell("sync -f mnt; btrfs filesystem du -s --raw mnt/shared mnt/full >du; "
-		 "awk '$4==\"mnt/shared\" && $2<1000000 {a=1} $4==\"mnt/full\" && $2>20000000 {b=1} "
+		 "awk '$4==\"mnt/shared\" && $2<1000000 {a=1} $4==\"mnt/full\" && $2>20000000 "
+		 "{b=1} "
 		 "END {exit !(a && b)}' du || { cat du; false; }") == 0);
 	ok(shell("btrfs subvolume create mnt/from/dir/nested") == 0);
 	ok(mkdir("mnt/refused", 0755) == 0);

@@ -224,8 +224,8 @@ static void test_refusals(void)
 	begin();
 	ok_int(loop_attach("/nonexistent/file", &loop, &err), ==, COPPICE_NOT_FOUND);
 	ok_int(loop_find("/nonexistent/file", path, &found, &err), ==, COPPICE_NOT_FOUND);
-	command = text_format("losetup -r -f '%s' && losetup -j '%s' | cut -d: -f1 >'%s/device'", file,
-			      file, scratch);
+	command = text_format("losetup -r -f '%s' && losetup -j '%s' | cut -d: -f1 >'%s/device'",
+			      file, file, scratch);
 	if (system(command) != 0)
 		skip("no losetup here");
 	ok_int(loop_attach(file, &loop, &err), ==, COPPICE_BUSY);

@@ -25,7 +25,8 @@ static int shell(const char *command)
 
 static void scratch_remove(void)
 {
-	(void)shell("cd / && umount \"$OLDPWD\"/mnt 2>/dev/null; rm -rf --one-file-system \"$OLDPWD\"");
+	(void)shell(
+		"cd / && umount \"$OLDPWD\"/mnt 2>/dev/null; rm -rf --one-file-system \"$OLDPWD\"");
 }
 
 static void begin(void)
@@ -121,7 +122,8 @@ static void test_subvolumes_stop(void)
 	struct coppice_error err = COPPICE_ERROR_INIT;
 
 	begin_mounts();
-	if (shell("truncate -s 200M img && mkfs.btrfs -q img && mkdir mnt && mount -o loop img mnt"))
+	if (shell("truncate -s 200M img && mkfs.btrfs -q img && mkdir mnt && mount -o loop img "
+		  "mnt"))
 		skip("no Btrfs on a loop device here");
 	ok(shell("mkdir -p mnt/t/a && btrfs subvolume create mnt/t/a/s && touch mnt/t/a/s/kept") ==
 	   0);

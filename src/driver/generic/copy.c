@@ -23,10 +23,10 @@
 #include "base/file.h"
 #include "driver/generic/walk.h"
 
-#define DATA_BYTES (256 * 1024)
-#define ENTRIES_BYTES (32 * 1024)
+#define DATA_BYTES      (256 * 1024)
+#define ENTRIES_BYTES   (32 * 1024)
 #define WRITEBACK_BYTES (8 * 1024 * 1024) /* of one file, before the disk is set to work */
-#define ACL_DEFAULT "system.posix_acl_default"
+#define ACL_DEFAULT     "system.posix_acl_default"
 
 /* Buffers of one thread; taken for a directory, and given back. */
 struct scratch {
@@ -53,8 +53,8 @@ struct copier {
 	atomic_bool cannot_clone;
 	atomic_bool cannot_copy_range;
 	pthread_mutex_t links_lock; /* held until a claimed name exists */
-	void *links;		    /* tree of struct linked */
-	pthread_mutex_t lock;	    /* of the rest */
+	void *links;                /* tree of struct linked */
+	pthread_mutex_t lock;       /* of the rest */
 	struct scratch *scratch;
 	struct tree_copied total;
 };
@@ -94,20 +94,20 @@ static int refuse_entry(const struct place *place, const char *name, const char 
 
 static ssize_t xattr_list(const struct ends *ends, char *names)
 {
-	return ends->from_fd >= 0 ? flistxattr(ends->from_fd, names, XATTR_LIST_MAX) :
-				    llistxattr(ends->from_path, names, XATTR_LIST_MAX);
+	return ends->from_fd >= 0 ? flistxattr(ends->from_fd, names, XATTR_LIST_MAX)
+				  : llistxattr(ends->from_path, names, XATTR_LIST_MAX);
 }
 
 static ssize_t xattr_get(const struct ends *ends, const char *name, char *value)
 {
-	return ends->from_fd >= 0 ? fgetxattr(ends->from_fd, name, value, XATTR_SIZE_MAX) :
-				    lgetxattr(ends->from_path, name, value, XATTR_SIZE_MAX);
+	return ends->from_fd >= 0 ? fgetxattr(ends->from_fd, name, value, XATTR_SIZE_MAX)
+				  : lgetxattr(ends->from_path, name, value, XATTR_SIZE_MAX);
 }
 
 static int xattr_set(const struct ends *ends, const char *name, const char *value, size_t size)
 {
-	return ends->to_fd >= 0 ? fsetxattr(ends->to_fd, name, value, size, 0) :
-				  lsetxattr(ends->to_path, name, value, size, 0);
+	return ends->to_fd >= 0 ? fsetxattr(ends->to_fd, name, value, size, 0)
+				: lsetxattr(ends->to_path, name, value, size, 0);
 }
 
 static bool is_skipped(const struct tree_copy *how, const char *name)
@@ -143,9 +143,9 @@ static int copy_xattrs(const struct place *place, const struct ends *ends, const
 	int r;
 
 	if (length < 0)
-		return errno == EOPNOTSUPP ?
-			       COPPICE_OK :
-			       fail_entry(place, entry, errno, "list attributes of", err);
+		return errno == EOPNOTSUPP
+			       ? COPPICE_OK
+			       : fail_entry(place, entry, errno, "list attributes of", err);
 	for (const char *name = names; name < names + length; name += strlen(name) + 1) {
 		if (is_skipped(place->copier->how, name))
 			continue;
@@ -191,7 +191,8 @@ static int finish_open(const struct place *place, const struct ends *ends, const
 
 	if (!is_owned && fchown(ends->to_fd, st->stx_uid, st->stx_gid) < 0)
 		return fail_entry(place, name, errno, "set the owner of", err);
-	if (!(is_owned && is_mode_given(copier, st)) && fchmod(ends->to_fd, st->stx_mode & 07777) < 0)
+	if (!(is_owned && is_mode_given(copier, st)) &&
+	    fchmod(ends->to_fd, st->stx_mode & 07777) < 0)
 		return fail_entry(place, name, errno, "set the mode of", err);
 	r = copy_xattrs(place, ends, name, err);
 	if (r < 0)
@@ -415,8 +416,8 @@ static int link_to(const struct place *place, const char *path, const char *name
 		return fail_memory(err);
 	if (slash)
 		*slash = '\0';
-	parent_fd = tree_open(place->copier->how->to_fd, slash ? parent : ".",
-			      O_PATH | O_DIRECTORY);
+	parent_fd =
+		tree_open(place->copier->how->to_fd, slash ? parent : ".", O_PATH | O_DIRECTORY);
 	if (parent_fd < 0)
 		return fail_entry(place, name, -parent_fd, "find the other name of", err);
 	if (linkat(parent_fd, slash ? slash + 1 : parent, place->to_fd, name, 0) < 0)
@@ -513,8 +514,8 @@ static int copy_entry(struct place *place, const char *name, struct coppice_erro
 	struct copier *copier = place->copier;
 	struct statx st;
 
-	if (statx(place->from_fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT,
-		  STATX_BASIC_STATS, &st) < 0)
+	if (statx(place->from_fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS,
+		  &st) < 0)
 		return fail_entry(place, name, errno, "look at", err);
 	place->count.entries++;
 	if (st.stx_attributes & STATX_ATTR_MOUNT_ROOT)
@@ -658,9 +659,11 @@ static void copier_done(struct copier *copier)
 int tree_copy(const struct tree_copy *how, struct tree_copied *ret, struct coppice_error *err)
 {
 	struct copier copier = {
-		.walk = { .root_fd = how->from_fd, .threads = how->threads,
+		.walk = { .root_fd = how->from_fd,
+			  .threads = how->threads,
 			  .is_interrupted = how->is_interrupted,
-			  .interrupted_user = how->interrupted_user, .visit = visit },
+			  .interrupted_user = how->interrupted_user,
+			  .visit = visit },
 		.how = how,
 		.uid = geteuid(),
 		.gid = getegid(),

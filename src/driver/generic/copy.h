@@ -6,10 +6,10 @@
 #include "driver/driver.h"
 
 struct tree_copy {
-	int from_fd;	 /* directory to copy the inside of; borrowed */
-	int to_fd;	 /* an existing empty directory, which gets the attributes too; borrowed */
+	int from_fd;      /* directory to copy the inside of; borrowed */
+	int to_fd;        /* an existing empty directory, which gets the attributes too; borrowed */
 	unsigned threads; /* 0: as suits this machine */
-	bool no_reflink; /* really copy the data, share no extents */
+	bool no_reflink;  /* really copy the data, share no extents */
 
 	/* Asked by the calling thread some ten times a second; NULL: never. */
 	interrupted_fn *is_interrupted;
@@ -20,10 +20,10 @@ struct tree_copy {
 };
 
 struct tree_copied {
-	uint64_t entries;	  /* without the top */
+	uint64_t entries;         /* without the top */
 	uint64_t bytes_allocated; /* by the files copied, as their file system counts */
 	uint64_t bytes_apparent;  /* the lengths of the regular files */
-	bool is_shared;		  /* all data is shared with the source */
+	bool is_shared;           /* all data is shared with the source */
 };
 
 /*

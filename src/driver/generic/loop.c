@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#define LOCK_TRIES 6000 /* of 10 ms */
+#define LOCK_TRIES   6000 /* of 10 ms */
 #define ATTACH_TRIES 200
 
 static void nap(long ms)

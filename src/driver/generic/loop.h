@@ -20,8 +20,8 @@
 
 struct loop {
 	char path[LOOP_PATH_MAX]; /* /dev/loop0 */
-	bool was_attached;	  /* before we came */
-	int fd;			  /* of the device; keeps it attached */
+	bool was_attached;        /* before we came */
+	int fd;                   /* of the device; keeps it attached */
 };
 
 /* clang-format off */

@@ -137,8 +137,8 @@ int tree_remove(int parent_fd, const char *name, unsigned threads, struct coppic
 	if (fstat(parent_fd, &parent) < 0)
 		return fail_errno(err, errno, "cannot look at the directory of '%s'", name);
 	if (fstatat(parent_fd, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0)
-		return errno == ENOENT ? COPPICE_OK :
-					 fail_errno(err, errno, "cannot look at '%s'", name);
+		return errno == ENOENT ? COPPICE_OK
+				       : fail_errno(err, errno, "cannot look at '%s'", name);
 	if (!S_ISDIR(st.st_mode)) {
 		if (unlinkat(parent_fd, name, 0) < 0 && errno != ENOENT)
 			return fail_errno(err, errno, "cannot remove '%s'", name);

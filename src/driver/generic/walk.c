@@ -15,8 +15,8 @@
 #include "base/file.h"
 #include "base/parallel.h"
 
-#define THREADS_USUAL 4	 /* more were slower, measured: the journal is one */
-#define ASK_EVERY_NS 100000000
+#define THREADS_USUAL 4 /* more were slower, measured: the journal is one */
+#define ASK_EVERY_NS  100000000
 
 /* ---- opening ---- */
 
@@ -342,8 +342,8 @@ static int count_entry(struct usage *usage, struct tree_dir *dir, int fd, const 
 
 	if (statx(fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC,
 		  STATX_TYPE | STATX_NLINK | STATX_INO | STATX_BLOCKS, &st) < 0)
-		return errno == ENOENT ? COPPICE_OK :
-					 fail_errno(err, errno, "cannot look at '%s'", name);
+		return errno == ENOENT ? COPPICE_OK
+				       : fail_errno(err, errno, "cannot look at '%s'", name);
 	usage->entries++;
 	if (st.stx_dev_major != usage->dev_major || st.stx_dev_minor != usage->dev_minor ||
 	    (st.stx_attributes & STATX_ATTR_MOUNT_ROOT))
@@ -394,8 +394,11 @@ int tree_usage(int dir_fd, interrupted_fn *is_interrupted, void *interrupted_use
 	       uint64_t *ret_allocated_bytes, uint64_t *ret_entries, struct coppice_error *err)
 {
 	struct usage usage = {
-		.walk = { .root_fd = dir_fd, .threads = 1, .is_interrupted = is_interrupted,
-			  .interrupted_user = interrupted_user, .visit = usage_visit },
+		.walk = { .root_fd = dir_fd,
+			  .threads = 1,
+			  .is_interrupted = is_interrupted,
+			  .interrupted_user = interrupted_user,
+			  .visit = usage_visit },
 	};
 	struct statx st;
 	int r;

@@ -18,15 +18,15 @@
 
 /* A directory on its way through the walk; lives until it and all beneath were left. */
 struct tree_dir {
-	struct tree_dir *next;	 /* in the stack */
+	struct tree_dir *next;   /* in the stack */
 	struct tree_dir *parent; /* NULL: the root */
-	size_t holds;		 /* itself until visited, and each child; under the walk's lock */
-	size_t name_at;		 /* where its own name begins in path */
-	char path[];		 /* below the root; "." is the root itself */
+	size_t holds;            /* itself until visited, and each child; under the walk's lock */
+	size_t name_at;          /* where its own name begins in path */
+	char path[];             /* below the root; "." is the root itself */
 };
 
 struct tree_walk {
-	int root_fd;	  /* borrowed */
+	int root_fd;      /* borrowed */
 	unsigned threads; /* 0: as suits this machine */
 
 	/* Asked by the thread that runs the walk, some ten times a second; NULL: never. */
@@ -44,9 +44,9 @@ struct tree_walk {
 	pthread_mutex_t lock; /* of the rest */
 	pthread_cond_t changed;
 	struct tree_dir *top;
-	size_t n_left;	  /* known directories that were not left yet */
+	size_t n_left;    /* known directories that were not left yet */
 	int64_t asked_ns; /* when the caller's hook was */
-	int result;	  /* of the first that failed; ends the walk */
+	int result;       /* of the first that failed; ends the walk */
 	struct coppice_error *err;
 };
 

@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Looking through /proc for the users of trees.
+ *
+ * Each link of each process is looked at with statx(2), which is quick and never
+ * waits for a dead server; only one whose device is that of a tree is read.
+ */
+#include "driver/generic/inuse.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "base/text.h"
+
+/* A query, and what the file systems say of it. */
+struct tree {
+	const struct in_use_query *query;
+	dev_t dev; /* as stat tells; of a subvolume its own */
+	uint64_t inode;
+	uint64_t mount_id;
+	char *path;            /* without symbolic links; owned */
+	char *inside;          /* where it is within its file system, as mounts tell it; owned */
+	unsigned major, minor; /* of its file system, as mounts tell it */
+};
+
+struct search {
+	size_t n;
+	struct tree *trees; /* by dev */
+	char self[32];      /* our own pid, as this /proc counts */
+	size_t n_namespaces;
+	uint64_t *namespaces; /* of mounts, that were looked at; owned */
+	char *who;
+	size_t who_size;
+};
+
+static int compare_trees(const void *a, const void *b)
+{
+	const struct tree *x = a, *y = b;
+
+	return x->dev < y->dev ? -1 : x->dev > y->dev;
+}
+
+static void search_done(struct search *search)
+{
+	for (size_t i = 0; i < search->n; i++) {
+		free(search->trees[i].path);
+		free(search->trees[i].inside);
+	}
+	free(search->trees);
+	free(search->namespaces);
+}
+
+/* What is left of @path below @top, "/" for @top itself; NULL when it is not below. */
+static const char *below(const char *path, const char *top)
+{
+	size_t length = strlen(top);
+
+	if (length == 1) /* "/" */
+		return path;
+	if (strncmp(path, top, length) != 0)
+		return NULL;
+	if (path[length] == '/')
+		return path + length;
+	return path[length] == '\0' ? "/" : NULL;
+}
+
+static int busy(const struct search *search, const struct tree *tree, const char *user,
+		const char *how, struct coppice_error *err)
+{
+	if (search->who)
+		(void)snprintf(search->who, search->who_size, "%s", user);
+	return fail(err, COPPICE_BUSY, "'%s' is in use by %s%s", tree->query->what, user, how);
+}
+
+static void name_process(const char *pid, char *ret, size_t size)
+{
+	char path[64], name[64] = "?";
+	_cleanup_(closep) int fd = -1;
+	ssize_t n;
+
+	(void)snprintf(path, sizeof(path), "/proc/%.20s/comm", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, name, sizeof(name) - 1);
+	if (n > 0)
+		name[name[n - 1] == '\n' ? n - 1 : n] = '\0';
+	for (char *c = name; *c; c++)
+		if (iscntrl((unsigned char)*c))
+			*c = '?';
+	(void)snprintf(ret, size, "process %s (%s)", pid, name);
+}
+
+/* ---- processes ---- */
+
+/* The trees with this device, from *ret_first on; how many. */
+static size_t trees_of(const struct search *search, dev_t dev, size_t *ret_first)
+{
+	size_t low = 0, high = search->n, end;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if (search->trees[middle].dev < dev)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	for (end = low; end < search->n && search->trees[end].dev == dev;)
+		end++;
+	*ret_first = low;
+	return end - low;
+}
+
+/*
+ * Does this link of a process lead into a tree? *ret_path: what of it to show.
+ * What vanished meanwhile, or is none of a file, does not.
+ */
+static const struct tree *find_tree(const struct search *search, int proc_fd, const char *link,
+				    char path[static PATH_MAX], const char **ret_path)
+{
+	struct statx st;
+	size_t first, n;
+	ssize_t length;
+
+	if (statx(proc_fd, link, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &st) < 0)
+		return NULL;
+	n = trees_of(search, makedev(st.stx_dev_major, st.stx_dev_minor), &first);
+	if (n == 0)
+		return NULL;
+	length = readlinkat(proc_fd, link, path, PATH_MAX - 1);
+	path[length > 0 ? length : 0] = '\0';
+	for (size_t i = first; i < first + n; i++) {
+		const struct tree *tree = &search->trees[i];
+
+		*ret_path = below(path, tree->path);
+		if (*ret_path)
+			return tree;
+		*ret_path = path;
+		if (tree->query->is_subvolume || st.stx_ino == tree->inode)
+			return tree;
+	}
+	return NULL;
+}
+
+static int look_at_link(const struct search *search, int proc_fd, const char *pid, const char *link,
+			const char *is_its, struct coppice_error *err)
+{
+	char path[PATH_MAX], user[128], how[PATH_MAX + 64];
+	const char *shown;
+	const struct tree *tree = find_tree(search, proc_fd, link, path, &shown);
+
+	if (!tree)
+		return COPPICE_OK;
+	name_process(pid, user, sizeof(user));
+	(void)snprintf(how, sizeof(how), ": %s is %s", shown, is_its);
+	return busy(search, tree, user, how, err);
+}
+
+static int look_at_files(const struct search *search, int proc_fd, const char *pid,
+			 struct coppice_error *err)
+{
+	int fd = openat(proc_fd, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_(closedirp) DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+	int r = COPPICE_OK;
+
+	if (fd < 0)
+		return COPPICE_OK; /* gone */
+	if (!dir) {
+		(void)close(fd);
+		return fail_memory(err);
+	}
+	while (r >= 0 && (entry = readdir(dir)))
+		if (entry->d_name[0] != '.')
+			r = look_at_link(search, fd, pid, entry->d_name, "open in it", err);
+	return r;
+}
+
+static int look_at_process(const struct search *search, int proc_fd, const char *pid,
+			   struct coppice_error *err)
+{
+	static const struct {
+		const char *link, *is_its;
+	} links[] = {
+		{ "cwd", "its working directory" },
+		{ "root", "its root directory" },
+		{ "exe", "the program that it runs" },
+	};
+	int r;
+
+	for (size_t i = 0; i < ARRAY_SIZE(links); i++) {
+		r = look_at_link(search, proc_fd, pid, links[i].link, links[i].is_its, err);
+		if (r < 0)
+			return r;
+	}
+	return look_at_files(search, proc_fd, pid, err);
+}
+
+/* Those without are the kernel's own threads, most of what /proc lists, or dead. */
+static bool has_program(int proc_fd)
+{
+	struct statx st;
+
+	return statx(proc_fd, "exe", AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &st) == 0 ||
+	       errno != ENOENT;
+}
+
+/* ---- mounts ---- */
+
+/* One line of mountinfo; pointers into it. */
+struct mount_line {
+	uint64_t id;
+	unsigned major, minor;
+	char *root, *point;
+};
+
+/* Spaces and the like are written as \040. */
+static void unescape(char *text)
+{
+	char *to = text;
+
+	for (const char *from = text; *from; to++) {
+		if (from[0] == '\\' && isdigit((unsigned char)from[1]) &&
+		    isdigit((unsigned char)from[2]) && isdigit((unsigned char)from[3])) {
+			*to = (char)((from[1] - '0') * 64 + (from[2] - '0') * 8 + (from[3] - '0'));
+			from += 4;
+		} else {
+			*to = *from++;
+		}
+	}
+	*to = '\0';
+}
+
+/* 36 35 98:0 /root/of/mount /mount/point rw,noatime shared:1 - ext4 /dev/x rw */
+static bool mount_line_parse(char *line, struct mount_line *ret)
+{
+	char *rest = line, *word[5];
+
+	for (size_t i = 0; i < ARRAY_SIZE(word); i++) {
+		word[i] = strsep(&rest, " ");
+		if (!word[i] || !rest)
+			return false;
+	}
+	if (sscanf(word[2], "%u:%u", &ret->major, &ret->minor) != 2)
+		return false;
+	ret->id = strtoull(word[0], NULL, 10);
+	ret->root = word[3];
+	ret->point = word[4];
+	unescape(ret->root);
+	unescape(ret->point);
+	return true;
+}
+
+typedef int mount_fn(struct search *search, const char *pid, const struct mount_line *mount,
+		     struct coppice_error *err);
+
+/* @path: of a mountinfo; one that cannot be opened belongs to a process that is gone. */
+static int each_mount(struct search *search, const char *path, const char *pid, mount_fn *fn,
+		      struct coppice_error *err)
+{
+	_cleanup_(fclosep) FILE *file = fopen(path, "re");
+	_cleanup_(freep) char *line = NULL;
+	struct mount_line mount;
+	size_t size = 0;
+	int r = COPPICE_OK;
+
+	while (r >= 0 && file && getline(&line, &size, file) > 0)
+		if (mount_line_parse(line, &mount))
+			r = fn(search, pid, &mount, err);
+	return r;
+}
+
+/* Is it a mount of something in a tree, or one upon something in it? */
+static int look_at_mount(struct search *search, const char *pid, const struct mount_line *mount,
+			 struct coppice_error *err)
+{
+	char process[128], how[PATH_MAX + 256];
+
+	for (size_t i = 0; i < search->n; i++) {
+		const struct tree *tree = &search->trees[i];
+		bool is_of_it = tree->inside && mount->major == tree->major &&
+				mount->minor == tree->minor && below(mount->root, tree->inside);
+
+		/* How we see the tree ourselves, when it is a mount as such. */
+		if (is_of_it && mount->id == tree->mount_id)
+			continue;
+		if (!is_of_it && !below(mount->point, tree->path))
+			continue;
+		name_process(pid, process, sizeof(process));
+		if (strcmp(pid, search->self) != 0)
+			(void)snprintf(how, sizeof(how), ": %s, as %s sees it", mount->point,
+				       process);
+		else
+			(void)snprintf(how, sizeof(how), ": %s", mount->point);
+		return busy(search, tree, "a mount", how, err);
+	}
+	return COPPICE_OK;
+}
+
+/* Each namespace once, through the first process found in it. */
+static int look_at_namespace(struct search *search, int proc_fd, const char *pid,
+			     struct coppice_error *err)
+{
+	uint64_t *more;
+	struct statx st;
+	char path[64];
+
+	if (statx(proc_fd, "ns/mnt", AT_STATX_DONT_SYNC, STATX_INO, &st) < 0)
+		return COPPICE_OK;
+	for (size_t i = 0; i < search->n_namespaces; i++)
+		if (search->namespaces[i] == st.stx_ino)
+			return COPPICE_OK;
+	more = reallocarray(search->namespaces, search->n_namespaces + 1, sizeof(*more));
+	if (!more)
+		return fail_memory(err);
+	search->namespaces = more;
+	search->namespaces[search->n_namespaces++] = st.stx_ino;
+	(void)snprintf(path, sizeof(path), "/proc/%.20s/mountinfo", pid);
+	return each_mount(search, path, pid, look_at_mount, err);
+}
+
+/* ---- the whole ---- */
+
+/* Tell the trees that are within this mount of ours where they are in its file system. */
+static int place_trees(struct search *search, const char *pid, const struct mount_line *mount,
+		       struct coppice_error *err)
+{
+	for (size_t i = 0; i < search->n; i++) {
+		struct tree *tree = &search->trees[i];
+		const char *rest = below(tree->path, mount->point);
+		const char *root = mount->root;
+
+		if (tree->mount_id != mount->id || !rest || tree->inside)
+			continue;
+		if (!strcmp(rest, "/"))
+			rest = "";
+		if (!strcmp(root, "/") && *rest)
+			root = "";
+		tree->inside = text_format("%s%s", root, rest);
+		if (!tree->inside)
+			return fail_memory(err);
+		tree->major = mount->major;
+		tree->minor = mount->minor;
+	}
+	return COPPICE_OK;
+}
+
+/* *ret: is it there? */
+static int tree_init(struct tree *tree, const struct in_use_query *query, bool *ret,
+		     struct coppice_error *err)
+{
+	_cleanup_(freep) char *path = realpath(query->path, NULL);
+	struct statx st;
+
+	*ret = path &&
+	       statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_INO | STATX_MNT_ID, &st) == 0;
+	if (!*ret) /* ENOTDIR: no such place either */
+		return errno == ENOENT || errno == ENOTDIR
+			       ? COPPICE_OK
+			       : fail_errno(err, errno, "cannot look at '%s'", query->path);
+	*tree = (struct tree){
+		.query = query,
+		.dev = makedev(st.stx_dev_major, st.stx_dev_minor),
+		.inode = st.stx_ino,
+		.mount_id = st.stx_mnt_id,
+		.path = take_ptr(&path),
+	};
+	return COPPICE_OK;
+}
+
+static int search_init(struct search *search, const struct in_use_query *queries, size_t n,
+		       struct coppice_error *err)
+{
+	ssize_t length = readlink("/proc/self", search->self, sizeof(search->self) - 1);
+
+	if (length < 0)
+		return fail_errno(err, errno, "cannot tell who uses what: /proc/self");
+	search->self[length] = '\0';
+	search->trees = calloc(n, sizeof(*search->trees));
+	if (!search->trees)
+		return fail_memory(err);
+	for (size_t i = 0; i < n; i++) {
+		bool is_there;
+		int r = tree_init(&search->trees[search->n], &queries[i], &is_there, err);
+
+		if (r < 0)
+			return r;
+		search->n += is_there;
+	}
+	qsort(search->trees, search->n, sizeof(*search->trees), compare_trees);
+	return each_mount(search, "/proc/self/mountinfo", search->self, place_trees, err);
+}
+
+static int search_run(struct search *search, struct coppice_error *err)
+{
+	_cleanup_(closedirp) DIR *proc = opendir("/proc");
+	_cleanup_(closep) int self_fd = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct dirent *entry;
+	int r;
+
+	if (!proc)
+		return fail_errno(err, errno, "cannot tell who uses what: /proc");
+	/* First as we see it: who lives in a chroot is shown only the mounts in that. */
+	r = look_at_namespace(search, self_fd, search->self, err);
+	while (r >= 0 && (entry = readdir(proc))) {
+		_cleanup_(closep) int fd = -1;
+
+		if (!isdigit((unsigned char)entry->d_name[0]))
+			continue;
+		fd = openat(dirfd(proc), entry->d_name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (fd < 0 || !has_program(fd))
+			continue;
+		if (strcmp(entry->d_name, search->self) != 0)
+			r = look_at_process(search, fd, entry->d_name, err);
+		if (r >= 0)
+			r = look_at_namespace(search, fd, entry->d_name, err);
+	}
+	return r;
+}
+
+int in_use_find(const struct in_use_query *queries, size_t n, char *who, size_t who_size,
+		struct coppice_error *err)
+{
+	_cleanup_(search_done) struct search search = { .who = who, .who_size = who_size };
+	int r;
+
+	if (n == 0)
+		return COPPICE_OK;
+	r = search_init(&search, queries, n, err);
+	if (r < 0 || search.n == 0)
+		return r;
+	return search_run(&search, err);
+}

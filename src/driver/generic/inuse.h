@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Who uses a tree: processes standing in it, files open, mounts, in all namespaces. */
+
+#include "base/error.h"
+
+/* A tree to look for; all borrowed. */
+struct in_use_query {
+	const char *what; /* how messages call it: "c1" */
+	const char *path; /* its top directory; one that is not there is not in use */
+
+	/*
+	 * A Btrfs subvolume: what has its st_dev is in it, whatever name it has in
+	 * its namespace. Otherwise names decide, as we see them, beside the top itself.
+	 */
+	bool is_subvolume;
+};
+
+/*
+ * Does another process use any of @n trees?
+ *
+ * Looks at the working directory, root, program and open files of all processes
+ * that we can see, and at the mounts of all their namespaces and of our own. The
+ * answer is as old as the look: who needs more keeps others out.
+ *
+ * @who  the user found: "process 1234 (bash)", or "a mount at /mnt"; or NULL
+ * @return COPPICE_OK: not in use. COPPICE_BUSY: the first found, as in
+ *         "'c1' is in use by process 1234 (bash): /etc is its working directory".
+ *         COPPICE_FAILED when we cannot know, as without /proc.
+ */
+int in_use_find(const struct in_use_query *queries, size_t n, char *who, size_t who_size,
+		struct coppice_error *err);

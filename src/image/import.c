@@ -29,8 +29,8 @@
 
 enum {
 	PIECE_SIZE = 512 * 1024,
-	TICK_MS = 100,		   /* between looks at is_interrupted, and calls of progress */
-	FD_ABOVE = 10,		   /* ours, so that none is in the way of the child's 0 to 3 */
+	TICK_MS = 100, /* between looks at is_interrupted, and calls of progress */
+	FD_ABOVE = 10, /* ours, so that none is in the way of the child's 0 to 3 */
 	WRITEBACK_SIZE = 8 << 20,
 };
 
@@ -390,8 +390,8 @@ static int child_error(struct reading *reading, const char *data, size_t length,
 	message = text_clean(data + sizeof(head), length - sizeof(head));
 	if (!message)
 		return fail_memory(err);
-	code = head.code <= COPPICE_FAILED && head.code >= COPPICE_INTERRUPTED ? head.code :
-										 COPPICE_FAILED;
+	code = head.code <= COPPICE_FAILED && head.code >= COPPICE_INTERRUPTED ? head.code
+									       : COPPICE_FAILED;
 	if (code == COPPICE_NOT_FOUND || code == COPPICE_EXISTS)
 		code = COPPICE_FAILED; /* of some file in there, not of what was asked for */
 	if (code == COPPICE_INVALID)
@@ -495,8 +495,9 @@ static int child_finish(struct reading *reading, struct coppice_error *err)
 		return err->code;
 	status = child_wait(reading);
 	if (WIFSIGNALED(status))
-		return fail(err, COPPICE_FAILED, "cannot unpack '%s': the unpacker was killed by %s",
-			    reading->how->name, strsignal(WTERMSIG(status)));
+		return fail(err, COPPICE_FAILED,
+			    "cannot unpack '%s': the unpacker was killed by %s", reading->how->name,
+			    strsignal(WTERMSIG(status)));
 	if (status != 0 || !reading->has_info)
 		return fail(err, COPPICE_FAILED, "cannot unpack '%s': the unpacker ended early",
 			    reading->how->name);

@@ -11,24 +11,24 @@
 
 /* How to read. */
 struct image_read {
-	int in_fd;		     /* borrowed; read once, from where it stands to its end */
-	int store_fd;		     /* the same bytes are written here on the way; -1: nowhere */
+	int in_fd;                   /* borrowed; read once, from where it stands to its end */
+	int store_fd;                /* the same bytes are written here on the way; -1: nowhere */
 	const char *target_path;     /* an empty directory to unpack into; NULL: only check */
-	int keep_fd;		     /* the child holds this one, and no other of ours; -1: none */
+	int keep_fd;                 /* the child holds this one, and no other of ours; -1: none */
 	uint64_t memory_limit_bytes; /* of the decoder; 0: 256 MiB */
-	uint64_t total_bytes;	     /* how many will come, for progress; 0: unknown */
+	uint64_t total_bytes;        /* how many will come, for progress; 0: unknown */
 	const struct coppice_hooks *hooks; /* progress, is_interrupted; or NULL */
-	const char *name;	     /* of the file, for messages and progress */
+	const char *name;                  /* of the file, for messages and progress */
 };
 
 /* What was read. */
 struct image_info {
 	char fingerprint[65]; /* SHA-256 of the bytes, hexadecimal */
 	uint64_t size_bytes;
-	bool is_unified;      /* LXD's unified tarball; else a plain root file system */
-	char *architecture;   /* of a plain one: this machine's */
-	char *description;    /* or NULL */
-	int64_t created_ns;   /* or 0 */
+	bool is_unified;    /* LXD's unified tarball; else a plain root file system */
+	char *architecture; /* of a plain one: this machine's */
+	char *description;  /* or NULL */
+	int64_t created_ns; /* or 0 */
 	struct coppice_settings properties; /* of metadata.yaml, sorted */
 	uint64_t n_entries;
 	uint64_t unpacked_bytes; /* content of its files, holes not counted */

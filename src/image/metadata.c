@@ -16,7 +16,11 @@
 #include <string.h>
 #include <yaml.h>
 
-enum { LENGTH_MAX = 1 << 20, DEPTH_MAX = 16, PROPERTIES_MAX = 4096 };
+enum {
+	LENGTH_MAX = 1 << 20,
+	DEPTH_MAX = 16,
+	PROPERTIES_MAX = 4096
+};
 
 #define NS_PER_S 1000000000LL
 
@@ -49,9 +53,9 @@ static int next(struct reader *reader, struct coppice_error *err)
 		break;
 	case YAML_MAPPING_START_EVENT:
 	case YAML_SEQUENCE_START_EVENT:
-		if (reader->event.type == YAML_MAPPING_START_EVENT ?
-			    reader->event.data.mapping_start.anchor != NULL :
-			    reader->event.data.sequence_start.anchor != NULL)
+		if (reader->event.type == YAML_MAPPING_START_EVENT
+			    ? reader->event.data.mapping_start.anchor != NULL
+			    : reader->event.data.sequence_start.anchor != NULL)
 			return fail_line(reader, err, "anchors are not supported");
 		if (++reader->depth > DEPTH_MAX)
 			return fail_line(reader, err, "nested too deeply");

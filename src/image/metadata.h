@@ -6,9 +6,9 @@
 #include "base/error.h"
 
 struct metadata {
-	char *architecture;		      /* never NULL */
-	int64_t created_ns;		      /* creation_date; 0: it does not say */
-	struct coppice_settings properties;   /* sorted by key, each key once */
+	char *architecture;                 /* never NULL */
+	int64_t created_ns;                 /* creation_date; 0: it does not say */
+	struct coppice_settings properties; /* sorted by key, each key once */
 };
 
 /*

@@ -110,15 +110,15 @@ static void is_accepted(const char *file, bool is_unified)
 }
 
 static const char *const compressors[][2] = {
-	{ "", "cat" },		  { ".gz", "gzip -c" },	    { ".xz", "xz -c" },
-	{ ".zst", "zstd -qc" },	  { ".bz2", "bzip2 -c" },
+	{ "", "cat" },          { ".gz", "gzip -c" },   { ".xz", "xz -c" },
+	{ ".zst", "zstd -qc" }, { ".bz2", "bzip2 -c" },
 };
 
 static void compress_all(const char *tar)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(compressors); i++) {
-		_cleanup_(freep) char *command = text_format(
-			"%s <%s >%s.c%s", compressors[i][1], tar, tar, compressors[i][0]);
+		_cleanup_(freep) char *command = text_format("%s <%s >%s.c%s", compressors[i][1],
+							     tar, tar, compressors[i][0]);
 
 		sh(command);
 	}
@@ -234,7 +234,8 @@ static void tree_of_oddities(void)
 	   "truncate -s 5M etc/sparse && echo mid | dd of=etc/sparse bs=1M seek=2 conv=notrunc "
 	   "2>/dev/null && truncate -s 1M etc/hole && echo a >etc/read && chmod 0 etc/read");
 	sh("cd r && printf a >\"$(printf 'etc/bad\\377\\376')\" &&"
-	   "printf b >\"$(printf 'etc/e\\314\\201')\" && printf c >\"$(printf 'etc/\\303\\251')\" &&"
+	   "printf b >\"$(printf 'etc/e\\314\\201')\" && printf c >\"$(printf 'etc/\\303\\251')\" "
+	   "&&"
 	   "mkdir -p etc/$(printf 'long%.0s' $(seq 40))/$(printf 'name%.0s' $(seq 60)) &&"
 	   "echo deep >etc/$(printf 'long%.0s' $(seq 40))/$(printf 'name%.0s' $(seq 60))/x");
 	sh("cd r && setfacl -m u:1234:rw,g:daemon:r etc/motd &&"
@@ -339,7 +340,8 @@ static void test_names_and_holes_survive_gnu(void)
 	enter();
 	image_plain();
 	sh("cd r && truncate -s 9M etc/sparse && for i in 1 3 5 7; do echo $i | dd of=etc/sparse "
-	   "bs=1M seek=$i conv=notrunc 2>/dev/null; done; printf a >\"$(printf 'etc/e\\314\\201')\";"
+	   "bs=1M seek=$i conv=notrunc 2>/dev/null; done; printf a >\"$(printf "
+	   "'etc/e\\314\\201')\";"
 	   "printf a >\"etc/$(printf 'n%.0s' $(seq 120))$(printf '\\377')\";"
 	   "ln -s $(printf 'target/%.0s' $(seq 30)) etc/l; chown 3000000:3000000 etc/l -h;"
 	   "find . | xargs -d '\\n' touch -h -d '2001-02-03 04:05:06'");
@@ -388,7 +390,8 @@ static void test_no_archive(void)
 	image_plain();
 	sh(": >empty; echo garbage >short; head -c 100000 /dev/urandom >long;"
 	   "head -c 10240 /dev/zero >zeros; : | gzip >empty.gz; : | zstd -q >empty.zst;"
-	   "head -c 9999 /dev/urandom | xz >random.xz; mkdir n; echo 1 >n/file; tar -C n -cf n.tar .");
+	   "head -c 9999 /dev/urandom | xz >random.xz; mkdir n; echo 1 >n/file; tar -C n -cf n.tar "
+	   ".");
 	refused("empty", COPPICE_INVALID, "'empty' is empty");
 	refused("short", COPPICE_INVALID, "is no image");
 	refused("long", COPPICE_INVALID, "is no image");
@@ -407,9 +410,10 @@ static void test_truncated_anywhere(void)
 	compress_all("p.tar");
 	for (size_t i = 0; i < ARRAY_SIZE(compressors); i++) {
 		for (int percent = 1; percent < 99; percent += 14) {
-			_cleanup_(freep) char *command = text_format(
-				"s=$(stat -c %%s p.tar.c%s); head -c $((s * %d / 100)) p.tar.c%s >cut",
-				compressors[i][0], percent, compressors[i][0]);
+			_cleanup_(freep) char *command =
+				text_format("s=$(stat -c %%s p.tar.c%s); head -c $((s * %d / 100)) "
+					    "p.tar.c%s >cut",
+					    compressors[i][0], percent, compressors[i][0]);
 
 			sh(command);
 			refused("cut", COPPICE_INVALID, "'cut' is");
@@ -448,9 +452,11 @@ static void test_corrupt_and_followed_by_garbage(void)
 		const char *suffix = compressors[i][0];
 		_cleanup_(freep) char *garbage =
 			text_format("cp p.tar.c%s bad; echo garbage behind it >>bad", suffix);
-		_cleanup_(freep) char *flip = text_format(
-			"cp p.tar.c%s bad; printf '\\000\\377\\125\\252' | dd of=bad bs=1 seek=150000 "
-			"conv=notrunc 2>/dev/null", suffix);
+		_cleanup_(freep) char *flip =
+			text_format("cp p.tar.c%s bad; printf '\\000\\377\\125\\252' | dd of=bad "
+				    "bs=1 seek=150000 "
+				    "conv=notrunc 2>/dev/null",
+				    suffix);
 
 		sh(garbage);
 		refused("bad", COPPICE_INVALID, "'bad' is corrupt");
@@ -465,8 +471,9 @@ static void test_corrupt_and_followed_by_garbage(void)
 
 static void test_memory_limit(void)
 {
-	struct image_read how = { .store_fd = -1, .keep_fd = -1, .target_path = "out",
-				  .memory_limit_bytes = 16 << 20 };
+	struct image_read how = {
+		.store_fd = -1, .keep_fd = -1, .target_path = "out", .memory_limit_bytes = 16 << 20
+	};
 	struct coppice_error err = COPPICE_ERROR_INIT;
 	struct image_info info = { 0 };
 
@@ -489,7 +496,8 @@ static void test_metadata_that_is_wrong(void)
 	image_unified();
 	sh("echo 'a: &x 1' >u/metadata.yaml && tar -C u -cf anchor.tar .");
 	sh("printf 'properties:\\n  os: x\\n' >u/metadata.yaml && tar -C u -cf none.tar .");
-	sh("printf 'architecture: x\\ncreation_date: soon\\n' >u/metadata.yaml && tar -C u -cf d.tar .");
+	sh("printf 'architecture: x\\ncreation_date: soon\\n' >u/metadata.yaml && tar -C u -cf "
+	   "d.tar .");
 	refused("anchor.tar", COPPICE_INVALID, "line 1: anchors");
 	refused("none.tar", COPPICE_INVALID, "names no architecture");
 	refused("d.tar", COPPICE_INVALID, "line 2: creation_date");
@@ -527,8 +535,9 @@ static void test_interrupted_while_input_hangs(void)
 {
 	int looks = 0, channel[2];
 	struct coppice_hooks hooks = { .user = &looks, .is_interrupted = after_three_looks };
-	struct image_read how = { .store_fd = -1, .keep_fd = -1, .target_path = "out",
-				  .hooks = &hooks, .name = "-" };
+	struct image_read how = {
+		.store_fd = -1, .keep_fd = -1, .target_path = "out", .hooks = &hooks, .name = "-"
+	};
 	struct coppice_error err = COPPICE_ERROR_INIT;
 	struct image_info info = { 0 };
 
@@ -574,7 +583,8 @@ static void test_nothing_leads_outside(void)
 	(void)read_image("ln.tar", &info, &err);
 	image_info_done(&info);
 	nothing_outside();
-	sh("mkdir b && ln -s /etc/passwd b/x && tar -C r -cf over.tar . && tar -C b -rf over.tar x &&"
+	sh("mkdir b && ln -s /etc/passwd b/x && tar -C r -cf over.tar . && tar -C b -rf over.tar x "
+	   "&&"
 	   "tar -rf over.tar --transform='s,.*,x,' escaped.src && cp /etc/passwd before");
 	ok_int(read_image("over.tar", &info, &err), ==, COPPICE_OK);
 	sh("cmp -s before /etc/passwd && [ -f out/rootfs/x ] && [ ! -L out/rootfs/x ]");
@@ -585,8 +595,9 @@ static void test_metadata_parser_alone(void)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
 	struct metadata metadata = { 0 };
-	static const char good[] = "architecture: arm64\ntemplates:\n  /etc/x:\n    when: [create]\n"
-				   "expiry_date: 3\nproperties:\n  b: 2\n  a: '1'\n";
+	static const char good[] =
+		"architecture: arm64\ntemplates:\n  /etc/x:\n    when: [create]\n"
+		"expiry_date: 3\nproperties:\n  b: 2\n  a: '1'\n";
 	static const char deep[] = "architecture: a\nx: [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]\n";
 
 	ok_int(metadata_parse(good, sizeof(good) - 1, &metadata, &err), ==, COPPICE_OK);

@@ -12,7 +12,10 @@
 
 #include "image/unpack/warnings.h"
 
-enum { ACL_VERSION = 2, ACL_NO_ID = -1 };
+enum {
+	ACL_VERSION = 2,
+	ACL_NO_ID = -1
+};
 
 struct acl_row {
 	uint16_t tag; /* ascending in the order that the kernel wants */
@@ -108,9 +111,8 @@ static size_t rows_collect(struct archive_entry *entry, int type, const char *pa
 	size_t n = 0;
 
 	(void)archive_entry_acl_reset(entry, type);
-	while (n < ACL_ENTRIES_MAX &&
-	       archive_entry_acl_next(entry, type, &found_type, &permissions, &tag, &id, &name) ==
-		       ARCHIVE_OK) {
+	while (n < ACL_ENTRIES_MAX && archive_entry_acl_next(entry, type, &found_type, &permissions,
+							     &tag, &id, &name) == ARCHIVE_OK) {
 		struct acl_row *row = &rows[n];
 
 		row->tag = tag_of(tag);
@@ -149,7 +151,9 @@ static size_t rows_format(const struct acl_row *rows, size_t n, uint8_t *ret)
 size_t acl_format(struct archive_entry *entry, int type, const char *path,
 		  uint8_t ret[static ACL_BLOB_MAX])
 {
-	enum { NO_MORE_THAN_THE_MODE = 3 };
+	enum {
+		NO_MORE_THAN_THE_MODE = 3
+	};
 	static struct acl_row rows[ACL_ENTRIES_MAX];
 	size_t n;
 

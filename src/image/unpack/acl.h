@@ -14,7 +14,10 @@
  */
 void acl_names_open(void);
 
-enum { ACL_ENTRIES_MAX = 1024, ACL_BLOB_MAX = 4 + 8 * ACL_ENTRIES_MAX };
+enum {
+	ACL_ENTRIES_MAX = 1024,
+	ACL_BLOB_MAX = 4 + 8 * ACL_ENTRIES_MAX
+};
 
 /*
  * Put the ACL of one type (ARCHIVE_ENTRY_ACL_TYPE_ACCESS, …_DEFAULT) into @ret,

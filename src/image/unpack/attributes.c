@@ -76,8 +76,8 @@ static bool is_for_us_to_set(const char *name, const char *path)
 static int xattr_set(const struct place *place, const char *name, const void *value, size_t length,
 		     struct coppice_error *err)
 {
-	int r = place->base ? lsetxattr(place->base, name, value, length, 0) :
-			      fsetxattr(place->fd, name, value, length, 0);
+	int r = place->base ? lsetxattr(place->base, name, value, length, 0)
+			    : fsetxattr(place->fd, name, value, length, 0);
 
 	if (r == 0)
 		return COPPICE_OK;

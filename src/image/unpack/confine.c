@@ -25,7 +25,11 @@
  * could leave its chroot: so it is moved up here, and the filter lets no call
  * have a descriptor above FD_MAX.
  */
-enum { HELD_FD = 200, FD_MAX = 63, ADDRESS_SPACE_OWN_BYTES = 256 << 20 };
+enum {
+	HELD_FD = 200,
+	FD_MAX = 63,
+	ADDRESS_SPACE_OWN_BYTES = 256 << 20
+};
 
 /* ---- descriptors, resources ---- */
 
@@ -94,7 +98,12 @@ static int enter(const char *path, int *ret_fd, struct coppice_error *err)
 
 /* What setting owners, modes, devices and file capabilities takes. */
 static const cap_value_t kept[] = {
-	CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_MKNOD, CAP_SETFCAP,
+	CAP_CHOWN,
+	CAP_DAC_OVERRIDE,
+	CAP_FOWNER,
+	CAP_FSETID,
+	CAP_MKNOD,
+	CAP_SETFCAP,
 	/*
 	 * The kernel wants this for attributes security.* (but capability) and
 	 * trusted.*, and has nothing smaller. What else it permits needs system
@@ -136,63 +145,33 @@ static const struct fd_call {
 	int number;
 	int argument[2];
 } fd_calls[] = {
-	{ SCMP_SYS(read), { 0, -1 } },
-	{ SCMP_SYS(write), { 0, -1 } },
-	{ SCMP_SYS(pwrite64), { 0, -1 } },
-	{ SCMP_SYS(close), { 0, -1 } },
-	{ SCMP_SYS(openat2), { 0, -1 } },
-	{ SCMP_SYS(openat), { 0, -1 } },
-	{ SCMP_SYS(newfstatat), { 0, -1 } },
-	{ SCMP_SYS(fstat), { 0, -1 } },
-	{ SCMP_SYS(statx), { 0, -1 } },
-	{ SCMP_SYS(ftruncate), { 0, -1 } },
-	{ SCMP_SYS(fchown), { 0, -1 } },
-	{ SCMP_SYS(fchownat), { 0, -1 } },
-	{ SCMP_SYS(fchmod), { 0, -1 } },
-	{ SCMP_SYS(fchmodat), { 0, -1 } },
-	{ SCMP_SYS(utimensat), { 0, -1 } },
-	{ SCMP_SYS(mkdirat), { 0, -1 } },
-	{ SCMP_SYS(mknodat), { 0, -1 } },
-	{ SCMP_SYS(symlinkat), { 1, -1 } },
-	{ SCMP_SYS(unlinkat), { 0, -1 } },
-	{ SCMP_SYS(linkat), { 0, 2 } },
-	{ SCMP_SYS(renameat), { 0, 2 } },
-	{ SCMP_SYS(fsetxattr), { 0, -1 } },
-	{ SCMP_SYS(fremovexattr), { 0, -1 } },
-	{ SCMP_SYS(fchdir), { 0, -1 } },
-	{ SCMP_SYS(getdents64), { 0, -1 } },
-	{ SCMP_SYS(sync_file_range), { 0, -1 } },
+	{ SCMP_SYS(read), { 0, -1 } },         { SCMP_SYS(write), { 0, -1 } },
+	{ SCMP_SYS(pwrite64), { 0, -1 } },     { SCMP_SYS(close), { 0, -1 } },
+	{ SCMP_SYS(openat2), { 0, -1 } },      { SCMP_SYS(openat), { 0, -1 } },
+	{ SCMP_SYS(newfstatat), { 0, -1 } },   { SCMP_SYS(fstat), { 0, -1 } },
+	{ SCMP_SYS(statx), { 0, -1 } },        { SCMP_SYS(ftruncate), { 0, -1 } },
+	{ SCMP_SYS(fchown), { 0, -1 } },       { SCMP_SYS(fchownat), { 0, -1 } },
+	{ SCMP_SYS(fchmod), { 0, -1 } },       { SCMP_SYS(fchmodat), { 0, -1 } },
+	{ SCMP_SYS(utimensat), { 0, -1 } },    { SCMP_SYS(mkdirat), { 0, -1 } },
+	{ SCMP_SYS(mknodat), { 0, -1 } },      { SCMP_SYS(symlinkat), { 1, -1 } },
+	{ SCMP_SYS(unlinkat), { 0, -1 } },     { SCMP_SYS(linkat), { 0, 2 } },
+	{ SCMP_SYS(renameat), { 0, 2 } },      { SCMP_SYS(fsetxattr), { 0, -1 } },
+	{ SCMP_SYS(fremovexattr), { 0, -1 } }, { SCMP_SYS(fchdir), { 0, -1 } },
+	{ SCMP_SYS(getdents64), { 0, -1 } },   { SCMP_SYS(sync_file_range), { 0, -1 } },
 	{ SCMP_SYS(lseek), { 0, -1 } },
 };
 
 /* Memory, threads, time, ending. */
 static const int plain_calls[] = {
-	SCMP_SYS(lsetxattr),
-	SCMP_SYS(munmap),
-	SCMP_SYS(mremap),
-	SCMP_SYS(madvise),
-	SCMP_SYS(mprotect),
-	SCMP_SYS(brk),
-	SCMP_SYS(futex),
-	SCMP_SYS(clone),
-	SCMP_SYS(set_robust_list),
-	SCMP_SYS(rseq),
-	SCMP_SYS(sched_yield),
-	SCMP_SYS(sched_getaffinity),
-	SCMP_SYS(exit),
-	SCMP_SYS(exit_group),
-	SCMP_SYS(rt_sigaction),
-	SCMP_SYS(rt_sigprocmask),
-	SCMP_SYS(rt_sigreturn),
-	SCMP_SYS(sigaltstack),
-	SCMP_SYS(gettid),
-	SCMP_SYS(getpid),
-	SCMP_SYS(tgkill),
-	SCMP_SYS(clock_gettime),
-	SCMP_SYS(clock_nanosleep),
-	SCMP_SYS(gettimeofday),
-	SCMP_SYS(getrandom),
-	SCMP_SYS(restart_syscall),
+	SCMP_SYS(lsetxattr),      SCMP_SYS(munmap),          SCMP_SYS(mremap),
+	SCMP_SYS(madvise),        SCMP_SYS(mprotect),        SCMP_SYS(brk),
+	SCMP_SYS(futex),          SCMP_SYS(clone),           SCMP_SYS(set_robust_list),
+	SCMP_SYS(rseq),           SCMP_SYS(sched_yield),     SCMP_SYS(sched_getaffinity),
+	SCMP_SYS(exit),           SCMP_SYS(exit_group),      SCMP_SYS(rt_sigaction),
+	SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn),    SCMP_SYS(sigaltstack),
+	SCMP_SYS(gettid),         SCMP_SYS(getpid),          SCMP_SYS(tgkill),
+	SCMP_SYS(clock_gettime),  SCMP_SYS(clock_nanosleep), SCMP_SYS(gettimeofday),
+	SCMP_SYS(getrandom),      SCMP_SYS(restart_syscall),
 };
 
 static int allow_fd_call(scmp_filter_ctx filter, const struct fd_call *call)

@@ -13,7 +13,12 @@
 
 #define THREADS 2
 
-enum { MAGIC_MAX = 6, TAR_MAGIC_OFFSET = 257, TAR_BLOCK = 512, START_MAX = 512 };
+enum {
+	MAGIC_MAX = 6,
+	TAR_MAGIC_OFFSET = 257,
+	TAR_BLOCK = 512,
+	START_MAX = 512
+};
 
 typedef int step_fn(struct decoder *decoder, struct decode_input *in, struct decode_output *out,
 		    struct coppice_error *err);
@@ -23,7 +28,7 @@ struct decoder {
 	void (*done)(struct decoder *decoder);
 	uint64_t memory_limit_bytes;
 	bool is_complete;
-	bool is_open; /* between members: must be begun anew before more is decoded */
+	bool is_open;             /* between members: must be begun anew before more is decoded */
 	uint8_t start[START_MAX]; /* first bytes of the input, for messages */
 	size_t start_length;
 	ZSTD_DStream *zstd;
@@ -81,7 +86,9 @@ static int plain_step(struct decoder *decoder, struct decode_input *in, struct d
  */
 static uint64_t zstd_window_bytes(const uint8_t *frame, size_t length)
 {
-	enum { HEADER_MAX = 18 };
+	enum {
+		HEADER_MAX = 18
+	};
 	uint8_t descriptor = length > 5 ? frame[4] : 0;
 	uint64_t base, size = 0;
 
@@ -279,7 +286,10 @@ static void gzip_done(struct decoder *decoder)
 
 static int gzip_init(struct decoder *decoder, struct coppice_error *err)
 {
-	enum { WINDOW_BITS = 15, GZIP_ONLY = 16 };
+	enum {
+		WINDOW_BITS = 15,
+		GZIP_ONLY = 16
+	};
 
 	if (inflateInit2(&decoder->zlib, WINDOW_BITS + GZIP_ONLY) != Z_OK)
 		return fail_memory(err);
@@ -346,7 +356,10 @@ static int bzip2_init(struct decoder *decoder, struct coppice_error *err)
 /* An old tar has no magic: then the checksum of its first header tells. */
 static bool is_tar(const uint8_t *data, size_t length)
 {
-	enum { SUM_OFFSET = 148, SUM_SIZE = 8 };
+	enum {
+		SUM_OFFSET = 148,
+		SUM_SIZE = 8
+	};
 	unsigned long sum = 0;
 	char text[SUM_SIZE + 1] = { 0 };
 
@@ -368,8 +381,9 @@ static int choose(struct decoder *decoder, const struct decode_input *start,
 {
 	if (begins_with(start, "\x28\xb5\x2f\xfd", 4))
 		return zstd_init(decoder, err);
-	if (begins_with(start, "\xfd"
-			       "7zXZ\0",
+	if (begins_with(start,
+			"\xfd"
+			"7zXZ\0",
 			MAGIC_MAX))
 		return xz_init(decoder, err);
 	if (begins_with(start, "\x1f\x8b", 2))
@@ -379,8 +393,9 @@ static int choose(struct decoder *decoder, const struct decode_input *start,
 	decoder->step = plain_step;
 	if (is_tar(start->data, start->length))
 		return COPPICE_OK;
-	return fail(err, COPPICE_INVALID,
-		    "is no image: neither a tar archive nor one compressed by zstd, xz, gzip or bzip2");
+	return fail(
+		err, COPPICE_INVALID,
+		"is no image: neither a tar archive nor one compressed by zstd, xz, gzip or bzip2");
 }
 
 int decoder_new(const struct decode_input *start, uint64_t memory_limit_bytes, struct decoder **ret,

@@ -27,7 +27,10 @@
 #define METADATA_NAME "metadata.yaml"
 #define ROOTFS_NAME   "rootfs"
 
-enum { END_BLOCK = 512, MACHINE_ID_MAX = 64 };
+enum {
+	END_BLOCK = 512,
+	MACHINE_ID_MAX = 64
+};
 
 DEFINE_CLEANUP(struct archive *, archive_read_free)
 
@@ -79,8 +82,9 @@ static int fail_archive(struct walk *walk, struct coppice_error *err)
 	if (why && strcasestr(why, "truncated"))
 		return fail(err, COPPICE_INVALID, "is truncated");
 	if (walk->result->n_entries == 0)
-		return fail(err, COPPICE_INVALID, stream_given_bytes(walk->stream) > 0 ?
-			    "holds no tar archive" : "is empty");
+		return fail(err, COPPICE_INVALID,
+			    stream_given_bytes(walk->stream) > 0 ? "holds no tar archive"
+								 : "is empty");
 	return fail(err, COPPICE_INVALID, "is corrupt (%s)", why ? why : "damaged tar archive");
 }
 
@@ -208,10 +212,10 @@ static void entry_note(struct walk *walk, struct archive_entry *entry)
 
 /* Where a file's content goes. */
 struct sink {
-	int fd;	    /* -1: nowhere */
+	int fd;     /* -1: nowhere */
 	char *kept; /* first bytes of it, for files that we look into; or NULL */
 	size_t kept_max;
-	uint64_t end_bytes;	  /* behind the last byte written */
+	uint64_t end_bytes; /* behind the last byte written */
 };
 
 static int sink_write(struct sink *sink, const char *data, size_t length, uint64_t offset,
@@ -254,8 +258,8 @@ static int content_copy(struct walk *walk, struct archive_entry *entry, struct s
 		if (offset < 0 || (uint64_t)offset > size || length > size - (uint64_t)offset)
 			return fail(err, COPPICE_INVALID,
 				    "is corrupt ('%s' has more than its size)", walk->path);
-		if (length > 0 && sink_write(sink, data, length, (uint64_t)offset, walk->path,
-					     err) < 0)
+		if (length > 0 &&
+		    sink_write(sink, data, length, (uint64_t)offset, walk->path, err) < 0)
 			return err->code;
 		if (length > 0)
 			walk->result->unpacked_bytes += length;
@@ -384,9 +388,10 @@ static int entries_extract(struct walk *walk, struct coppice_error *err)
 static void tell_signs(const struct root_signs *signs)
 {
 	if (signs->has_ssh_keys)
-		warn_once(WARNING_SSH_KEYS,
-			  "the image carries SSH host keys (etc/ssh/ssh_host_*_key): all containers "
-			  "made of it will have the same");
+		warn_once(
+			WARNING_SSH_KEYS,
+			"the image carries SSH host keys (etc/ssh/ssh_host_*_key): all containers "
+			"made of it will have the same");
 	if (signs->has_machine_id)
 		warn_once(WARNING_MACHINE_ID,
 			  "the image carries a filled etc/machine-id: all containers made of it "

@@ -8,16 +8,20 @@
 
 #include "image/unpack/decode.h"
 
-enum { SLOTS = 8, SLOT_SIZE = 512 * 1024, INPUT_SIZE = 256 * 1024 };
+enum {
+	SLOTS = 8,
+	SLOT_SIZE = 512 * 1024,
+	INPUT_SIZE = 256 * 1024
+};
 
 struct stream {
 	int fd;
 	uint64_t memory_limit_bytes;
 	pthread_mutex_t mutex;
 	pthread_cond_t changed;
-	size_t n_filled; /* slots the decoder has published, ever */
+	size_t n_filled;  /* slots the decoder has published, ever */
 	size_t n_emptied; /* slots the caller has given back, ever */
-	bool is_lent; /* the caller still looks at slot n_emptied */
+	bool is_lent;     /* the caller still looks at slot n_emptied */
 	bool is_ended;
 	uint64_t given_bytes;
 	struct coppice_error err; /* of the decoder; valid once ended */
@@ -102,7 +106,9 @@ static int decode_all(struct stream *stream, struct decoder *decoder, struct dec
 
 static int decode(struct stream *stream, struct coppice_error *err)
 {
-	enum { ENOUGH_TO_TELL = 512 };
+	enum {
+		ENOUGH_TO_TELL = 512
+	};
 	_cleanup_(decoder_freep) struct decoder *decoder = NULL;
 	struct decode_input in = { 0 };
 	int r = input_fill(stream, &in, ENOUGH_TO_TELL, err);

@@ -11,7 +11,10 @@
 
 #define PERMISSIONS 07777
 
-enum { PRIVATE_MODE = 0700, IMPLICIT_MODE = 0755 };
+enum {
+	PRIVATE_MODE = 0700,
+	IMPLICIT_MODE = 0755
+};
 
 /* A directory that waits for its attributes. */
 struct pending {
@@ -152,7 +155,7 @@ struct making {
 	mode_t mode;
 	dev_t device;
 	const char *link; /* target of a symbolic link */
-	int from_fd;	  /* S_IFMT is 0: a hard link to from_base there */
+	int from_fd;      /* S_IFMT is 0: a hard link to from_base there */
 	const char *from_base;
 };
 
@@ -160,8 +163,7 @@ static int make(int dir_fd, const char *base, const struct making *what)
 {
 	switch (what->mode & S_IFMT) {
 	case S_IFREG:
-		return openat(dir_fd, base,
-			      O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+		return openat(dir_fd, base, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
 			      what->mode & PERMISSIONS);
 	case S_IFLNK:
 		return symlinkat(what->link, dir_fd, base);
@@ -269,8 +271,10 @@ int tree_link(struct tree *tree, char *path, char *existing, struct coppice_erro
 		*slash = '/';
 	if (from_fd < 0 || fstatat(from_fd, what.from_base, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
 	    S_ISDIR(st.st_mode))
-		return fail(err, COPPICE_INVALID, "has the hard link '%s' to '%s', which is no file "
-			    "of it", path, existing);
+		return fail(err, COPPICE_INVALID,
+			    "has the hard link '%s' to '%s', which is no file "
+			    "of it",
+			    path, existing);
 	what.from_fd = from_fd;
 	dir_fd = parent_open(tree, path, &base, err);
 	if (dir_fd < 0)

@@ -1225,6 +1225,13 @@ void memory_pool_fail_at(unsigned nth)
 	fail_in = nth;
 }
 
+unsigned memory_pool_fails_in(void)
+{
+	LOCKED;
+
+	return fail_in;
+}
+
 size_t memory_count(void)
 {
 	LOCKED;

@@ -26,6 +26,9 @@ extern const struct driver driver_memory;
  */
 void memory_pool_fail_at(unsigned nth);
 
+/* How many steps from now that is; 0: it has failed, or none was to. */
+unsigned memory_pool_fails_in(void);
+
 /* How many volumes, snapshots, drafts and tombstones there are in all pools. */
 size_t memory_count(void);
 

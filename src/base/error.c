@@ -69,6 +69,14 @@ static enum coppice_code code_from_errno(int os_errno)
 	}
 }
 
+/* One line for people, whatever a name in it holds: it may come from an attacker. */
+static void make_printable(struct coppice_error *err)
+{
+	for (char *at = err->message; *at; at++)
+		if ((unsigned char)*at < 0x20 || *at == 0x7f)
+			*at = '?';
+}
+
 /* What the message leaves room for is cut, never overrun. */
 static void append(struct coppice_error *err, const char *text)
 {
@@ -86,6 +94,7 @@ int fail(struct coppice_error *err, enum coppice_code code, const char *fmt, ...
 	va_start(args, fmt);
 	(void)vsnprintf(err->message, sizeof(err->message), fmt, args);
 	va_end(args);
+	make_printable(err);
 	return code;
 }
 
@@ -99,6 +108,7 @@ int fail_errno(struct coppice_error *err, int os_errno, const char *fmt, ...)
 	va_start(args, fmt);
 	(void)vsnprintf(err->message, sizeof(err->message), fmt, args);
 	va_end(args);
+	make_printable(err);
 	append(err, strerror_r(os_errno, why, sizeof(why)));
 	return err->code;
 }
@@ -112,6 +122,7 @@ int wrap(struct coppice_error *err, const char *fmt, ...)
 	va_start(args, fmt);
 	(void)vsnprintf(err->message, sizeof(err->message), fmt, args);
 	va_end(args);
+	make_printable(err);
 	append(err, inner);
 	return err->code;
 }

@@ -44,7 +44,6 @@ struct pool_spec {
 	void *config;
 	struct uuid uuid;	/* of the pool; when creating: what to call it */
 	struct uuid owner;	/* of this state directory */
-	struct uuid first_id;   /* unused by most: an identifier for what is made at creation */
 };
 
 typedef void explain_fn(void *user, const char *line);
@@ -63,11 +62,17 @@ struct pool {
 /* A volume to be: its place among those of its draft, name, identity and record. */
 struct new_volume {
 	struct volume_ref ref;	/* the name that it will be published under */
+	const char *item;	/* what it is called in the draft meanwhile; NULL: the same; borrowed */
 	struct uuid uuid;
-	const char *record;	/* borrowed; text that the driver keeps with it */
-	const char *explain_record; /* the same with shell variables, for explain; borrowed */
 	struct uuid group;	/* whose space account it joins: its own uuid, or its instance's */
-	uint64_t limit_bytes;	/* how much it may allocate; 0: no limit */
+	uint64_t limit_bytes;	/* how much the account may hold; 0: no limit; only with one's own */
+	bool is_nested;		/* a snapshot of a volume that was made before in the same draft */
+	const char *record;	/* borrowed; text that the driver keeps with it */
+
+	/* For explain: the record as a word of bash, and the name of the shell
+	 * variable that holds the group's uuid, NULL when the group exists already. */
+	const char *explain_record;
+	const char *explain_group;
 };
 
 /* One operation's place to make volumes in; filled by draft_open. */
@@ -93,7 +98,8 @@ struct volume_usage {
 struct found_volume {
 	struct volume_ref ref;
 	const char *record;  /* NULL: it has none, which is damage */
-	const char *problem; /* NULL, or what is wrong with it in one line */
+	const char *what;    /* class of damage, one word; NULL: none */
+	const char *problem; /* the same in one line for people */
 };
 
 /* Called for each volume and snapshot; what it returns < 0 ends the scan. */
@@ -133,6 +139,9 @@ struct driver {
 	 */
 	int (*pool_create)(const struct pool_spec *spec, const char *record, struct pool **ret,
 			   struct coppice_error *err);
+
+	/* Tell the commands that pool_create is equal to. NULL: it has nothing to tell. */
+	void (*pool_explain)(const struct pool_spec *spec, explain_fn *explain, void *user);
 
 	/*
 	 * Open a pool, attaching and mounting what must be, once for all processes.
@@ -186,7 +195,21 @@ struct driver {
 	int (*volume_create)(struct draft *draft, const struct new_volume *volume, char **ret_path,
 			     struct coppice_error *err);
 
-	/* All of its data reaches the disk; read-only from now on, if so asked. */
+	/*
+	 * Fill it, at the @path that volume_create gave, with all that is in directory
+	 * @from, sharing no data. NULL: this engine's volumes cannot be filled so.
+	 */
+	int (*volume_fill)(struct draft *draft, const struct new_volume *volume, const char *path,
+			   const char *from, struct coppice_error *err);
+
+	/* Where the data of a finished volume of the draft is; free() it. NULL with volume_fill. */
+	int (*draft_path)(struct draft *draft, const struct new_volume *volume, char **ret,
+			  struct coppice_error *err);
+
+	/*
+	 * All of its data reaches the disk; read-only from now on, if so asked. It has
+	 * the record given now, which may be another than volume_create was given.
+	 */
 	int (*volume_seal)(struct draft *draft, const struct new_volume *volume, bool is_read_only,
 			   struct coppice_error *err);
 
@@ -200,8 +223,8 @@ struct driver {
 		     struct coppice_error *err);
 
 	/*
-	 * Give volumes of the draft their names. A snapshot's instance may be in the
-	 * same call, before it. All or nothing but for a kill; each one atomic.
+	 * Give volumes of the draft their names; each takes the snapshots nested in it
+	 * along, which are not named here. All or nothing but for a kill; each one atomic.
 	 * COPPICE_EXISTS naming the first taken name: then none is published.
 	 */
 	int (*publish)(struct draft *draft, const struct new_volume *volumes, size_t n,
@@ -210,7 +233,10 @@ struct driver {
 	/* All that was published, renamed, retired and recorded is durable. */
 	int (*commit)(struct pool *pool, struct coppice_error *err);
 
-	/* Destroy drafts whose makers died. *ret_n: how many. */
+	/*
+	 * Destroy drafts whose makers died, *ret_n of them, and what others had
+	 * retired and no time to reap. Cheap when there is nothing.
+	 */
 	int (*draft_sweep)(struct pool *pool, size_t *ret_n, struct coppice_error *err);
 
 	/* ---- changing volumes ---- */
@@ -278,6 +304,13 @@ struct driver {
 	 */
 	int (*usage)(struct pool *pool, const struct volume_ref *refs, const struct uuid *groups,
 		     struct volume_usage *ret, size_t n, bool is_exact, struct coppice_error *err);
+
+	/*
+	 * Does any process use the files of one of these, in whatever namespace?
+	 * COPPICE_BUSY naming process and path. NULL: nobody can.
+	 */
+	int (*in_use)(struct pool *pool, const struct volume_ref *refs, size_t n,
+		      struct coppice_error *err);
 
 	/* Damage that only the engine can see: leftover groups, wrong flags, … as problems. */
 	int (*check)(struct pool *pool, bool is_repair, scan_fn *fn, void *user,

@@ -59,7 +59,7 @@ static int parse(const char *what, const char *problem, const char *text, struct
 {
 	if (problem)
 		return fail(err, COPPICE_INVALID, "invalid %s '%s': %s", what, text, problem);
-	(void)snprintf(ret->text, sizeof(ret->text), "%s", text);
+	(void)snprintf(ret->text, sizeof(ret->text), "%.*s", VOLUME_NAME_MAX, text);
 	return COPPICE_OK;
 }
 

@@ -37,8 +37,6 @@ enum {
 #define MEMORY_LIMIT_DEFAULT (256ULL << 20)
 #define MEMORY_LIMIT_MIN     (1ULL << 20)
 
-extern char **environ;
-
 /* One reading under way. */
 struct reading {
 	const struct image_read *how;

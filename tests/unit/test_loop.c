@@ -22,7 +22,8 @@ static void scratch_remove(void)
 {
 	_cleanup_(freep) char *command = text_format("rm -rf '%s'", scratch);
 
-	(void)system(command);
+	if (system(command) != 0)
+		printf("# cannot remove %s\n", scratch);
 }
 
 static void begin(void)

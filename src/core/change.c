@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Keeping the catalog and the pools together: changing both as one, and reading anew. */
+#include "core/core.h"
+
+#include <string.h>
+
+int change_begin(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	uint64_t now, known;
+	int r;
+
+	if (coppice->options.is_dry_run)
+		return COPPICE_OK;
+	r = catalog_begin(coppice->catalog, err);
+	if (r == COPPICE_OK)
+		r = entry->driver->stamp(entry->pool, &now, err);
+	if (r == COPPICE_OK)
+		r = catalog_stamp_get(coppice->catalog, entry->name, &known, err);
+	/* Somebody changed the pool behind us since: what we store then must not hide it. */
+	if (r == COPPICE_OK && now != known)
+		r = catalog_rebuild(coppice, entry, err);
+	if (r == COPPICE_OK)
+		r = entry->driver->touch(entry->pool, err);
+	if (r < 0)
+		catalog_rollback(coppice->catalog);
+	return r;
+}
+
+int change_end(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	uint64_t stamp;
+	int r;
+
+	if (coppice->options.is_dry_run)
+		return COPPICE_OK;
+	r = entry->driver->stamp(entry->pool, &stamp, err);
+	if (r == COPPICE_OK)
+		r = catalog_stamp_put(coppice->catalog, entry->name, stamp, err);
+	if (r == COPPICE_OK)
+		return catalog_commit(coppice->catalog, err);
+	catalog_rollback(coppice->catalog);
+	return r;
+}
+
+void change_abort(struct coppice *coppice)
+{
+	catalog_rollback(coppice->catalog);
+}
+
+/* ---- reading anew ---- */
+
+static int put_row(struct coppice *coppice, const char *pool, const struct volume_ref *ref,
+		   const struct record *record, const char *text, struct coppice_error *err)
+{
+	const struct ancestor *origin = record_origin(record);
+	struct catalog_volume row = {
+		.pool = pool,
+		.kind = (int)ref->kind,
+		.name = ref->name.text,
+		.snapshot = ref->snapshot.text,
+		.uuid = record->uuid.text,
+		.created_ns = record->created_ns,
+		.image = record->image,
+		.image_name = record->image_name ? record->image_name : "",
+		.origin = origin && !origin->is_image ? origin->name : "",
+		.is_moving = record->moved_from.text[0] != '\0',
+		.record = text,
+	};
+
+	return catalog_volume_put(coppice->catalog, &row, err);
+}
+
+int catalog_put_record(struct coppice *coppice, const char *pool, const struct volume_ref *ref,
+		       const struct record *record, const char *text, struct coppice_error *err)
+{
+	if (coppice->options.is_dry_run)
+		return COPPICE_OK;
+	return put_row(coppice, pool, ref, record, text, err);
+}
+
+struct rebuilding {
+	struct coppice *coppice;
+	struct pool_entry *entry;
+};
+
+static int rebuild_one(void *user, const struct found_volume *found, struct coppice_error *err)
+{
+	struct rebuilding *rebuilding = user;
+	struct coppice_error ignored;
+	struct record record;
+	int r;
+
+	/* What is damaged is not listed; check tells of it. */
+	if (!found->record || found->problem || record_parse(found->record, &record, &ignored) < 0)
+		return COPPICE_OK;
+	r = put_row(rebuilding->coppice, rebuilding->entry->name, &found->ref, &record,
+		    found->record, err);
+	record_done(&record);
+	return r;
+}
+
+int catalog_rebuild(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	struct rebuilding rebuilding = { .coppice = coppice, .entry = entry };
+	int r;
+
+	r = catalog_pool_clear(coppice->catalog, entry->name, err);
+	if (r == COPPICE_OK)
+		r = entry->driver->scan(entry->pool, rebuild_one, &rebuilding, err);
+	return r == COPPICE_OK ? images_rebuild(coppice, err) : r;
+}
+
+/*
+ * The stamp is read before the pool: what changes while it is read makes the next
+ * command read it again. In a dry run the catalog may be brought up to date too:
+ * that changes nothing that anybody sees.
+ */
+int catalog_refresh(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	uint64_t now, known;
+	int r;
+
+	r = entry->driver->stamp(entry->pool, &now, err);
+	if (r == COPPICE_OK)
+		r = catalog_stamp_get(coppice->catalog, entry->name, &known, err);
+	if (r < 0)
+		return r;
+	entry->is_fresh = true;
+	if (now == known)
+		return COPPICE_OK;
+	r = catalog_begin(coppice->catalog, err);
+	if (r < 0)
+		return r;
+	/* Others may have done it, or changed the pool properly, while we waited. */
+	r = entry->driver->stamp(entry->pool, &now, err);
+	if (r == COPPICE_OK)
+		r = catalog_stamp_get(coppice->catalog, entry->name, &known, err);
+	if (r == COPPICE_OK && now != known) {
+		r = catalog_rebuild(coppice, entry, err);
+		if (r == COPPICE_OK)
+			r = catalog_stamp_put(coppice->catalog, entry->name, now, err);
+	}
+	if (r == COPPICE_OK)
+		return catalog_commit(coppice->catalog, err);
+	catalog_rollback(coppice->catalog);
+	return r;
+}

@@ -1,0 +1,519 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copying instances with their snapshots, and moving them between pools. */
+#include "core/instances.h"
+
+#include <string.h>
+
+#include "base/file.h"
+#include "base/text.h"
+
+/* What is copied, whereto, and how. */
+struct copying {
+	struct volume source;
+	struct pool_entry *target;
+	struct volume_name name;
+	bool is_full;  /* share nothing */
+	bool is_clone; /* within the pool, by the engine */
+	bool is_move;  /* keep identity and times */
+	struct source_snapshot {
+		struct volume_ref ref;
+		struct record record;
+	} *snapshots; /* by age */
+	size_t n_snapshots;
+};
+
+static void copying_done(struct copying *copying)
+{
+	volume_done(&copying->source);
+	for (size_t i = 0; i < copying->n_snapshots; i++)
+		record_done(&copying->snapshots[i].record);
+	free(copying->snapshots);
+}
+
+/* ---- the snapshots that go along ---- */
+
+static int note_snapshot(void *user, const struct catalog_volume *row, struct coppice_error *err)
+{
+	struct copying *copying = user;
+	struct source_snapshot *more, *snapshot;
+	int r;
+
+	if (!row->snapshot[0])
+		return COPPICE_OK;
+	more = reallocarray(copying->snapshots, copying->n_snapshots + 1, sizeof(*more));
+	if (!more)
+		return fail_memory(err);
+	copying->snapshots = more;
+	snapshot = &more[copying->n_snapshots];
+	*snapshot = (struct source_snapshot){ .ref = copying->source.ref };
+	r = record_parse(row->record, &snapshot->record, err);
+	if (r < 0)
+		return r;
+	copying->n_snapshots++;
+	return snapshot_name_parse(row->snapshot, &snapshot->ref.snapshot, err);
+}
+
+static int compare_ages(const void *a, const void *b)
+{
+	const struct source_snapshot *x = a, *y = b;
+
+	if (x->record.created_ns != y->record.created_ns)
+		return x->record.created_ns < y->record.created_ns ? -1 : 1;
+	return natural_compare(x->ref.snapshot.text, y->ref.snapshot.text);
+}
+
+static int find_snapshots(struct coppice *coppice, struct copying *copying,
+			  struct coppice_error *err)
+{
+	struct catalog_query query = { .pool = copying->source.entry->name,
+				       .kind = (int)copying->source.ref.kind,
+				       .name = copying->source.ref.name.text };
+	int r = catalog_volumes(coppice->catalog, &query, note_snapshot, copying, err);
+
+	if (r == COPPICE_OK && copying->n_snapshots)
+		qsort(copying->snapshots, copying->n_snapshots, sizeof(*copying->snapshots),
+		      compare_ages);
+	return r;
+}
+
+/* ---- describing ---- */
+
+/* The source, as the youngest ancestor of what is cloned from it. */
+static int add_origin(const struct copying *copying, struct record *record,
+		      struct coppice_error *err)
+{
+	const struct volume *source = &copying->source;
+	const struct record *from = volume_is_snapshot(&source->ref) ? &source->instance_record :
+								       &source->record;
+	char text[VOLUME_REF_TEXT_MAX];
+	struct ancestor origin = { .uuid = *volume_group(source) };
+	int r;
+
+	(void)volume_ref_format(&source->ref, text);
+	origin.name = text;
+	if (volume_is_snapshot(&source->ref))
+		origin.snapshot = source->record.uuid;
+	r = record_copy_lineage(record, from, err);
+	return r < 0 ? r : record_add_ancestor(record, &origin, err);
+}
+
+static int describe_instance(struct coppice *coppice, const struct copying *copying,
+			     struct makings *makings, struct coppice_error *err)
+{
+	const struct volume *source = &copying->source;
+	const struct record *from = volume_is_snapshot(&source->ref) ? &source->instance_record :
+								       &source->record;
+	struct making *making = &makings->making[0];
+	struct record *record = &making->record;
+	int r = COPPICE_OK;
+
+	making->volume.ref = (struct volume_ref){ .kind = source->ref.kind, .name = copying->name };
+	record->kind = source->ref.kind;
+	record->created_ns = copying->is_move ? from->created_ns : now_ns();
+	if (copying->is_move) {
+		record->uuid = from->uuid;
+		record->moved_from = source->entry->uuid;
+	}
+	memcpy(record->image, from->image, sizeof(record->image));
+	if (from->image_name) {
+		record->image_name = strdup(from->image_name);
+		r = record->image_name ? COPPICE_OK : fail_memory(err);
+	}
+	if (r == COPPICE_OK && copying->is_clone)
+		r = add_origin(copying, record, err);
+	if (r == COPPICE_OK)
+		r = settings_copy(&record->config, &source->record.config, err);
+	for (size_t i = 0; i < record->config.n && r == COPPICE_OK; i++)
+		r = config_check(copying->target, &record->config.setting[i], err);
+	making->volume.limit_bytes = config_limit(&record->config);
+	return r < 0 ? r : making_finish(coppice, makings, 0, NULL, NULL, err);
+}
+
+static int describe_snapshot(struct coppice *coppice, const struct copying *copying, size_t i,
+			     struct makings *makings, struct coppice_error *err)
+{
+	const struct source_snapshot *snapshot = &copying->snapshots[i];
+	struct making *making = &makings->making[1 + i];
+	int r;
+
+	making->volume.ref = (struct volume_ref){ .kind = snapshot->ref.kind,
+						  .name = copying->name,
+						  .snapshot = snapshot->ref.snapshot };
+	making->volume.is_nested = true;
+	making->record.kind = snapshot->ref.kind;
+	making->record.created_ns = snapshot->record.created_ns;
+	if (copying->is_move)
+		making->record.uuid = snapshot->record.uuid;
+	r = settings_copy(&making->record.config, &snapshot->record.config, err);
+	return r < 0 ? r :
+		       making_finish(coppice, makings, 1 + i, NULL, &makings->making[0], err);
+}
+
+static int describe(struct coppice *coppice, const struct copying *copying,
+		    struct makings *makings, struct coppice_error *err)
+{
+	int r = makings_new(makings, 1 + copying->n_snapshots, err);
+
+	if (r == COPPICE_OK)
+		r = describe_instance(coppice, copying, makings, err);
+	for (size_t i = 0; i < copying->n_snapshots && r == COPPICE_OK; i++)
+		r = describe_snapshot(coppice, copying, i, makings, err);
+	return r;
+}
+
+/* ---- making the data ---- */
+
+static int clone_all(const struct copying *copying, struct draft *draft,
+		     const struct makings *makings, struct coppice_error *err)
+{
+	const struct driver *driver = copying->target->driver;
+	int r = driver->clone(draft, &copying->source.ref, &makings->making[0].volume, 1, false,
+			      err);
+
+	for (size_t i = 0; i < copying->n_snapshots && r == COPPICE_OK; i++)
+		r = driver->clone(draft, &copying->snapshots[i].ref,
+				  &makings->making[1 + i].volume, 1, true, err);
+	return r;
+}
+
+/* Copy the directory @from into a new volume. */
+static int fill_one(struct draft *draft, const struct new_volume *volume, const char *from,
+		    struct coppice_error *err)
+{
+	const struct driver *driver = draft->pool->driver;
+	_cleanup_(freep) char *path = NULL;
+	int r = driver->volume_create(draft, volume, &path, err);
+
+	if (r == COPPICE_OK)
+		r = driver->volume_fill(draft, volume, path, from, err);
+	return r < 0 ? r : driver->volume_seal(draft, volume, volume_is_snapshot(&volume->ref), err);
+}
+
+static int fill_from(const struct pool_entry *entry, const struct volume_ref *ref,
+		     struct draft *draft, const struct new_volume *volume, struct coppice_error *err)
+{
+	_cleanup_(freep) char *from = NULL;
+	int r = entry->driver->path(entry->pool, ref, &from, err);
+
+	return r < 0 ? r : fill_one(draft, volume, from, err);
+}
+
+/*
+ * What is live may change while it is copied, so it is frozen first, in a draft of
+ * its own pool, where the engine can do that for nothing. That is not explained:
+ * in effect it is the copy alone.
+ */
+static int fill_from_frozen(const struct copying *copying, struct draft *draft,
+			    const struct new_volume *volume, struct coppice_error *err)
+{
+	struct pool_entry *entry = copying->source.entry;
+	const struct driver *driver = entry->driver;
+	_cleanup_(undo_rollback) struct undo undo = UNDO_INIT;
+	struct draft frozen_draft = { .fd = -1 };
+	struct new_volume frozen = { .ref = copying->source.ref,
+				     .group = copying->source.record.uuid,
+				     .record = "{}" };
+	_cleanup_(freep) char *from = NULL;
+	explain_fn *explain_hook = entry->pool->explain;
+	int r;
+
+	if (!driver->traits.can_clone || !driver->draft_path || entry->pool->is_dry_run ||
+	    volume_is_snapshot(&copying->source.ref))
+		return fill_from(entry, &copying->source.ref, draft, volume, err);
+	entry->pool->explain = NULL;
+	r = uuid_new(&frozen.uuid, err);
+	if (r == COPPICE_OK)
+		r = draft_begin(entry, &frozen_draft, &undo, err);
+	if (r == COPPICE_OK)
+		r = driver->clone(&frozen_draft, &copying->source.ref, &frozen, 1, true, err);
+	entry->pool->explain = explain_hook;
+	if (r == COPPICE_OK)
+		r = driver->draft_path(&frozen_draft, &frozen, &from, err);
+	return r < 0 ? r : fill_one(draft, volume, from, err);
+}
+
+static int fill_all(const struct copying *copying, struct draft *draft,
+		    const struct makings *makings, struct coppice_error *err)
+{
+	int r;
+
+	if (!copying->target->driver->volume_fill)
+		return fail(err, COPPICE_UNSUPPORTED, "the %s driver cannot copy from elsewhere",
+			    copying->target->driver->name);
+	r = fill_from_frozen(copying, draft, &makings->making[0].volume, err);
+	for (size_t i = 0; i < copying->n_snapshots && r == COPPICE_OK; i++)
+		r = fill_from(copying->source.entry, &copying->snapshots[i].ref, draft,
+			      &makings->making[1 + i].volume, err);
+	return r;
+}
+
+/* Under the locks, with the source found: make the copy and publish it. */
+static int copy(struct coppice *coppice, struct copying *copying, struct coppice_error *err)
+{
+	_cleanup_(undo_rollback) struct undo undo = UNDO_INIT;
+	_cleanup_(makings_done) struct makings makings = { 0 };
+	struct draft draft = { .fd = -1 };
+	int r;
+
+	copying->is_clone = !copying->is_full && copying->source.entry == copying->target;
+	r = draft_begin(copying->target, &draft, &undo, err);
+	if (r == COPPICE_OK)
+		r = describe(coppice, copying, &makings, err);
+	if (r == COPPICE_OK)
+		r = copying->is_clone ? clone_all(copying, &draft, &makings, err) :
+					fill_all(copying, &draft, &makings, err);
+	if (r == COPPICE_OK)
+		r = publish(coppice, copying->target, &draft, &makings, err);
+	if (r == COPPICE_OK)
+		undo_commit(&undo);
+	return r;
+}
+
+/* ---- copy ---- */
+
+/* Where to: the pool named, else that of the source. */
+static int find_target(struct coppice *coppice, const char *pool, struct copying *copying,
+		       struct coppice_error *err)
+{
+	copying->target = copying->source.entry;
+	return pool ? pools_choose(coppice, pool, false, &copying->target, err) : COPPICE_OK;
+}
+
+static int lock_both(struct coppice *coppice, const struct volume_ref *source, bool is_move,
+		     const struct volume_name *target, const char *pool, struct locks *locks,
+		     struct coppice_error *err)
+{
+	_cleanup_(freep) char *source_pool = NULL;
+	int r = volume_pool_of(coppice, source->name.text, &source_pool, err);
+
+	if (r < 0)
+		return r;
+	if (source_pool)
+		locks_add(locks, LOCK_POOLS, source_pool, false);
+	if (pool)
+		locks_add(locks, LOCK_POOLS, pool, false);
+	locks_add(locks, LOCK_INSTANCES, source->name.text, is_move);
+	locks_add(locks, LOCK_INSTANCES, target->text, true);
+	return locks_take(coppice, locks, err);
+}
+
+int coppice_instance_copy(struct coppice *coppice, const char *source, const char *target,
+			  const struct coppice_copy *options, struct coppice_error *err)
+{
+	static const struct coppice_copy defaults = { 0 };
+	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
+	_cleanup_(copying_done) struct copying copying = { 0 };
+	struct volume_ref ref;
+	int r;
+
+	if (!options)
+		options = &defaults;
+	if (options->is_refresh)
+		return fail(err, COPPICE_UNSUPPORTED,
+			    "copy --refresh is not supported yet; delete the copy and copy again");
+	copying.is_full = options->is_full;
+	r = instance_ref_parse(source, &ref, err);
+	if (r == COPPICE_OK)
+		r = instance_name_parse(target, &copying.name, err);
+	if (r == COPPICE_OK)
+		r = lock_both(coppice, &ref, false, &copying.name, options->pool, &locks, err);
+	if (r == COPPICE_OK)
+		r = volume_find(coppice, &ref, &copying.source, err);
+	if (r == COPPICE_OK)
+		r = find_target(coppice, options->pool, &copying, err);
+	if (r == COPPICE_OK)
+		r = volume_must_not_exist(coppice, copying.name.text, err);
+	if (r == COPPICE_OK && !volume_is_snapshot(&ref) && !options->is_instance_only)
+		r = find_snapshots(coppice, &copying, err);
+	return r < 0 ? r : copy(coppice, &copying, err);
+}
+
+/* ---- move ---- */
+
+/* The record of what was moved no longer says from where. */
+static int forget_source(struct coppice *coppice, struct pool_entry *entry,
+			 const struct volume_ref *ref, struct coppice_error *err)
+{
+	_cleanup_(record_done) struct record record = { 0 };
+	_cleanup_(freep) char *old = NULL;
+	_cleanup_(freep) char *text = NULL;
+	int r;
+
+	if (coppice->options.is_dry_run)
+		return COPPICE_OK;
+	r = entry->driver->record_read(entry->pool, ref, &old, err);
+	if (r == COPPICE_OK)
+		r = record_parse(old, &record, err);
+	if (r < 0)
+		return r;
+	record.moved_from = (struct uuid){ "" };
+	r = record_format(&record, &text, err);
+	if (r == COPPICE_OK)
+		r = change_begin(coppice, entry, err);
+	if (r < 0)
+		return r;
+	r = entry->driver->record_write(entry->pool, ref, text, err);
+	if (r == COPPICE_OK)
+		r = catalog_put_record(coppice, entry->name, ref, &record, text, err);
+	if (r < 0) {
+		change_abort(coppice);
+		return r;
+	}
+	r = change_end(coppice, entry, err);
+	return r < 0 ? r : entry->driver->commit(entry->pool, err);
+}
+
+static int move_to_pool(struct coppice *coppice, struct copying *copying,
+			struct coppice_error *err)
+{
+	struct volume_ref moved = { .kind = copying->source.ref.kind, .name = copying->name };
+	int r;
+
+	r = refuse_in_use(coppice, &copying->source, 1, err);
+	if (r == COPPICE_OK)
+		r = find_snapshots(coppice, copying, err);
+	if (r == COPPICE_OK)
+		r = copy(coppice, copying, err);
+	/* From here the copy counts, and the source goes: if not now, by moves_finish(). */
+	if (r == COPPICE_OK)
+		r = retire(coppice, copying->source.entry, &copying->source.ref,
+			   &copying->source.record.uuid, 1, err);
+	return r < 0 ? r : forget_source(coppice, copying->target, &moved, err);
+}
+
+int coppice_instance_move(struct coppice *coppice, const char *source, const char *target,
+			  const char *pool, struct coppice_error *err)
+{
+	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
+	_cleanup_(copying_done) struct copying copying = { .is_move = true, .is_full = true };
+	struct volume_ref ref;
+	int r;
+
+	r = instance_ref_parse(source, &ref, err);
+	if (r == COPPICE_OK && volume_is_snapshot(&ref))
+		r = fail(err, COPPICE_INVALID, "'%s' is a snapshot, and cannot move alone", source);
+	if (r == COPPICE_OK)
+		r = instance_name_parse(target, &copying.name, err);
+	if (r == COPPICE_OK)
+		r = lock_both(coppice, &ref, true, &copying.name, pool, &locks, err);
+	if (r == COPPICE_OK)
+		r = volume_find(coppice, &ref, &copying.source, err);
+	if (r == COPPICE_OK)
+		r = find_target(coppice, pool, &copying, err);
+	if (r < 0)
+		return r;
+	if (copying.target == copying.source.entry) {
+		locks_done(&locks); /* renaming takes its own */
+		return coppice_rename(coppice, source, target, err);
+	}
+	if (strcmp(source, target) != 0)
+		r = volume_must_not_exist(coppice, target, err);
+	return r < 0 ? r : move_to_pool(coppice, &copying, err);
+}
+
+/* ---- finishing what a killed move began ---- */
+
+struct unfinished {
+	struct {
+		char pool[256];
+		struct volume_ref ref;
+		struct uuid uuid, moved_from;
+	} move[16];
+	size_t n;
+};
+
+static int note_unfinished(void *user, const struct catalog_volume *row, struct coppice_error *err)
+{
+	struct unfinished *unfinished = user;
+	struct record record;
+	int r;
+
+	if (unfinished->n == ARRAY_SIZE(unfinished->move))
+		return COPPICE_OK;
+	r = record_parse(row->record, &record, err);
+	if (r < 0)
+		return r;
+	if (instance_name_parse(row->name, &unfinished->move[unfinished->n].ref.name, err) ==
+	    COPPICE_OK) {
+		unfinished->move[unfinished->n].ref.kind = (enum volume_kind)row->kind;
+		unfinished->move[unfinished->n].uuid = record.uuid;
+		unfinished->move[unfinished->n].moved_from = record.moved_from;
+		(void)snprintf(unfinished->move[unfinished->n].pool, 256, "%s", row->pool);
+		unfinished->n++;
+	}
+	record_done(&record);
+	return COPPICE_OK;
+}
+
+struct same_uuid {
+	const char *uuid;
+	struct volume_ref ref;
+	bool is_found;
+};
+
+static int match_uuid(void *user, const struct catalog_volume *row, struct coppice_error *err)
+{
+	struct same_uuid *same = user;
+
+	if (strcmp(row->uuid, same->uuid) != 0)
+		return COPPICE_OK;
+	same->is_found = true;
+	same->ref.kind = (enum volume_kind)row->kind;
+	return instance_name_parse(row->name, &same->ref.name, err);
+}
+
+static int retire_source(struct coppice *coppice, struct pool_entry *entry, const struct uuid *uuid,
+			 struct coppice_error *err)
+{
+	struct same_uuid same = { .uuid = uuid->text };
+	struct catalog_query query = { .pool = entry->name,
+				       .kind = VOLUME_CONTAINER,
+				       .no_snapshots = true };
+	int r;
+
+	r = pools_open(coppice, entry, err);
+	if (r == COPPICE_OK)
+		r = catalog_volumes(coppice->catalog, &query, match_uuid, &same, err);
+	if (r == COPPICE_OK && same.is_found)
+		r = retire(coppice, entry, &same.ref, uuid, 1, err);
+	return r;
+}
+
+static int finish_one(struct coppice *coppice, const struct unfinished *unfinished, size_t i,
+		      struct coppice_error *err)
+{
+	struct pool_entry *target = pools_get(coppice, unfinished->move[i].pool);
+	int r = target ? pools_open(coppice, target, err) : COPPICE_NOT_FOUND;
+
+	for (size_t k = 0; k < coppice->n_pools && r == COPPICE_OK; k++)
+		if (strcmp(coppice->pools[k]->uuid.text, unfinished->move[i].moved_from.text) == 0)
+			r = retire_source(coppice, coppice->pools[k], &unfinished->move[i].uuid,
+					  err);
+	if (!target)
+		return COPPICE_OK;
+	return r < 0 ? r : forget_source(coppice, target, &unfinished->move[i].ref, err);
+}
+
+int moves_finish(struct coppice *coppice, struct coppice_error *err)
+{
+	struct unfinished unfinished = { .n = 0 };
+	unsigned timeout_ms = coppice->locks.timeout_ms;
+	int r;
+
+	r = catalog_volumes(coppice->catalog, &(struct catalog_query){ .is_moving = true },
+			    note_unfinished, &unfinished, err);
+	for (size_t i = 0; i < unfinished.n && r == COPPICE_OK; i++) {
+		_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
+		struct coppice_error why;
+
+		/* Who holds the name is moving it right now. */
+		coppice->locks.timeout_ms = 0;
+		locks_add(&locks, LOCK_INSTANCES, unfinished.move[i].ref.name.text, true);
+		if (locks_take(coppice, &locks, &why) == COPPICE_OK &&
+		    finish_one(coppice, &unfinished, i, &why) < 0)
+			notice(coppice, "a move of '%s' is not finished yet: %s",
+			       unfinished.move[i].ref.name.text, why.message);
+		coppice->locks.timeout_ms = timeout_ms;
+	}
+	return r;
+}

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* What the core's files share: the handle, open pools, locks, changes. */
+
+#include "base/lock.h"
+#include "base/undo.h"
+#include "catalog/catalog.h"
+#include "core/record.h"
+#include "core/settings.h"
+#include "driver/driver.h"
+
+/* A pool as STATE/pools/NAME.json has it, open or not. */
+struct pool_entry {
+	char *name;
+	char *source; /* NULL: Coppice made what it lives on */
+	struct uuid uuid;
+	struct coppice_settings config; /* without source */
+	const struct driver *driver;
+	struct pool_spec spec; /* borrows from all these */
+	struct pool *pool;     /* NULL until pools_open() */
+	bool is_fresh;	       /* the catalog was compared with it by this handle */
+};
+
+struct coppice {
+	char *root; /* absolute */
+	int root_fd;
+	struct uuid owner; /* of the state directory */
+	struct coppice_options options;
+	struct lock_file locks;
+	struct catalog *catalog;
+	struct pool_entry **pools; /* sorted by name */
+	size_t n_pools;
+};
+
+/* ---- what callers hear and say (hooks.c) ---- */
+
+_nonnull_ _printf_(2, 3) void notice(struct coppice *coppice, const char *fmt, ...);
+_nonnull_ _printf_(2, 3) void explain(struct coppice *coppice, const char *fmt, ...);
+_nonnull_ bool is_interrupted(struct coppice *coppice);
+
+/* ---- locks: names of what is locked, in one file of the state directory ---- */
+
+enum lock_range {
+	LOCK_POOLS,	/* shared while a pool is used, exclusive to make or delete it */
+	LOCK_IMAGES,	/* shared to clone one, exclusive to unpack or delete it */
+	LOCK_ALIASES,	/* one byte: whoever changes names of images */
+	LOCK_INSTANCES, /* exclusive to make, change or delete one, shared to copy it */
+};
+
+struct locks {
+	struct coppice *coppice; /* NULL: nothing is held */
+	struct lock_want *want;
+	size_t n, capacity;
+	bool is_failed; /* out of memory */
+};
+
+/* clang-format off */
+#define LOCKS_INIT { NULL, NULL, 0, 0, false }
+/* clang-format on */
+
+_nonnull_ void locks_add(struct locks *locks, enum lock_range range, const char *name,
+			 bool is_exclusive);
+_nonnull_ int locks_take(struct coppice *coppice, struct locks *locks, struct coppice_error *err);
+_nonnull_ void locks_done(struct locks *locks); /* gives back what is held */
+
+/* ---- pools (pools.c) ---- */
+
+_nonnull_ int pools_load(struct coppice *coppice, struct coppice_error *err);
+_nonnull_ void pools_done(struct coppice *coppice);
+_nonnull_ struct pool_entry *pools_get(struct coppice *coppice, const char *name);
+
+/* The same, or COPPICE_NOT_FOUND. */
+_nonnull_ int pools_find(struct coppice *coppice, const char *name, struct pool_entry **ret,
+			 struct coppice_error *err);
+
+/*
+ * The pool to use: the one named, else "default", else the only one; else an error
+ * that lists them, or, when @may_make, a new default. Open when it returns.
+ */
+int pools_choose(struct coppice *coppice, const char *name, bool may_make, struct pool_entry **ret,
+		 struct coppice_error *err);
+
+/* Open it if it is not, sweep what the dead left, and bring the catalog up to date. */
+_nonnull_ int pools_open(struct coppice *coppice, struct pool_entry *entry,
+			 struct coppice_error *err);
+
+/* Open all that can be; a notice for each that cannot. */
+_nonnull_ void pools_open_all(struct coppice *coppice);
+
+/* ---- catalog and pool together (change.c) ---- */
+
+/*
+ * The step that publishes, and what the catalog must know of it, as one:
+ *
+ *	change_begin(); driver->publish(); catalog_volume_put(); …; change_end()
+ *
+ * Killed in between, the pool's stamp differs from the catalog's, and the next
+ * command reads the pool anew.
+ */
+_nonnull_ int change_begin(struct coppice *coppice, struct pool_entry *entry,
+			   struct coppice_error *err);
+_nonnull_ int change_end(struct coppice *coppice, struct pool_entry *entry,
+			 struct coppice_error *err);
+_nonnull_ void change_abort(struct coppice *coppice);
+
+/* Compare the stamp, and read the whole pool into the catalog if it differs. */
+_nonnull_ int catalog_refresh(struct coppice *coppice, struct pool_entry *entry,
+			      struct coppice_error *err);
+_nonnull_ int catalog_rebuild(struct coppice *coppice, struct pool_entry *entry,
+			      struct coppice_error *err);
+
+/* Put what a record says of a volume into the catalog. */
+_nonnull_ int catalog_put_record(struct coppice *coppice, const char *pool,
+				 const struct volume_ref *ref, const struct record *record,
+				 const char *text, struct coppice_error *err);
+
+/* ---- volumes (volumes.c) ---- */
+
+/* An existing volume or snapshot, found by name; its record read from the pool. */
+struct volume {
+	struct pool_entry *entry;
+	struct volume_ref ref;
+	struct record record;	       /* its own */
+	struct record instance_record; /* of a snapshot: its instance's */
+};
+
+void volume_done(struct volume *volume);
+
+/*
+ * Find an instance or snapshot by what users call it. Opens its pool. The catalog
+ * says where; the pool whether it is so. COPPICE_NOT_FOUND saying what does not exist.
+ */
+_nonnull_ int volume_find(struct coppice *coppice, const struct volume_ref *ref, struct volume *ret,
+			  struct coppice_error *err);
+
+/* In which pool is there an instance of that name? NULL: in none. */
+_nonnull_ int volume_pool_of(struct coppice *coppice, const char *name, char **ret,
+			     struct coppice_error *err);
+
+/* COPPICE_EXISTS if some pool has an instance of that name. */
+_nonnull_ int volume_must_not_exist(struct coppice *coppice, const char *name,
+				    struct coppice_error *err);
+
+/* The account that a volume's data is charged to. */
+static inline const struct uuid *volume_group(const struct volume *volume)
+{
+	return volume_is_snapshot(&volume->ref) ? &volume->instance_record.uuid :
+						  &volume->record.uuid;
+}
+
+/* A volume to be made: what the driver needs, and who owns it. */
+struct making {
+	struct new_volume volume; /* borrows from the rest */
+	struct record record;
+	char *text;
+	char *word;
+	char variable[24];
+};
+
+struct makings {
+	struct making *making;
+	size_t n, n_named; /* n_named: shell variables given out */
+};
+
+void makings_done(struct makings *makings);
+
+/* Make room for @n; each is then filled and finished with making_finish(). */
+_nonnull_ int makings_new(struct makings *makings, size_t n, struct coppice_error *err);
+
+/*
+ * Once ref and record are filled in: format it and tell explain the variable of its
+ * uuid. @group: NULL for an account of its own, else that of an existing volume, or
+ * of @owner, made before in the same draft.
+ */
+int making_finish(struct coppice *coppice, struct makings *makings, size_t i,
+		  const struct uuid *group, const struct making *owner, struct coppice_error *err);
+
+/* Size limit out of a configuration; 0: none. */
+_nonnull_ uint64_t config_limit(const struct coppice_settings *config);
+
+/* Is the key known and the value right? What a pool cannot do is refused too. */
+_nonnull_ int config_check(const struct pool_entry *entry, const struct coppice_setting *setting,
+			   struct coppice_error *err);
+
+/* undo_fn for a draft: discards it. */
+int undo_draft(void *owner, const char *name, struct coppice_error *err);
+
+/* Finish moves whose source was not retired yet when their maker died. */
+_nonnull_ int moves_finish(struct coppice *coppice, struct coppice_error *err);
+
+/* ---- images (images.c, image_store.c) ---- */
+
+/* Alias, fingerprint or unique beginning of one → fingerprint. COPPICE_NOT_FOUND. */
+_nonnull_ int image_resolve(struct coppice *coppice, const char *name, struct volume_name *ret,
+			    struct coppice_error *err);
+_nonnull_ int image_record_of(struct coppice *coppice, const char *fingerprint, bool *ret_has_bytes,
+			      struct image_record *ret, struct coppice_error *err);
+
+/* Have the image unpacked in the pool; under its exclusive lock while it is made. */
+_nonnull_ int image_ensure(struct coppice *coppice, struct pool_entry *entry,
+			   const struct volume_name *fingerprint, struct coppice_error *err);
+
+/* Read the image store into the catalog if it changed behind it; sweep what the dead left. */
+_nonnull_ int images_refresh(struct coppice *coppice, struct coppice_error *err);
+_nonnull_ int images_rebuild(struct coppice *coppice, struct coppice_error *err);

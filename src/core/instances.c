@@ -1,0 +1,455 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Making instances from an image, renaming and deleting them. */
+#include "core/instances.h"
+
+#include <string.h>
+
+#include "base/file.h"
+
+/* ---- the common end of everything that makes volumes ---- */
+
+int draft_begin(struct pool_entry *entry, struct draft *draft, struct undo *undo,
+		struct coppice_error *err)
+{
+	int r = entry->driver->draft_open(entry->pool, draft, err);
+
+	if (r == COPPICE_OK)
+		undo_push(undo, undo_draft, draft, "draft");
+	return r;
+}
+
+static int tell_catalog(struct coppice *coppice, struct pool_entry *entry,
+			const struct makings *makings, struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < makings->n && r == COPPICE_OK; i++) {
+		const struct making *making = &makings->making[i];
+
+		r = catalog_put_record(coppice, entry->name, &making->volume.ref, &making->record,
+				       making->text, err);
+	}
+	return r;
+}
+
+int publish(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
+	    const struct makings *makings, struct coppice_error *err)
+{
+	_cleanup_(freep) struct new_volume *volumes = calloc(makings->n, sizeof(*volumes));
+	const struct driver *driver = entry->driver;
+	struct coppice_error ignored;
+	size_t n = 0;
+	int r;
+
+	if (!volumes)
+		return fail_memory(err);
+	for (size_t i = 0; i < makings->n; i++)
+		if (!makings->making[i].volume.is_nested)
+			volumes[n++] = makings->making[i].volume;
+	if (is_interrupted(coppice))
+		return fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was changed");
+
+	r = change_begin(coppice, entry, err);
+	if (r < 0)
+		return r;
+	r = driver->publish(draft, volumes, n, err);
+	if (r < 0) {
+		change_abort(coppice);
+		return r;
+	}
+	if (tell_catalog(coppice, entry, makings, &ignored) < 0 ||
+	    change_end(coppice, entry, &ignored) < 0)
+		change_abort(coppice);
+	(void)driver->draft_discard(draft, &ignored);
+	return driver->commit(entry->pool, err);
+}
+
+/* ---- init ---- */
+
+static int compare_names(const void *a, const void *b)
+{
+	const struct volume_name *x = a, *y = b;
+
+	return strcmp(x->text, y->text);
+}
+
+/* Parse all, and refuse a name that occurs twice. */
+static int parse_names(const char *const *names, size_t n, struct volume_name *ret,
+		       struct coppice_error *err)
+{
+	_cleanup_(freep) struct volume_name *sorted = NULL;
+
+	for (size_t i = 0; i < n; i++) {
+		int r = instance_name_parse(names[i], &ret[i], err);
+
+		if (r < 0)
+			return r;
+	}
+	sorted = calloc(n, sizeof(*sorted));
+	if (!sorted)
+		return fail_memory(err);
+	memcpy(sorted, ret, n * sizeof(*sorted));
+	qsort(sorted, n, sizeof(*sorted), compare_names);
+	for (size_t i = 1; i < n; i++)
+		if (strcmp(sorted[i].text, sorted[i - 1].text) == 0)
+			return fail(err, COPPICE_INVALID, "instance '%s' is named twice",
+				    sorted[i].text);
+	return COPPICE_OK;
+}
+
+static int check_settings(const struct pool_entry *entry, const struct coppice_setting *settings,
+			  size_t n, struct coppice_settings *ret, struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		r = config_check(entry, &settings[i], err);
+		if (r == COPPICE_OK)
+			r = settings_put(ret, settings[i].key, settings[i].value, err);
+	}
+	return r;
+}
+
+/* What is asked for, looked up and checked. */
+struct init {
+	struct pool_entry *entry;
+	struct volume_name *names;
+	size_t n;
+	struct volume_ref image;
+	struct record image_record;
+	const char *image_name;
+	struct coppice_settings config;
+};
+
+static void init_done(struct init *init)
+{
+	free(init->names);
+	record_done(&init->image_record);
+	settings_done(&init->config);
+}
+
+static int describe(struct coppice *coppice, const struct init *init, struct makings *makings,
+		    struct coppice_error *err)
+{
+	int64_t now = now_ns();
+	int r = makings_new(makings, init->n, err);
+
+	for (size_t i = 0; i < init->n && r == COPPICE_OK; i++) {
+		struct making *making = &makings->making[i];
+		struct ancestor image = { .uuid = init->image_record.uuid,
+					  .name = (char *)(uintptr_t)init->image_name,
+					  .is_image = true };
+
+		making->volume.ref = (struct volume_ref){ .kind = VOLUME_CONTAINER,
+							  .name = init->names[i] };
+		making->volume.limit_bytes = config_limit(&init->config);
+		making->record.kind = VOLUME_CONTAINER;
+		making->record.created_ns = now;
+		(void)snprintf(making->record.image, sizeof(making->record.image), "%s",
+			       init->image.name.text);
+		making->record.image_name = strdup(init->image_name);
+		if (!making->record.image_name)
+			return fail_memory(err);
+		r = record_add_ancestor(&making->record, &image, err);
+		if (r == COPPICE_OK)
+			r = settings_copy(&making->record.config, &init->config, err);
+		if (r == COPPICE_OK)
+			r = making_finish(coppice, makings, i, NULL, NULL, err);
+	}
+	return r;
+}
+
+/* Under the locks: all is as it was looked up. */
+static int make_instances(struct coppice *coppice, struct init *init, struct coppice_error *err)
+{
+	_cleanup_(undo_rollback) struct undo undo = UNDO_INIT;
+	_cleanup_(makings_done) struct makings makings = { 0 };
+	_cleanup_(freep) struct new_volume *volumes = calloc(init->n, sizeof(*volumes));
+	_cleanup_(freep) char *record = NULL;
+	struct draft draft = { .fd = -1 };
+	struct pool_entry *entry = init->entry;
+	int r = COPPICE_OK;
+
+	if (!volumes)
+		return fail_memory(err);
+	for (size_t i = 0; i < init->n && r == COPPICE_OK; i++)
+		r = volume_must_not_exist(coppice, init->names[i].text, err);
+	if (r < 0)
+		return r;
+	r = entry->driver->record_read(entry->pool, &init->image, &record, err);
+	/* A dry run would have unpacked it, and did not. */
+	if (r == COPPICE_NOT_FOUND && coppice->options.is_dry_run)
+		r = COPPICE_OK;
+	else if (r == COPPICE_OK)
+		r = record_parse(record, &init->image_record, err);
+	if (r == COPPICE_OK)
+		r = draft_begin(entry, &draft, &undo, err);
+	if (r == COPPICE_OK)
+		r = describe(coppice, init, &makings, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < init->n; i++)
+		volumes[i] = makings.making[i].volume;
+	r = entry->driver->clone(&draft, &init->image, volumes, init->n, false, err);
+	if (r == COPPICE_OK)
+		r = publish(coppice, entry, &draft, &makings, err);
+	if (r == COPPICE_OK)
+		undo_commit(&undo);
+	return r;
+}
+
+/* An alias stays a name that people know; a beginning of a fingerprint is made whole. */
+static const char *image_display_name(const char *asked, const char *fingerprint)
+{
+	return strncmp(asked, fingerprint, strlen(asked)) == 0 ? fingerprint : asked;
+}
+
+int coppice_instance_init(struct coppice *coppice, const char *image, const char *const *names,
+			  size_t n, const struct coppice_setting *settings, size_t n_settings,
+			  const char *pool, struct coppice_error *err)
+{
+	_cleanup_(init_done) struct init init = { .n = n, .image.kind = VOLUME_IMAGE };
+	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
+	int r;
+
+	if (n == 0)
+		return fail(err, COPPICE_INVALID, "no instance is named");
+	init.names = calloc(n, sizeof(*init.names));
+	if (!init.names)
+		return fail_memory(err);
+	r = parse_names(names, n, init.names, err);
+	if (r == COPPICE_OK)
+		r = images_refresh(coppice, err);
+	if (r == COPPICE_OK)
+		r = pools_choose(coppice, pool, true, &init.entry, err);
+	if (r == COPPICE_OK)
+		r = image_resolve(coppice, image, &init.image.name, err);
+	if (r == COPPICE_OK)
+		r = check_settings(init.entry, settings, n_settings, &init.config, err);
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
+		r = volume_must_not_exist(coppice, init.names[i].text, err);
+	if (r == COPPICE_OK)
+		r = image_ensure(coppice, init.entry, &init.image.name, err);
+	if (r < 0)
+		return r;
+
+	init.image_name = image_display_name(image, init.image.name.text);
+	locks_add(&locks, LOCK_POOLS, init.entry->name, false);
+	locks_add(&locks, LOCK_IMAGES, init.image.name.text, false);
+	for (size_t i = 0; i < n; i++)
+		locks_add(&locks, LOCK_INSTANCES, init.names[i].text, true);
+	r = locks_take(coppice, &locks, err);
+	return r < 0 ? r : make_instances(coppice, &init, err);
+}
+
+/* ---- rename ---- */
+
+static int rename_locked(struct coppice *coppice, const struct volume_ref *from,
+			 const struct volume_ref *to, struct coppice_error *err)
+{
+	_cleanup_(volume_done) struct volume volume = { 0 };
+	struct pool_entry *entry;
+	int r;
+
+	r = volume_find(coppice, from, &volume, err);
+	if (r == COPPICE_OK && !volume_is_snapshot(from))
+		r = volume_must_not_exist(coppice, to->name.text, err);
+	if (r < 0)
+		return r;
+	entry = volume.entry;
+	r = change_begin(coppice, entry, err);
+	if (r < 0)
+		return r;
+	r = entry->driver->rename(entry->pool, from, to, err);
+	if (r < 0) {
+		change_abort(coppice);
+		return r;
+	}
+	if (!coppice->options.is_dry_run) {
+		struct coppice_error ignored;
+
+		if (catalog_volume_rename(coppice->catalog, entry->name, (int)from->kind,
+					  from->name.text, from->snapshot.text,
+					  volume_is_snapshot(to) ? to->snapshot.text :
+								   to->name.text,
+					  &ignored) < 0 ||
+		    change_end(coppice, entry, &ignored) < 0)
+			change_abort(coppice);
+	}
+	return entry->driver->commit(entry->pool, err);
+}
+
+int coppice_rename(struct coppice *coppice, const char *source, const char *target,
+		   struct coppice_error *err)
+{
+	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
+	_cleanup_(freep) char *pool = NULL;
+	struct volume_ref from, to;
+	int r;
+
+	r = instance_ref_parse(source, &from, err);
+	if (r < 0)
+		return r;
+	to = from;
+	if (volume_is_snapshot(&from)) {
+		/* `rename c1/a c1/b` is as clear as `rename c1/a b`. */
+		size_t length = strlen(from.name.text);
+
+		if (strncmp(target, from.name.text, length) == 0 && target[length] == '/')
+			target += length + 1;
+		r = snapshot_name_parse(target, &to.snapshot, err);
+	} else {
+		r = instance_name_parse(target, &to.name, err);
+	}
+	if (r == COPPICE_OK)
+		r = volume_pool_of(coppice, from.name.text, &pool, err);
+	if (r < 0)
+		return r;
+	if (pool)
+		locks_add(&locks, LOCK_POOLS, pool, false);
+	locks_add(&locks, LOCK_INSTANCES, from.name.text, true);
+	locks_add(&locks, LOCK_INSTANCES, to.name.text, true);
+	r = locks_take(coppice, &locks, err);
+	return r < 0 ? r : rename_locked(coppice, &from, &to, err);
+}
+
+/* ---- delete ---- */
+
+int retire(struct coppice *coppice, struct pool_entry *entry, const struct volume_ref *refs,
+	   const struct uuid *uuids, size_t n, struct coppice_error *err)
+{
+	struct coppice_error ignored;
+	bool is_told = true;
+	int r;
+
+	r = change_begin(coppice, entry, err);
+	if (r < 0)
+		return r;
+	r = entry->driver->retire(entry->pool, refs, uuids, n, err);
+	if (r < 0) {
+		change_abort(coppice);
+		return r;
+	}
+	for (size_t i = 0; i < n && !coppice->options.is_dry_run; i++)
+		is_told = is_told &&
+			  catalog_volume_delete(coppice->catalog, entry->name, (int)refs[i].kind,
+						refs[i].name.text, refs[i].snapshot.text,
+						&ignored) == COPPICE_OK;
+	if (!is_told || change_end(coppice, entry, &ignored) < 0)
+		change_abort(coppice);
+	r = entry->driver->commit(entry->pool, err);
+	/* The names are free; space that cannot be freed now is freed by a later reap. */
+	if (r == COPPICE_OK && entry->driver->reap(entry->pool, &ignored) < 0)
+		notice(coppice, "pool '%s': %s", entry->name, ignored.message);
+	return r;
+}
+
+/* Names to delete, sorted, without snapshots whose instance goes too. */
+struct deleting {
+	struct volume_ref *refs;
+	struct volume *volumes;
+	size_t n, n_found;
+};
+
+static void deleting_done(struct deleting *deleting)
+{
+	for (size_t i = 0; i < deleting->n_found; i++)
+		volume_done(&deleting->volumes[i]);
+	free(deleting->volumes);
+	free(deleting->refs);
+}
+
+static int compare_refs(const void *a, const void *b)
+{
+	const struct volume_ref *x = a, *y = b;
+	int order = strcmp(x->name.text, y->name.text);
+
+	return order ? order : strcmp(x->snapshot.text, y->snapshot.text);
+}
+
+static int parse_refs(const char *const *names, size_t n, struct deleting *deleting,
+		      struct coppice_error *err)
+{
+	size_t kept = 0;
+
+	deleting->refs = calloc(n, sizeof(*deleting->refs));
+	deleting->volumes = calloc(n, sizeof(*deleting->volumes));
+	if (!deleting->refs || !deleting->volumes)
+		return fail_memory(err);
+	for (size_t i = 0; i < n; i++) {
+		int r = instance_ref_parse(names[i], &deleting->refs[i], err);
+
+		if (r < 0)
+			return r;
+	}
+	qsort(deleting->refs, n, sizeof(*deleting->refs), compare_refs);
+	for (size_t i = 0; i < n; i++) {
+		const struct volume_ref *before = kept ? &deleting->refs[kept - 1] : NULL;
+
+		/* An instance sorts before its snapshots. Named twice is deleted once. */
+		if (before && strcmp(before->name.text, deleting->refs[i].name.text) == 0 &&
+		    (!volume_is_snapshot(before) || compare_refs(before, &deleting->refs[i]) == 0))
+			continue;
+		deleting->refs[kept++] = deleting->refs[i];
+	}
+	deleting->n = kept;
+	return COPPICE_OK;
+}
+
+/* Retire what is in one pool. */
+static int delete_in(struct coppice *coppice, struct pool_entry *entry,
+		     const struct deleting *deleting, struct coppice_error *err)
+{
+	_cleanup_(freep) struct volume_ref *refs = calloc(deleting->n, sizeof(*refs));
+	_cleanup_(freep) struct uuid *uuids = calloc(deleting->n, sizeof(*uuids));
+	size_t n = 0;
+
+	if (!refs || !uuids)
+		return fail_memory(err);
+	for (size_t i = 0; i < deleting->n; i++) {
+		if (deleting->volumes[i].entry != entry)
+			continue;
+		refs[n] = deleting->volumes[i].ref;
+		uuids[n++] = deleting->volumes[i].record.uuid;
+	}
+	return n == 0 ? COPPICE_OK : retire(coppice, entry, refs, uuids, n, err);
+}
+
+static int delete_locked(struct coppice *coppice, struct deleting *deleting,
+			 struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < deleting->n && r == COPPICE_OK; i++) {
+		r = volume_find(coppice, &deleting->refs[i], &deleting->volumes[i], err);
+		if (r == COPPICE_OK)
+			deleting->n_found++;
+	}
+	if (r == COPPICE_OK)
+		r = refuse_in_use(coppice, deleting->volumes, deleting->n, err);
+	if (r == COPPICE_OK && is_interrupted(coppice))
+		r = fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was deleted");
+	for (size_t i = 0; i < coppice->n_pools && r == COPPICE_OK; i++)
+		r = delete_in(coppice, coppice->pools[i], deleting, err);
+	return r;
+}
+
+int coppice_delete(struct coppice *coppice, const char *const *names, size_t n,
+		   struct coppice_error *err)
+{
+	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
+	_cleanup_(deleting_done) struct deleting deleting = { 0 };
+	int r;
+
+	if (n == 0)
+		return fail(err, COPPICE_INVALID, "nothing is named");
+	r = parse_refs(names, n, &deleting, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < coppice->n_pools; i++)
+		locks_add(&locks, LOCK_POOLS, coppice->pools[i]->name, false);
+	for (size_t i = 0; i < deleting.n; i++)
+		locks_add(&locks, LOCK_INSTANCES, deleting.refs[i].name.text, true);
+	r = locks_take(coppice, &locks, err);
+	return r < 0 ? r : delete_locked(coppice, &deleting, err);
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* What instances.c, copy.c and snapshots.c share. */
+
+#include "core/core.h"
+
+/*
+ * Publish the volumes of a draft, tell the catalog, end the draft, and commit.
+ * @makings with is_nested go with their instance. What the catalog cannot take
+ * is no failure: the pool is right, and read anew by the next command.
+ */
+_nonnull_ int publish(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
+		      const struct makings *makings, struct coppice_error *err);
+
+/* Make a draft, and leave it to @undo. */
+_nonnull_ int draft_begin(struct pool_entry *entry, struct draft *draft, struct undo *undo,
+			  struct coppice_error *err);
+
+/* Retire volumes of one pool, tell the catalog, commit, and reap. */
+_nonnull_ int retire(struct coppice *coppice, struct pool_entry *entry,
+		     const struct volume_ref *refs, const struct uuid *uuids, size_t n,
+		     struct coppice_error *err);
+
+/* Are the files of this instance used by any process? COPPICE_BUSY naming it. */
+_nonnull_ int refuse_in_use(struct coppice *coppice, const struct volume *volumes, size_t n,
+			    struct coppice_error *err);

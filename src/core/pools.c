@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which pools there are, opening them, and choosing one. */
+#include "core/pools.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+
+#include "base/file.h"
+#include "base/text.h"
+
+#define POOL_FILE_MAX (1 << 20)
+
+void pool_entry_free(struct pool_entry *entry)
+{
+	if (!entry)
+		return;
+	if (entry->pool)
+		entry->driver->pool_close(entry->pool);
+	free(entry->name);
+	free(entry->source);
+	settings_done(&entry->config);
+	free(entry);
+}
+
+void pools_done(struct coppice *coppice)
+{
+	for (size_t i = 0; i < coppice->n_pools; i++)
+		pool_entry_free(coppice->pools[i]);
+	free(coppice->pools);
+	coppice->pools = NULL;
+	coppice->n_pools = 0;
+}
+
+static const char *spec_get(const struct pool_spec *spec, const char *key)
+{
+	const struct pool_entry *entry = spec->config;
+
+	return settings_get(&entry->config, key);
+}
+
+int pool_entry_new(struct coppice *coppice, const char *name, const struct driver *driver,
+		   const struct uuid *uuid, const struct coppice_setting *settings, size_t n,
+		   struct pool_entry **ret, struct coppice_error *err)
+{
+	_cleanup_(pool_entry_freep) struct pool_entry *entry = calloc(1, sizeof(*entry));
+	int r = COPPICE_OK;
+
+	if (!entry)
+		return fail_memory(err);
+	entry->name = strdup(name);
+	entry->driver = driver;
+	entry->uuid = *uuid;
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		if (strcmp(settings[i].key, "source") == 0) {
+			free(entry->source);
+			entry->source = strdup(settings[i].value);
+			r = entry->source ? COPPICE_OK : fail_memory(err);
+		} else {
+			r = settings_put(&entry->config, settings[i].key, settings[i].value, err);
+		}
+	}
+	if (!entry->name)
+		r = fail_memory(err);
+	if (r < 0)
+		return r;
+	entry->spec = (struct pool_spec){
+		.name = entry->name,
+		.state_path = coppice->root,
+		.source = entry->source,
+		.get = spec_get,
+		.config = entry,
+		.uuid = *uuid,
+		.owner = coppice->owner,
+	};
+	*ret = take_ptr(&entry);
+	return COPPICE_OK;
+}
+
+static int compare_entries(const void *a, const void *b)
+{
+	const struct pool_entry *const *x = a, *const *y = b;
+
+	return natural_compare((*x)->name, (*y)->name);
+}
+
+int pool_entry_keep(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	struct pool_entry **more =
+		reallocarray(coppice->pools, coppice->n_pools + 1, sizeof(struct pool_entry *));
+
+	if (!more) {
+		pool_entry_free(entry);
+		return fail_memory(err);
+	}
+	coppice->pools = more;
+	more[coppice->n_pools++] = entry;
+	qsort(more, coppice->n_pools, sizeof(struct pool_entry *), compare_entries);
+	return COPPICE_OK;
+}
+
+/* ---- files ---- */
+
+int pool_entry_format(struct coppice *coppice, const struct pool_entry *entry, char **ret,
+		      struct coppice_error *err)
+{
+	json_t *json = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s*, s:o}", "uuid", entry->uuid.text,
+				 "version", 1, "driver", entry->driver->name, "owner",
+				 coppice->owner.text, "owner_path", coppice->root, "source",
+				 entry->source, "config", settings_to_json(&entry->config));
+	char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+
+	json_decref(json);
+	if (!text)
+		return fail_memory(err);
+	*ret = text;
+	return COPPICE_OK;
+}
+
+int pool_entry_save(struct coppice *coppice, const struct pool_entry *entry,
+		    struct coppice_error *err)
+{
+	_cleanup_(freep) char *path = text_format("pools/%s.json", entry->name);
+	_cleanup_(freep) char *text = NULL;
+	int r;
+
+	if (!path)
+		return fail_memory(err);
+	r = pool_entry_format(coppice, entry, &text, err);
+	return r < 0 ? r : file_write(coppice->root_fd, path, text, true, err);
+}
+
+static int parse_entry(struct coppice *coppice, const char *name, json_t *json,
+		       struct pool_entry **ret, struct coppice_error *err)
+{
+	const char *driver_name = json_string_value(json_object_get(json, "driver"));
+	const char *uuid_text = json_string_value(json_object_get(json, "uuid"));
+	const char *source = json_string_value(json_object_get(json, "source"));
+	const struct driver *driver = driver_name ? driver_find(driver_name) : NULL;
+	_cleanup_(settings_done) struct coppice_settings config = { 0 };
+	struct uuid uuid;
+	int r;
+
+	if (!uuid_text || !uuid_parse(uuid_text, &uuid))
+		return fail(err, COPPICE_FAILED, "it has no uuid");
+	if (!driver)
+		return fail(err, COPPICE_UNSUPPORTED, "this build has no driver '%s'",
+			    driver_name ? driver_name : "");
+	r = settings_from_json(&config, json_object_get(json, "config"), err);
+	if (r == COPPICE_OK && source)
+		r = settings_put(&config, "source", source, err);
+	if (r < 0)
+		return r;
+	return pool_entry_new(coppice, name, driver, &uuid, config.setting, config.n, ret, err);
+}
+
+static int load_file(struct coppice *coppice, const char *file, const char *name,
+		     struct pool_entry **ret, struct coppice_error *err)
+{
+	_cleanup_(freep) char *path = text_format("pools/%s", file);
+	_cleanup_(freep) char *text = NULL;
+	json_t *json;
+	int r;
+
+	if (!path)
+		return fail_memory(err);
+	r = file_read(coppice->root_fd, path, POOL_FILE_MAX, &text, err);
+	if (r < 0)
+		return r;
+	json = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+	r = parse_entry(coppice, name, json, ret, err);
+	json_decref(json);
+	return r < 0 ? wrap(err, "'%s/%s' is damaged", coppice->root, path) : COPPICE_OK;
+}
+
+/* "default.json" with tail ".json" → "default". */
+static bool strip_tail(const char *file, const char *tail, char name[static 256])
+{
+	size_t length = strlen(file), tail_length = strlen(tail);
+
+	if (length <= tail_length || length > 255 || strcmp(file + length - tail_length, tail) != 0)
+		return false;
+	(void)snprintf(name, 256, "%.*s", (int)(length - tail_length), file);
+	return true;
+}
+
+typedef int pool_file_fn(struct coppice *coppice, const char *file, const char *name,
+			 struct coppice_error *err);
+
+/* Call @fn for each file in pools/ that ends so. */
+static int each_file(struct coppice *coppice, const char *tail, pool_file_fn *fn,
+		     struct coppice_error *err)
+{
+	_cleanup_(closedirp) DIR *dir = NULL;
+	struct dirent *entry;
+	char name[256];
+	int fd, r = COPPICE_OK;
+
+	fd = openat(coppice->root_fd, "pools", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || !(dir = fdopendir(fd))) {
+		closep(&fd);
+		return fail_errno(err, errno, "cannot read '%s/pools'", coppice->root);
+	}
+	while (r == COPPICE_OK && (entry = readdir(dir)) != NULL)
+		if (strip_tail(entry->d_name, tail, name))
+			r = fn(coppice, entry->d_name, name, err);
+	return r;
+}
+
+static int load_one(struct coppice *coppice, const char *file, const char *name,
+		    struct coppice_error *err)
+{
+	struct pool_entry *entry;
+	int r = load_file(coppice, file, name, &entry, err);
+
+	return r < 0 ? r : pool_entry_keep(coppice, entry, err);
+}
+
+/* Only if nobody holds the file: then its maker is gone. */
+static int sweep_one(struct coppice *coppice, const char *file, const char *name,
+		     struct coppice_error *err)
+{
+	_cleanup_(pool_entry_freep) struct pool_entry *entry = NULL;
+	_cleanup_(freep) char *path = text_format("pools/%s", file);
+	_cleanup_(closep) int fd = -1;
+	struct coppice_error why;
+
+	if (!path)
+		return fail_memory(err);
+	fd = openat(coppice->root_fd, path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return COPPICE_OK;
+	if (load_file(coppice, file, name, &entry, &why) < 0) {
+		/* Killed before its first line was written: nothing was made yet. */
+		(void)unlinkat(coppice->root_fd, path, 0);
+		return COPPICE_OK;
+	}
+	if (entry->driver->pool_destroy(&entry->spec, &why) < 0)
+		notice(coppice, "cannot remove what is left of pool '%s': %s", name, why.message);
+	else
+		(void)unlinkat(coppice->root_fd, path, 0);
+	return COPPICE_OK;
+}
+
+void pools_sweep(struct coppice *coppice)
+{
+	struct coppice_error ignored;
+
+	if (coppice->options.is_dry_run)
+		return;
+	(void)each_file(coppice, ".creating", sweep_one, &ignored);
+	(void)each_file(coppice, ".deleting", sweep_one, &ignored);
+}
+
+int pools_load(struct coppice *coppice, struct coppice_error *err)
+{
+	pools_sweep(coppice);
+	return each_file(coppice, ".json", load_one, err);
+}
+
+/* ---- finding ---- */
+
+struct pool_entry *pools_get(struct coppice *coppice, const char *name)
+{
+	for (size_t i = 0; i < coppice->n_pools; i++)
+		if (strcmp(coppice->pools[i]->name, name) == 0)
+			return coppice->pools[i];
+	return NULL;
+}
+
+int pools_find(struct coppice *coppice, const char *name, struct pool_entry **ret,
+	       struct coppice_error *err)
+{
+	struct volume_name ignored;
+	int r = pool_name_parse(name, &ignored, err);
+
+	if (r < 0)
+		return r;
+	*ret = pools_get(coppice, name);
+	return *ret ? COPPICE_OK :
+		      fail(err, COPPICE_NOT_FOUND, "no pool '%s'; see: coppice storage list", name);
+}
+
+static int refuse_choice(struct coppice *coppice, struct coppice_error *err)
+{
+	_cleanup_(text_done) struct text names = TEXT_INIT;
+
+	if (coppice->n_pools == 0)
+		return fail(err, COPPICE_NOT_FOUND,
+			    "there is no pool yet; make one: coppice storage create default");
+	for (size_t i = 0; i < coppice->n_pools; i++)
+		text_add(&names, "%s'%s'", i ? ", " : "", coppice->pools[i]->name);
+	return fail(err, COPPICE_INVALID,
+		    "no pool is called 'default' and there are several: choose one of %s with "
+		    "--storage",
+		    names.data ? names.data : "");
+}
+
+int pools_choose(struct coppice *coppice, const char *name, bool may_make, struct pool_entry **ret,
+		 struct coppice_error *err)
+{
+	struct pool_entry *entry = NULL;
+	int r = COPPICE_OK;
+
+	if (name) {
+		r = pools_find(coppice, name, &entry, err);
+	} else {
+		entry = pools_get(coppice, "default");
+		if (!entry && coppice->n_pools == 1)
+			entry = coppice->pools[0];
+		if (!entry && coppice->n_pools == 0 && may_make) {
+			notice(coppice, "there is no pool yet: making 'default'");
+			r = coppice_storage_create(coppice, "default", NULL, NULL, 0, err);
+			entry = pools_get(coppice, "default");
+		}
+		if (!entry && r == COPPICE_OK)
+			r = refuse_choice(coppice, err);
+	}
+	if (r == COPPICE_OK)
+		r = pools_open(coppice, entry, err);
+	if (r == COPPICE_OK)
+		*ret = entry;
+	return r;
+}
+
+/* ---- opening ---- */
+
+void pool_adopt(struct coppice *coppice, struct pool_entry *entry, struct pool *pool)
+{
+	pool->explain = coppice->options.hooks.explain;
+	pool->explain_user = coppice->options.hooks.user;
+	pool->is_interrupted = coppice->options.hooks.is_interrupted;
+	pool->interrupted_user = coppice->options.hooks.user;
+	pool->is_dry_run = coppice->options.is_dry_run;
+	entry->pool = pool;
+}
+
+static int sweep(struct coppice *coppice, struct pool_entry *entry)
+{
+	struct coppice_error why;
+	size_t n;
+
+	if (entry->driver->draft_sweep(entry->pool, &n, &why) < 0)
+		notice(coppice, "cannot sweep pool '%s': %s", entry->name, why.message);
+	return COPPICE_OK;
+}
+
+int pools_open(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	struct pool *pool;
+	int r;
+
+	if (!entry->pool) {
+		r = entry->driver->pool_open(&entry->spec, &pool, err);
+		if (r < 0) {
+			/* The pool is known; what it lives on is not there now. */
+			if (err->code == COPPICE_NOT_FOUND)
+				err->code = COPPICE_UNAVAILABLE;
+			return wrap(err, "cannot open pool '%s'", entry->name);
+		}
+		pool_adopt(coppice, entry, pool);
+		(void)sweep(coppice, entry);
+	}
+	return entry->is_fresh ? COPPICE_OK : catalog_refresh(coppice, entry, err);
+}
+
+void pools_open_all(struct coppice *coppice)
+{
+	for (size_t i = 0; i < coppice->n_pools; i++) {
+		struct coppice_error why;
+
+		if (pools_open(coppice, coppice->pools[i], &why) < 0)
+			notice(coppice, "%s", why.message);
+	}
+}

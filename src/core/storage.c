@@ -1,0 +1,632 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Making, listing, changing and deleting pools. */
+#include "core/pools.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "core/instances.h"
+
+/* ---- keys ---- */
+
+static bool driver_knows(const struct driver *driver, const char *key)
+{
+	if (strcmp(key, "source") == 0 || settings_is_user_key(key))
+		return true;
+	if (driver->traits.is_loop_able &&
+	    (strcmp(key, "size") == 0 || strcmp(key, "source.wipe") == 0))
+		return true;
+	for (size_t i = 0; driver->pool_keys[i]; i++)
+		if (strcmp(driver->pool_keys[i], key) == 0)
+			return true;
+	return false;
+}
+
+static int check_keys(const struct driver *driver, const struct coppice_setting *settings, size_t n,
+		      struct coppice_error *err)
+{
+	uint64_t ignored;
+
+	for (size_t i = 0; i < n; i++) {
+		const char *value = settings[i].value;
+
+		if (!driver_knows(driver, settings[i].key))
+			return fail(err, COPPICE_INVALID,
+				    "unknown key '%s' for a pool of the %s driver", settings[i].key,
+				    driver->name);
+		if (!value || strcmp(settings[i].key, "size") != 0)
+			continue;
+		if (!size_parse(value, &ignored) || ignored == 0)
+			return fail(err, COPPICE_INVALID, "size '%s' is no size, such as 20GiB",
+				    value);
+	}
+	return COPPICE_OK;
+}
+
+/* ---- create ---- */
+
+static int find_driver(struct coppice *coppice, const char *name, const struct driver **ret,
+		       struct coppice_error *err)
+{
+	_cleanup_(text_done) struct text known = TEXT_INIT;
+
+	if (name) {
+		*ret = driver_find(name);
+		if (*ret)
+			return COPPICE_OK;
+		for (size_t i = 0; driver_at(i); i++)
+			text_add(&known, "%s%s", i ? ", " : "", driver_at(i)->name);
+		return fail(err, COPPICE_INVALID, "unknown driver '%s': there are %s", name,
+			    known.data ? known.data : "none");
+	}
+	/* The best that this machine has; why the better ones are not, people should know. */
+	for (size_t i = 0; driver_at(i); i++) {
+		struct coppice_error why;
+		struct pool_spec spec = { .name = "", .state_path = coppice->root };
+
+		if (driver_at(i)->probe(&spec, &why) == COPPICE_OK) {
+			*ret = driver_at(i);
+			return COPPICE_OK;
+		}
+		notice(coppice, "not %s: %s", driver_at(i)->name, why.message);
+		*err = why;
+	}
+	return err->code ? err->code : fail(err, COPPICE_UNSUPPORTED, "there is no driver");
+}
+
+/* The mark that a pool of this name is being made or deleted, held by flock meanwhile. */
+struct mark {
+	int fd;
+	char path[128];
+};
+
+static void mark_done(struct mark *mark)
+{
+	closep(&mark->fd);
+	mark->fd = -1;
+}
+
+static int mark_create(struct coppice *coppice, const struct pool_entry *entry, struct mark *mark,
+		       struct coppice_error *err)
+{
+	_cleanup_(freep) char *text = NULL;
+	int r;
+
+	(void)snprintf(mark->path, sizeof(mark->path), "pools/%s.creating", entry->name);
+	r = pool_entry_format(coppice, entry, &text, err);
+	if (r < 0)
+		return r;
+	mark->fd = openat(coppice->root_fd, mark->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC,
+			  0600);
+	if (mark->fd < 0 && errno == EEXIST)
+		return fail(err, COPPICE_BUSY, "pool '%s' is being made by another command",
+			    entry->name);
+	if (mark->fd < 0)
+		return fail_errno(err, errno, "cannot create '%s/%s'", coppice->root, mark->path);
+	(void)flock(mark->fd, LOCK_EX | LOCK_NB);
+	r = write_all(mark->fd, text, strlen(text), mark->path, err);
+	if (r == COPPICE_OK && fsync(mark->fd) < 0)
+		r = fail_errno(err, errno, "cannot write out '%s/%s'", coppice->root, mark->path);
+	if (r < 0)
+		(void)unlinkat(coppice->root_fd, mark->path, 0);
+	return r;
+}
+
+static int sync_pools(struct coppice *coppice, struct coppice_error *err)
+{
+	_cleanup_(closep) int fd =
+		openat(coppice->root_fd, "pools", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 ? fail_errno(err, errno, "cannot open '%s/pools'", coppice->root) :
+			directory_sync(fd, "pools", err);
+}
+
+/* From here the pool exists: the mark becomes its file. */
+static int mark_publish(struct coppice *coppice, const struct mark *mark, const char *name,
+			struct coppice_error *err)
+{
+	char path[128];
+
+	(void)snprintf(path, sizeof(path), "pools/%s.json", name);
+	if (renameat(coppice->root_fd, mark->path, coppice->root_fd, path) < 0)
+		return fail_errno(err, errno, "cannot keep '%s/%s'", coppice->root, path);
+	return sync_pools(coppice, err);
+}
+
+static int make_pool(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	_cleanup_(mark_done) struct mark mark = { .fd = -1 };
+	_cleanup_(freep) char *record = NULL;
+	struct coppice_error ignored;
+	struct pool *pool = NULL;
+	int r;
+
+	r = pool_entry_format(coppice, entry, &record, err);
+	if (r == COPPICE_OK)
+		r = mark_create(coppice, entry, &mark, err);
+	if (r < 0)
+		return r;
+	r = entry->driver->pool_create(&entry->spec, record, &pool, err);
+	if (r == COPPICE_OK && is_interrupted(coppice))
+		r = fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was made");
+	if (r == COPPICE_OK)
+		r = mark_publish(coppice, &mark, entry->name, err);
+	if (r < 0) {
+		if (pool) {
+			entry->driver->pool_close(pool);
+			(void)entry->driver->pool_destroy(&entry->spec, &ignored);
+		}
+		(void)unlinkat(coppice->root_fd, mark.path, 0);
+		return r;
+	}
+	pool_adopt(coppice, entry, pool);
+	return COPPICE_OK;
+}
+
+static void explain_create(struct coppice *coppice, const struct pool_entry *entry)
+{
+	if (entry->driver->pool_explain)
+		entry->driver->pool_explain(&entry->spec, coppice->options.hooks.explain,
+					    coppice->options.hooks.user);
+}
+
+/* A name, a driver that can, keys that it knows, under the lock on the name. */
+static int begin_pool(struct coppice *coppice, const char *name, const char *driver_name,
+		      const struct coppice_setting *settings, size_t n, struct locks *locks,
+		      const struct driver **ret, struct coppice_error *err)
+{
+	struct volume_name checked;
+	int r;
+
+	r = pool_name_parse(name, &checked, err);
+	if (r == COPPICE_OK && pools_get(coppice, name))
+		r = fail(err, COPPICE_EXISTS, "pool '%s' exists already", name);
+	if (r == COPPICE_OK)
+		r = find_driver(coppice, driver_name, ret, err);
+	if (r == COPPICE_OK)
+		r = check_keys(*ret, settings, n, err);
+	if (r < 0)
+		return r;
+	locks_add(locks, LOCK_POOLS, name, true);
+	r = locks_take(coppice, locks, err);
+	if (r < 0)
+		return r;
+	pools_done(coppice); /* another command may have made it while we waited */
+	r = pools_load(coppice, err);
+	if (r == COPPICE_OK && pools_get(coppice, name))
+		r = fail(err, COPPICE_EXISTS, "pool '%s' exists already", name);
+	return r;
+}
+
+int coppice_storage_create(struct coppice *coppice, const char *name, const char *driver_name,
+			   const struct coppice_setting *settings, size_t n,
+			   struct coppice_error *err)
+{
+	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
+	_cleanup_(pool_entry_freep) struct pool_entry *entry = NULL;
+	const struct driver *driver;
+	struct uuid uuid;
+	int r;
+
+	r = begin_pool(coppice, name, driver_name, settings, n, &locks, &driver, err);
+	if (r == COPPICE_OK)
+		r = uuid_new(&uuid, err);
+	if (r == COPPICE_OK)
+		r = pool_entry_new(coppice, name, driver, &uuid, settings, n, &entry, err);
+	if (r == COPPICE_OK)
+		r = driver->probe(&entry->spec, err);
+	if (r < 0)
+		return r;
+	explain_create(coppice, entry);
+	if (coppice->options.is_dry_run)
+		return COPPICE_OK;
+	r = make_pool(coppice, entry, err);
+	return r < 0 ? r : pool_entry_keep(coppice, take_ptr(&entry), err);
+}
+
+/* ---- recover ---- */
+
+/* The configuration that the pool itself remembers, unless it was given anew. */
+static int remember_config(struct pool_entry *entry, json_t *record, struct coppice_error *err)
+{
+	_cleanup_(settings_done) struct coppice_settings config = { 0 };
+	int r = settings_from_json(&config, json_object_get(record, "config"), err);
+
+	for (size_t i = 0; i < config.n && r == COPPICE_OK; i++)
+		if (!settings_get(&entry->config, config.setting[i].key))
+			r = settings_put(&entry->config, config.setting[i].key,
+					 config.setting[i].value, err);
+	return r;
+}
+
+static int take_over(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	_cleanup_(freep) char *record = NULL;
+	const char *uuid;
+	json_t *json;
+	int r;
+
+	r = entry->driver->pool_record_read(entry->pool, &record, err);
+	if (r < 0)
+		return r;
+	json = json_loads(record, JSON_REJECT_DUPLICATES, NULL);
+	uuid = json_string_value(json_object_get(json, "uuid"));
+	if (!uuid || !uuid_parse(uuid, &entry->uuid))
+		r = fail(err, COPPICE_INVALID, "the record of the pool at '%s' is damaged",
+			 entry->source);
+	if (r == COPPICE_OK)
+		r = remember_config(entry, json, err);
+	json_decref(json);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < coppice->n_pools; i++)
+		if (strcmp(coppice->pools[i]->uuid.text, entry->uuid.text) == 0)
+			return fail(err, COPPICE_EXISTS, "that pool is here already, as '%s'",
+				    coppice->pools[i]->name);
+	entry->spec.uuid = entry->uuid;
+	entry->spec.owner = coppice->owner;
+	free(record);
+	record = NULL;
+	r = pool_entry_format(coppice, entry, &record, err);
+	if (r == COPPICE_OK)
+		r = entry->driver->pool_record_write(entry->pool, record, err);
+	if (r == COPPICE_OK)
+		r = entry->driver->commit(entry->pool, err);
+	return r < 0 ? r : pool_entry_save(coppice, entry, err);
+}
+
+int coppice_storage_recover(struct coppice *coppice, const char *name, const char *driver_name,
+			    const struct coppice_setting *settings, size_t n,
+			    struct coppice_error *err)
+{
+	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
+	_cleanup_(pool_entry_freep) struct pool_entry *entry = NULL;
+	struct uuid none = { "" };
+	const struct driver *driver;
+	struct pool *pool;
+	int r;
+
+	if (!driver_name)
+		return fail(err, COPPICE_INVALID, "recovering a pool needs its driver");
+	r = begin_pool(coppice, name, driver_name, settings, n, &locks, &driver, err);
+	if (r == COPPICE_OK)
+		r = pool_entry_new(coppice, name, driver, &none, settings, n, &entry, err);
+	if (r == COPPICE_OK && !entry->source)
+		r = fail(err, COPPICE_INVALID, "recovering a pool needs source=…");
+	if (r < 0)
+		return r;
+	entry->spec.owner = none;
+	r = driver->pool_open(&entry->spec, &pool, err);
+	if (r < 0)
+		return wrap(err, "cannot recover pool '%s'", name);
+	pool_adopt(coppice, entry, pool);
+	if (coppice->options.is_dry_run)
+		return COPPICE_OK;
+	r = take_over(coppice, entry, err);
+	if (r < 0)
+		return r;
+	r = pool_entry_keep(coppice, take_ptr(&entry), err);
+	return r < 0 ? r : pools_open(coppice, pools_get(coppice, name), err);
+}
+
+/* ---- delete ---- */
+
+struct counting {
+	struct coppice *coppice;
+	bool is_telling;
+	size_t n;
+	struct text names;
+};
+
+static int count_volume(void *user, const struct found_volume *found, struct coppice_error *err)
+{
+	struct counting *counting = user;
+
+	if (volume_is_snapshot(&found->ref))
+		return COPPICE_OK;
+	if (counting->n++ < 10)
+		text_add(&counting->names, "%s%.20s", counting->n > 1 ? ", " : "",
+			 found->ref.name.text);
+	if (counting->is_telling)
+		notice(counting->coppice, "deleting %s '%s'", volume_kind_name(found->ref.kind),
+		       found->ref.name.text);
+	return COPPICE_OK;
+}
+
+struct emptying {
+	struct volume_ref *refs;
+	struct uuid *uuids;
+	size_t n;
+};
+
+static int collect_volume(void *user, const struct found_volume *found, struct coppice_error *err)
+{
+	struct emptying *emptying = user;
+	struct record record = { 0 };
+	struct coppice_error ignored;
+	struct volume_ref *refs;
+	struct uuid *uuids;
+	int r = COPPICE_OK;
+
+	if (volume_is_snapshot(&found->ref))
+		return COPPICE_OK;
+	refs = reallocarray(emptying->refs, emptying->n + 1, sizeof(*refs));
+	if (refs)
+		emptying->refs = refs;
+	uuids = reallocarray(emptying->uuids, emptying->n + 1, sizeof(*uuids));
+	if (uuids)
+		emptying->uuids = uuids;
+	if (!refs || !uuids)
+		return fail_memory(err);
+	if (found->record && record_parse(found->record, &record, &ignored) == COPPICE_OK)
+		uuids[emptying->n] = record.uuid;
+	else
+		r = uuid_new(&uuids[emptying->n], err);
+	refs[emptying->n++] = found->ref;
+	record_done(&record);
+	return r;
+}
+
+static int empty_pool(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	struct emptying emptying = { 0 };
+	int r = entry->driver->scan(entry->pool, collect_volume, &emptying, err);
+
+	if (r == COPPICE_OK && emptying.n)
+		r = retire(coppice, entry, emptying.refs, emptying.uuids, emptying.n, err);
+	free(emptying.refs);
+	free(emptying.uuids);
+	return r;
+}
+
+static int refuse_volumes(struct coppice *coppice, struct pool_entry *entry, bool is_forced,
+			  struct coppice_error *err)
+{
+	struct counting counting = { .coppice = coppice,
+				     .is_telling = is_forced,
+				     .names = TEXT_INIT };
+	int r = entry->driver->scan(entry->pool, count_volume, &counting, err);
+
+	if (r == COPPICE_OK && counting.n > 0 && !is_forced)
+		r = fail(err, COPPICE_BUSY,
+			 "pool '%s' has %zu volume%s: %s%s; delete them first, or use --force",
+			 entry->name, counting.n, counting.n == 1 ? "" : "s",
+			 counting.names.data ? counting.names.data : "",
+			 counting.n > 10 ? ", …" : "");
+	text_done(&counting.names);
+	return r;
+}
+
+/* The file says how far it is: NAME.deleting, until all is gone. */
+static int destroy_pool(struct coppice *coppice, struct pool_entry *entry,
+			struct coppice_error *err)
+{
+	_cleanup_(closep) int fd = -1;
+	char path[128], mark[128];
+	int r;
+
+	(void)snprintf(path, sizeof(path), "pools/%s.json", entry->name);
+	(void)snprintf(mark, sizeof(mark), "pools/%s.deleting", entry->name);
+	fd = openat(coppice->root_fd, path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0)
+		(void)flock(fd, LOCK_EX | LOCK_NB);
+	entry->driver->pool_close(entry->pool);
+	entry->pool = NULL;
+	/* What is in use shows when it is unmounted; before that nothing is lost. */
+	r = entry->driver->pool_umount(&entry->spec, err);
+	if (r < 0)
+		return wrap(err, "cannot delete pool '%s'", entry->name);
+	if (renameat(coppice->root_fd, path, coppice->root_fd, mark) < 0)
+		return fail_errno(err, errno, "cannot delete '%s/%s'", coppice->root, path);
+	r = entry->driver->pool_destroy(&entry->spec, err);
+	if (r < 0)
+		return wrap(err, "pool '%s' is deleted, and not all of it could be removed yet",
+			    entry->name);
+	(void)unlinkat(coppice->root_fd, mark, 0);
+	return sync_pools(coppice, err);
+}
+
+static int forget_pool(struct coppice *coppice, const char *name, struct coppice_error *err)
+{
+	int r = catalog_begin(coppice->catalog, err);
+
+	if (r == COPPICE_OK)
+		r = catalog_pool_clear(coppice->catalog, name, err);
+	if (r == COPPICE_OK)
+		r = catalog_stamp_put(coppice->catalog, name, 0, err);
+	if (r == COPPICE_OK)
+		r = images_rebuild(coppice, err);
+	if (r == COPPICE_OK)
+		return catalog_commit(coppice->catalog, err);
+	catalog_rollback(coppice->catalog);
+	return r;
+}
+
+int coppice_storage_delete(struct coppice *coppice, const char *name, bool is_forced,
+			   struct coppice_error *err)
+{
+	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
+	struct pool_entry *entry;
+	int r;
+
+	r = pools_find(coppice, name, &entry, err);
+	if (r < 0)
+		return r;
+	locks_add(&locks, LOCK_POOLS, name, true);
+	r = locks_take(coppice, &locks, err);
+	if (r == COPPICE_OK)
+		r = pools_open(coppice, entry, err);
+	if (r == COPPICE_OK)
+		r = refuse_volumes(coppice, entry, is_forced, err);
+	if (r == COPPICE_OK && is_forced)
+		r = empty_pool(coppice, entry, err);
+	if (r < 0 || coppice->options.is_dry_run)
+		return r;
+	r = destroy_pool(coppice, entry, err);
+	if (r == COPPICE_OK)
+		r = forget_pool(coppice, name, err);
+	pools_done(coppice);
+	return r < 0 ? r : pools_load(coppice, err);
+}
+
+/* ---- set ---- */
+
+static int set_one(struct coppice *coppice, struct pool_entry *entry,
+		   const struct coppice_setting *setting, struct coppice_error *err)
+{
+	uint64_t size;
+	int r = check_keys(entry->driver, setting, 1, err);
+
+	if (r < 0)
+		return r;
+	if (strcmp(setting->key, "size") == 0 && setting->value) {
+		if (!entry->driver->pool_resize)
+			return fail(err, COPPICE_UNSUPPORTED, "a pool of the %s driver has no size",
+				    entry->driver->name);
+		(void)size_parse(setting->value, &size);
+		r = entry->driver->pool_resize(entry->pool, size, err);
+	} else if (!settings_is_user_key(setting->key)) {
+		r = fail(err, COPPICE_INVALID, "'%s' cannot be changed after the pool was made",
+			 setting->key);
+	}
+	return r < 0 ? r : settings_put(&entry->config, setting->key, setting->value, err);
+}
+
+int coppice_storage_set(struct coppice *coppice, const char *name,
+			const struct coppice_setting *settings, size_t n, struct coppice_error *err)
+{
+	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
+	_cleanup_(freep) char *record = NULL;
+	struct pool_entry *entry;
+	int r;
+
+	r = pools_find(coppice, name, &entry, err);
+	if (r < 0)
+		return r;
+	locks_add(&locks, LOCK_POOLS, name, true);
+	r = locks_take(coppice, &locks, err);
+	if (r == COPPICE_OK)
+		r = pools_open(coppice, entry, err);
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
+		r = set_one(coppice, entry, &settings[i], err);
+	if (r < 0 || coppice->options.is_dry_run)
+		return r;
+	r = pool_entry_format(coppice, entry, &record, err);
+	if (r == COPPICE_OK)
+		r = entry->driver->pool_record_write(entry->pool, record, err);
+	if (r == COPPICE_OK)
+		r = entry->driver->commit(entry->pool, err);
+	return r < 0 ? r : pool_entry_save(coppice, entry, err);
+}
+
+/* ---- mount ---- */
+
+int coppice_storage_mount(struct coppice *coppice, const char *name, struct coppice_error *err)
+{
+	struct pool_entry *entry;
+	int r = pools_find(coppice, name, &entry, err);
+
+	return r < 0 ? r : pools_open(coppice, entry, err);
+}
+
+int coppice_storage_umount(struct coppice *coppice, const char *name, struct coppice_error *err)
+{
+	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
+	struct pool_entry *entry;
+	int r = pools_find(coppice, name, &entry, err);
+
+	if (r < 0)
+		return r;
+	locks_add(&locks, LOCK_POOLS, name, true);
+	r = locks_take(coppice, &locks, err);
+	if (r < 0 || coppice->options.is_dry_run)
+		return r;
+	if (entry->pool) {
+		entry->driver->pool_close(entry->pool);
+		entry->pool = NULL;
+		entry->is_fresh = false;
+	}
+	r = entry->driver->pool_umount(&entry->spec, err);
+	return r < 0 ? wrap(err, "cannot unmount pool '%s'", name) : COPPICE_OK;
+}
+
+/* ---- list ---- */
+
+void coppice_pool_list_free(struct coppice_pool_list *list)
+{
+	for (size_t i = 0; i < list->n; i++) {
+		struct coppice_pool *pool = &list->pool[i];
+
+		free(pool->name);
+		free(pool->driver);
+		free(pool->source);
+		free(pool->mount);
+		free(pool->problem);
+		free(pool->uuid);
+		settings_done(&pool->config);
+	}
+	free(list->pool);
+	*list = (struct coppice_pool_list){ 0 };
+}
+
+static int count_row(void *user, const struct catalog_volume *row, struct coppice_error *err)
+{
+	*(size_t *)user += 1;
+	return COPPICE_OK;
+}
+
+/* Only what is mounted is opened, to say where; the rest is said from the catalog. */
+static int fill_pool(struct coppice *coppice, struct pool_entry *entry, struct coppice_pool *ret,
+		     struct coppice_error *err)
+{
+	struct catalog_query query = { .pool = entry->name, .kind = -1, .no_snapshots = true };
+	struct coppice_error why;
+	const char *mount = NULL;
+	int r;
+
+	ret->name = strdup(entry->name);
+	ret->driver = strdup(entry->driver->name);
+	ret->uuid = strdup(entry->uuid.text);
+	ret->source = entry->source ? strdup(entry->source) : NULL;
+	if (entry->driver->pool_is_mounted(&entry->spec)) {
+		if (pools_open(coppice, entry, &why) < 0)
+			ret->problem = strdup(why.message);
+		else
+			mount = entry->driver->pool_mount_path(entry->pool);
+		ret->mount = mount ? strdup(mount) : NULL;
+	}
+	if (!ret->source)
+		ret->source = text_format(entry->driver->traits.is_loop_able ? "%s/disks/%s.img" :
+									       "%s/storage-pools/%s",
+					  coppice->root, entry->name);
+	if (!ret->name || !ret->driver || !ret->uuid || !ret->source)
+		return fail_memory(err);
+	r = settings_copy(&ret->config, &entry->config, err);
+	return r < 0 ? r : catalog_volumes(coppice->catalog, &query, count_row, &ret->n_volumes, err);
+}
+
+int coppice_storage_list(struct coppice *coppice, struct coppice_pool_list *ret,
+			 struct coppice_error *err)
+{
+	struct coppice_pool_list list = { 0 };
+	int r = COPPICE_OK;
+
+	list.pool = calloc(coppice->n_pools ? coppice->n_pools : 1, sizeof(*list.pool));
+	if (!list.pool)
+		return fail_memory(err);
+	for (size_t i = 0; i < coppice->n_pools && r == COPPICE_OK; i++) {
+		list.n = i + 1;
+		r = fill_pool(coppice, coppice->pools[i], &list.pool[i], err);
+	}
+	if (r < 0) {
+		coppice_pool_list_free(&list);
+		return r;
+	}
+	*ret = list;
+	return COPPICE_OK;
+}

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Finding volumes by name, and describing those to be made. */
+#include "core/core.h"
+
+#include <string.h>
+
+#include "base/text.h"
+
+void volume_done(struct volume *volume)
+{
+	record_done(&volume->record);
+	record_done(&volume->instance_record);
+}
+
+/* ---- finding ---- */
+
+static int look_up(struct coppice *coppice, const char *name, char **ret,
+		   struct coppice_error *err)
+{
+	return catalog_find(coppice->catalog, VOLUME_CONTAINER, name, ret, err);
+}
+
+/*
+ * The catalog first; what it does not know may have come into a pool behind it, so
+ * then all pools are looked at before we say no.
+ */
+int volume_pool_of(struct coppice *coppice, const char *name, char **ret, struct coppice_error *err)
+{
+	int r = look_up(coppice, name, ret, err);
+
+	if (r < 0 || *ret)
+		return r;
+	for (size_t i = 0; i < coppice->n_pools; i++) {
+		/* A pool that cannot be read may have it: never "not found" then. */
+		r = pools_open(coppice, coppice->pools[i], err);
+		if (r < 0)
+			return wrap(err, "cannot look for '%s'", name);
+	}
+	return look_up(coppice, name, ret, err);
+}
+
+static int read_record(struct pool_entry *entry, const struct volume_ref *ref, struct record *ret,
+		       struct coppice_error *err)
+{
+	_cleanup_(freep) char *text = NULL;
+	int r = entry->driver->record_read(entry->pool, ref, &text, err);
+
+	return r < 0 ? r : record_parse(text, ret, err);
+}
+
+int volume_find(struct coppice *coppice, const struct volume_ref *ref, struct volume *ret,
+		struct coppice_error *err)
+{
+	struct volume volume = { .ref = *ref };
+	struct volume_ref instance = *ref;
+	_cleanup_(freep) char *pool = NULL;
+	char text[VOLUME_REF_TEXT_MAX];
+	int r;
+
+	r = volume_pool_of(coppice, ref->name.text, &pool, err);
+	if (r < 0)
+		return r;
+	volume.entry = pool ? pools_get(coppice, pool) : NULL;
+	if (!volume.entry)
+		return fail(err, COPPICE_NOT_FOUND, "no instance '%s'", ref->name.text);
+	r = pools_open(coppice, volume.entry, err);
+	if (r < 0)
+		return r;
+	if (volume_is_snapshot(ref)) {
+		instance.snapshot.text[0] = '\0';
+		r = read_record(volume.entry, &instance, &volume.instance_record, err);
+	}
+	if (r == COPPICE_OK)
+		r = read_record(volume.entry, ref, &volume.record, err);
+	if (r == COPPICE_NOT_FOUND)
+		(void)fail(err, COPPICE_NOT_FOUND,
+			   volume_is_snapshot(ref) ? "no snapshot '%s'" : "no instance '%s'",
+			   volume_ref_format(ref, text));
+	if (r < 0) {
+		volume_done(&volume);
+		return r;
+	}
+	*ret = volume;
+	return COPPICE_OK;
+}
+
+int volume_must_not_exist(struct coppice *coppice, const char *name, struct coppice_error *err)
+{
+	_cleanup_(freep) char *pool = NULL;
+	int r = look_up(coppice, name, &pool, err);
+
+	if (r < 0 || !pool)
+		return r;
+	return fail(err, COPPICE_EXISTS, "instance '%s' exists already, in pool '%s'", name, pool);
+}
+
+/* ---- making ---- */
+
+void makings_done(struct makings *makings)
+{
+	for (size_t i = 0; i < makings->n; i++) {
+		record_done(&makings->making[i].record);
+		free(makings->making[i].text);
+		free(makings->making[i].word);
+	}
+	free(makings->making);
+	*makings = (struct makings){ 0 };
+}
+
+int makings_new(struct makings *makings, size_t n, struct coppice_error *err)
+{
+	makings->making = calloc(n, sizeof(*makings->making));
+	if (!makings->making)
+		return fail_memory(err);
+	makings->n = n;
+	for (size_t i = 0; i < n; i++) {
+		int r = uuid_new(&makings->making[i].record.uuid, err);
+
+		if (r < 0)
+			return r;
+	}
+	return COPPICE_OK;
+}
+
+int making_finish(struct coppice *coppice, struct makings *makings, size_t i,
+		  const struct uuid *group, const struct making *owner, struct coppice_error *err)
+{
+	struct making *making = &makings->making[i];
+	int r;
+
+	making->volume.uuid = making->record.uuid;
+	making->volume.group = owner ? owner->record.uuid :
+			       group ? *group :
+				       making->record.uuid;
+	r = record_format(&making->record, &making->text, err);
+	if (r < 0)
+		return r;
+	making->volume.record = making->text;
+	if (!coppice->options.hooks.explain)
+		return COPPICE_OK;
+
+	makings->n_named++;
+	(void)snprintf(making->variable, sizeof(making->variable), "uuid_%zu", makings->n_named);
+	explain(coppice, "%s=$(cat /proc/sys/kernel/random/uuid)", making->variable);
+	r = record_format_word(&making->record, making->variable, &making->word, err);
+	if (r < 0)
+		return r;
+	making->volume.explain_record = making->word;
+	making->volume.explain_group = owner ? owner->variable :
+				       group ? NULL :
+					       making->variable;
+	return COPPICE_OK;
+}
+
+/* ---- configuration of instances ---- */
+
+uint64_t config_limit(const struct coppice_settings *config)
+{
+	const char *text = settings_get(config, "size");
+	uint64_t bytes;
+
+	return text && size_parse(text, &bytes) ? bytes : 0;
+}
+
+int config_check(const struct pool_entry *entry, const struct coppice_setting *setting,
+		 struct coppice_error *err)
+{
+	uint64_t bytes;
+
+	if (settings_is_user_key(setting->key)) {
+		if (setting->value && strlen(setting->value) > 1024)
+			return fail(err, COPPICE_INVALID,
+				    "the value of '%s' is longer than 1024 bytes", setting->key);
+		return COPPICE_OK;
+	}
+	if (strcmp(setting->key, "size") != 0)
+		return fail(err, COPPICE_INVALID,
+			    "unknown key '%s': an instance has 'size' and 'user.*'", setting->key);
+	if (!setting->value)
+		return COPPICE_OK;
+	if (!size_parse(setting->value, &bytes) || bytes == 0)
+		return fail(err, COPPICE_INVALID, "size '%s' is no size, such as 10GiB",
+			    setting->value);
+	if (!entry->driver->traits.can_limit)
+		return fail(err, COPPICE_UNSUPPORTED,
+			    "size cannot be limited in pool '%s': the %s driver has no quotas",
+			    entry->name, entry->driver->name);
+	return COPPICE_OK;
+}
+
+int undo_draft(void *owner, const char *name, struct coppice_error *err)
+{
+	struct draft *draft = owner;
+
+	return draft->pool ? draft->pool->driver->draft_discard(draft, err) : COPPICE_OK;
+}

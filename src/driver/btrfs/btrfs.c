@@ -1,0 +1,545 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Volumes on Btrfs: the batch of snapshots, sealing, accounts. What is plain
+ * directories is generic/layout.c; what holds it all is pool.c.
+ */
+#include "driver/btrfs/btrfs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/btrfs.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
+#include "base/parallel.h"
+#include "base/text.h"
+#include "driver/btrfs/quota.h"
+#include "driver/generic/fill.h"
+#include "driver/generic/remove.h"
+
+/* Threads of a batch. Each mostly waits for the one commit that all share. */
+#define BATCH_THREADS 128
+
+#define SUBVOLUME_INODE 256 /* what the root of every subvolume has */
+
+int btrfs_commit(int fd, struct coppice_error *err)
+{
+	uint64_t transid = 0;
+
+	if (ioctl(fd, BTRFS_IOC_START_SYNC, &transid) < 0 ||
+	    ioctl(fd, BTRFS_IOC_WAIT_SYNC, &transid) < 0)
+		return fail_errno(err, errno, "cannot commit");
+	return COPPICE_OK;
+}
+
+static int commit(struct pool *pool, struct coppice_error *err)
+{
+	struct btrfs_pool *btrfs = btrfs_pool_of(pool);
+
+	layout_explain(&btrfs->layout, "btrfs filesystem sync %s", btrfs->layout.quoted);
+	return pool->is_dry_run ? COPPICE_OK : btrfs_commit(btrfs->layout.fd, err);
+}
+
+/* ---- what the layout asks of us ---- */
+
+static int data_destroy(struct layout *layout, int dir_fd, const char *name,
+			struct coppice_error *err)
+{
+	struct btrfs_ioctl_vol_args args = { 0 };
+	struct stat st;
+
+	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? COPPICE_OK :
+					 fail_errno(err, errno, "cannot look at '%s'", name);
+	if (!S_ISDIR(st.st_mode) || st.st_ino != SUBVOLUME_INODE)
+		return tree_remove(dir_fd, name, 0, err);
+	(void)snprintf(args.name, sizeof(args.name), "%s", name);
+	if (ioctl(dir_fd, BTRFS_IOC_SNAP_DESTROY, &args) < 0 && errno != ENOENT)
+		return fail_errno(err, errno, "cannot destroy subvolume '%s'", name);
+	return COPPICE_OK;
+}
+
+static void data_destroy_explain(struct layout *layout, const char *path)
+{
+	layout_explain(layout, "btrfs subvolume delete %s", path);
+}
+
+static int account_close(struct layout *layout, const struct uuid *uuid, bool *ret_held,
+			 struct coppice_error *err)
+{
+	*ret_held = false;
+	if (!CONTAINER_OF(layout, struct btrfs_pool, layout)->has_quota)
+		return COPPICE_OK;
+	return quota_group_close(layout->fd, quota_group(uuid), ret_held, err);
+}
+
+const struct layout_engine btrfs_engine = {
+	.data_destroy = data_destroy,
+	.data_destroy_explain = data_destroy_explain,
+	.account_close = account_close,
+};
+
+/* ---- making volumes ---- */
+
+/* A group as a word for a shell: a number, or derived from the variable with the uuid. */
+static char *group_word(const struct new_volume *volume)
+{
+	char text[QUOTA_GROUP_TEXT_MAX];
+	const char *variable = volume->explain_group;
+
+	if (variable)
+		return text_format("1/$((0x${%s:0:8}${%s:9:4}))", variable, variable);
+	return strdup(quota_group_format(quota_group(&volume->group), text));
+}
+
+/* How a new subvolume is made a member of its account, in the ioctl that makes it. */
+struct membership {
+	struct btrfs_qgroup_inherit inherit;
+	uint64_t group; /* what inherit.qgroups[0] names */
+};
+
+static void join(struct btrfs_pool *btrfs, struct btrfs_ioctl_vol_args_v2 *args,
+		 struct membership *membership, const struct uuid *group)
+{
+	if (!btrfs->has_quota)
+		return;
+	*membership = (struct membership){
+		.inherit = { .num_qgroups = 1 },
+		.group = quota_group(group),
+	};
+	args->flags |= BTRFS_SUBVOL_QGROUP_INHERIT;
+	args->size = sizeof(*membership);
+	args->qgroup_inherit = &membership->inherit;
+}
+
+/* Directory, record and account of a new volume, without data yet. */
+static int begin_volume(struct draft *draft, const struct new_volume *volume,
+			struct coppice_error *err)
+{
+	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
+	int fd = btrfs->layout.fd;
+	uint64_t group = quota_group(&volume->group);
+	int r;
+
+	r = layout_item_create(draft, volume, err);
+	if (r < 0 || !btrfs->has_quota || !layout_has_own_account(volume))
+		return r;
+	r = quota_group_create(fd, group, err);
+	if (r == COPPICE_OK && volume->limit_bytes > 0)
+		r = quota_group_limit(fd, group, volume->limit_bytes, err);
+	return r;
+}
+
+static void begin_volume_explain(struct draft *draft, const struct new_volume *volume)
+{
+	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
+	_cleanup_(freep) char *word = NULL;
+
+	if (!draft->pool->explain)
+		return;
+	layout_item_explain(draft, volume);
+	word = group_word(volume);
+	if (!word || !btrfs->has_quota || !layout_has_own_account(volume))
+		return;
+	layout_explain(&btrfs->layout, "btrfs qgroup create %s %s", word, btrfs->layout.quoted);
+	if (volume->limit_bytes > 0)
+		layout_explain(&btrfs->layout, "btrfs qgroup limit %llu %s %s",
+			       (unsigned long long)volume->limit_bytes, word, btrfs->layout.quoted);
+}
+
+/* "btrfs subvolume VERB [-r] [-i GROUP] WHAT", where WHAT begins in the draft's item. */
+static void subvolume_explain(struct draft *draft, const struct new_volume *volume,
+			      const char *verb, const char *source, const char *name)
+{
+	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
+	_cleanup_(freep) char *word = NULL;
+	char item[PATH_MAX];
+
+	if (!draft->pool->explain)
+		return;
+	word = group_word(volume);
+	if (!word)
+		return;
+	layout_explain(&btrfs->layout, "btrfs subvolume %s%s%s %s%s\"$draft\"/%s/%s", verb,
+		       btrfs->has_quota ? " -i " : "", btrfs->has_quota ? word : "", source,
+		       *source ? " " : "", layout_item_path(volume, item), name);
+}
+
+static int volume_create(struct draft *draft, const struct new_volume *volume, char **ret_path,
+			 struct coppice_error *err)
+{
+	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
+	struct btrfs_ioctl_vol_args_v2 args = { .name = "unpack" };
+	_cleanup_(closep) int fd = -1;
+	struct membership membership;
+	char item[PATH_MAX];
+	int r;
+
+	begin_volume_explain(draft, volume);
+	subvolume_explain(draft, volume, "create", "", "unpack");
+	*ret_path = text_format("%s/drafts/%s/%s/unpack", btrfs->layout.path, draft->id.text,
+				layout_item_path(volume, item));
+	if (!*ret_path)
+		return fail_memory(err);
+	if (draft->pool->is_dry_run)
+		return COPPICE_OK;
+
+	r = begin_volume(draft, volume, err);
+	if (r == COPPICE_OK)
+		fd = openat(draft->fd, item, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (r == COPPICE_OK && fd < 0)
+		r = fail_errno(err, errno, "cannot open '%s'", item);
+	join(btrfs, &args, &membership, &volume->group);
+	if (r == COPPICE_OK && ioctl(fd, BTRFS_IOC_SUBVOL_CREATE_V2, &args) < 0)
+		r = fail_errno(err, errno, "cannot create a subvolume for '%s'", item);
+	if (r < 0) {
+		free(*ret_path);
+		*ret_path = NULL;
+	}
+	return r;
+}
+
+static int snapshot(struct btrfs_pool *btrfs, int origin_fd, int dir_fd, bool is_read_only,
+		    const struct uuid *group, struct coppice_error *err)
+{
+	struct btrfs_ioctl_vol_args_v2 args = {
+		.fd = origin_fd,
+		.flags = is_read_only ? BTRFS_SUBVOL_RDONLY : 0,
+		.name = "live",
+	};
+	struct membership membership;
+
+	join(btrfs, &args, &membership, group);
+	if (ioctl(dir_fd, BTRFS_IOC_SNAP_CREATE_V2, &args) < 0)
+		return fail_errno(err, errno, "cannot make a snapshot");
+	return COPPICE_OK;
+}
+
+/*
+ * A snapshot of what was filled: it writes out the data of this one subvolume,
+ * which nothing else in Btrfs does, and is born with the read-only flag.
+ */
+static int volume_seal(struct draft *draft, const struct new_volume *volume, bool is_read_only,
+		       struct coppice_error *err)
+{
+	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
+	_cleanup_(closep) int dir_fd = -1, origin_fd = -1;
+	char item[PATH_MAX], source[PATH_MAX + 32];
+	int r;
+
+	(void)snprintf(source, sizeof(source), "\"$draft\"/%s/unpack",
+		       layout_item_path(volume, item));
+	subvolume_explain(draft, volume, is_read_only ? "snapshot -r" : "snapshot", source, "live");
+	data_destroy_explain(&btrfs->layout, source);
+	if (draft->pool->is_dry_run)
+		return COPPICE_OK;
+
+	dir_fd = openat(draft->fd, item, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (dir_fd >= 0)
+		origin_fd = openat(dir_fd, "unpack",
+				   O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (origin_fd < 0)
+		return fail_errno(err, errno, "cannot open '%s'", item);
+	r = layout_item_record(draft, volume, err);
+	if (r == COPPICE_OK)
+		r = snapshot(btrfs, origin_fd, dir_fd, is_read_only, &volume->group, err);
+	return r < 0 ? r : data_destroy(&btrfs->layout, dir_fd, "unpack", err);
+}
+
+/* ---- the batch ---- */
+
+struct batch {
+	struct draft *draft;
+	struct btrfs_pool *btrfs;
+	const struct new_volume *volumes;
+	int origin_fd;
+	bool is_read_only;
+};
+
+static int clone_one(void *user, size_t i, struct coppice_error *err)
+{
+	struct batch *batch = user;
+	const struct new_volume *volume = &batch->volumes[i];
+	_cleanup_(closep) int fd = -1;
+	char item[PATH_MAX];
+	int r;
+
+	if (batch->draft->pool->is_interrupted &&
+	    batch->draft->pool->is_interrupted(batch->draft->pool->interrupted_user))
+		return fail(err, COPPICE_INTERRUPTED, "interrupted");
+	fd = openat(batch->draft->fd, layout_item_path(volume, item),
+		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return fail_errno(err, errno, "cannot open '%s'", item);
+	r = snapshot(batch->btrfs, batch->origin_fd, fd, batch->is_read_only, &volume->group, err);
+	return r < 0 ? wrap(err, "cannot clone as '%s'", item) : COPPICE_OK;
+}
+
+/*
+ * The snapshot ioctl holds the lock of the directory it creates in while it
+ * commits. Each in a directory of its own and at the same time, they share one
+ * commit: 100 take 32 ms, where one after another takes 255 ms. Directories,
+ * records and accounts come first, so that they are in that commit too.
+ */
+static int clone_batch(struct draft *draft, const struct volume_ref *origin,
+		 const struct new_volume *volumes, size_t n, bool is_read_only,
+		 struct coppice_error *err)
+{
+	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
+	struct batch batch = {
+		.draft = draft,
+		.btrfs = btrfs,
+		.volumes = volumes,
+		.origin_fd = -1,
+		.is_read_only = is_read_only,
+	};
+	char path[PATH_MAX], source[2 * PATH_MAX];
+	_cleanup_(closep) int origin_fd = -1;
+	int r = COPPICE_OK;
+
+	(void)snprintf(source, sizeof(source), "%s/%s/live", btrfs->layout.quoted,
+		       layout_ref_path(origin, path));
+	for (size_t i = 0; i < n; i++) {
+		begin_volume_explain(draft, &volumes[i]);
+		subvolume_explain(draft, &volumes[i], is_read_only ? "snapshot -r" : "snapshot",
+				  source, "live");
+	}
+	if (draft->pool->is_dry_run)
+		return COPPICE_OK;
+
+	(void)snprintf(source, sizeof(source), "%s/live", path);
+	origin_fd = openat(btrfs->layout.fd, source,
+			   O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (origin_fd < 0 && errno == ENOENT)
+		return fail(err, COPPICE_NOT_FOUND, "no %s '%s'", volume_kind_name(origin->kind),
+			    origin->name.text);
+	if (origin_fd < 0)
+		return fail_errno(err, errno, "cannot open '%s'", source);
+	batch.origin_fd = origin_fd;
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
+		r = begin_volume(draft, &volumes[i], err);
+	return r < 0 ? r : parallel_run(n, BATCH_THREADS, clone_one, &batch, err);
+}
+
+/* ---- accounts ---- */
+
+static int limit_set(struct pool *pool, const struct volume_ref *ref, const struct uuid *group,
+		     uint64_t limit_bytes, struct coppice_error *err)
+{
+	struct btrfs_pool *btrfs = btrfs_pool_of(pool);
+	char text[QUOTA_GROUP_TEXT_MAX];
+
+	if (!btrfs->has_quota)
+		return fail(err, COPPICE_UNSUPPORTED,
+			    "size cannot be limited: the pool has no simple quotas (they need "
+			    "Linux 6.7 and a pool made with them)");
+	(void)quota_group_format(quota_group(group), text);
+	if (limit_bytes > 0)
+		layout_explain(&btrfs->layout, "btrfs qgroup limit %llu %s %s",
+			       (unsigned long long)limit_bytes, text, btrfs->layout.quoted);
+	else
+		layout_explain(&btrfs->layout, "btrfs qgroup limit none %s %s", text,
+			       btrfs->layout.quoted);
+	if (pool->is_dry_run)
+		return COPPICE_OK;
+	return quota_group_limit(btrfs->layout.fd, quota_group(group), limit_bytes, err);
+}
+
+static int compare_charges(const void *a, const void *b)
+{
+	const struct quota_charge *x = a, *y = b;
+
+	return x->group < y->group ? -1 : x->group > y->group;
+}
+
+/* Few are looked up one by one; many are found in one reading of all. */
+#define LOOK_UP_MAX 32
+
+static int usage_of_all(int fd, const struct uuid *groups, struct volume_usage *ret, size_t n,
+			struct coppice_error *err)
+{
+	_cleanup_(freep) struct quota_charge *charges = NULL;
+	size_t n_charges;
+	int r;
+
+	r = quota_read_all(fd, &charges, &n_charges, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < n; i++) {
+		struct quota_charge wanted = { .group = quota_group(&groups[i]) };
+		const struct quota_charge *charge =
+			n_charges ? bsearch(&wanted, charges, n_charges, sizeof(wanted),
+					    compare_charges) :
+				    NULL;
+
+		if (charge)
+			ret[i].written =
+				(struct coppice_bytes){ COPPICE_EXACT, charge->bytes };
+	}
+	return COPPICE_OK;
+}
+
+static int usage(struct pool *pool, const struct volume_ref *refs, const struct uuid *groups,
+		 struct volume_usage *ret, size_t n, bool is_exact, struct coppice_error *err)
+{
+	struct btrfs_pool *btrfs = btrfs_pool_of(pool);
+	int fd = btrfs->layout.fd;
+
+	for (size_t i = 0; i < n; i++)
+		ret[i] = (struct volume_usage){ 0 };
+	if (!btrfs->has_quota)
+		return COPPICE_OK;
+	if (n > LOOK_UP_MAX)
+		return usage_of_all(fd, groups, ret, n, err);
+	for (size_t i = 0; i < n; i++) {
+		uint64_t bytes = 0;
+		bool is_found = false;
+		int r = quota_group_read(fd, quota_group(&groups[i]), &bytes, &is_found, err);
+
+		if (r < 0)
+			return r;
+		if (is_found)
+			ret[i].written = (struct coppice_bytes){ COPPICE_EXACT, bytes };
+	}
+	return COPPICE_OK;
+}
+
+/* Read-only is what snapshots and images are; anything else was changed behind us. */
+static void check_flag(struct btrfs_pool *btrfs, struct found_volume *found)
+{
+	const struct volume_ref *ref = &found->ref;
+	bool must_be_read_only = ref->kind == VOLUME_IMAGE || volume_is_snapshot(ref);
+	_cleanup_(closep) int fd = -1;
+	char path[PATH_MAX], live[PATH_MAX + 8];
+	uint64_t flags = 0;
+	struct stat st;
+
+	(void)snprintf(live, sizeof(live), "%s/live", layout_ref_path(ref, path));
+	fd = openat(btrfs->layout.fd, live, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return; /* layout_scan says that it is missing */
+	found->what = "flag-wrong";
+	if (st.st_ino != SUBVOLUME_INODE) {
+		found->what = "subvolume-missing";
+		found->problem = "its data is a plain directory, not a subvolume";
+	} else if (ioctl(fd, BTRFS_IOC_SUBVOL_GETFLAGS, &flags) < 0) {
+		found->problem = "its data cannot be asked for its flags";
+	} else if (must_be_read_only && !(flags & BTRFS_SUBVOL_RDONLY)) {
+		found->problem = "its data is writable, and must not be";
+	} else if (!must_be_read_only && (flags & BTRFS_SUBVOL_RDONLY)) {
+		found->problem = "its data is read-only, and must not be";
+	}
+}
+
+struct checking {
+	struct btrfs_pool *btrfs;
+	scan_fn *fn;
+	void *user;
+};
+
+static int check_one(void *user, const struct found_volume *found, struct coppice_error *err)
+{
+	struct checking *checking = user;
+	struct found_volume damaged = *found;
+
+	if (found->problem || !found->record)
+		return COPPICE_OK; /* every scan tells that */
+	check_flag(checking->btrfs, &damaged);
+	return damaged.problem ? checking->fn(checking->user, &damaged, err) : COPPICE_OK;
+}
+
+static int check(struct pool *pool, bool is_repair, scan_fn *fn, void *user,
+		 struct coppice_error *err)
+{
+	struct checking checking = { .btrfs = btrfs_pool_of(pool), .fn = fn, .user = user };
+
+	return layout_scan(pool, check_one, &checking, err);
+}
+
+struct telling {
+	struct btrfs_pool *btrfs;
+	pinned_fn *fn;
+	void *user;
+};
+
+static int tell_pinned(void *user, const char *record, const struct uuid *uuid,
+		       struct coppice_error *err)
+{
+	struct telling *telling = user;
+	struct coppice_bytes pinned_bytes = { COPPICE_EXACT, 0 };
+	bool is_found = false;
+	int r;
+
+	r = quota_group_read(telling->btrfs->layout.fd, quota_group(uuid), &pinned_bytes.bytes,
+			     &is_found, err);
+	if (r < 0 || !is_found || pinned_bytes.bytes == 0)
+		return r;
+	return telling->fn(telling->user, record, pinned_bytes, err);
+}
+
+/* What a deleted volume first wrote and others still share stays charged to its account. */
+static int pinned(struct pool *pool, pinned_fn *fn, void *user, struct coppice_error *err)
+{
+	struct telling telling = { .btrfs = btrfs_pool_of(pool), .fn = fn, .user = user };
+
+	if (!telling.btrfs->has_quota)
+		return COPPICE_OK;
+	return layout_deleted(&telling.btrfs->layout, tell_pinned, &telling, err);
+}
+
+static int in_use(struct pool *pool, const struct volume_ref *refs, size_t n,
+		  struct coppice_error *err)
+{
+	return layout_in_use(&btrfs_pool_of(pool)->layout, refs, n, true, err);
+}
+
+static const char *const pool_keys[] = { "btrfs.mount_options", "btrfs.quota", NULL };
+
+const struct driver driver_btrfs = {
+	.name = "btrfs",
+	.pool_keys = pool_keys,
+	.traits = { .can_clone = true, .can_limit = true, .is_loop_able = true },
+
+	.probe = btrfs_probe,
+	.pool_create = btrfs_pool_create,
+	.pool_open = btrfs_pool_open,
+	.pool_close = btrfs_pool_close,
+	.pool_is_mounted = btrfs_pool_is_mounted,
+	.pool_umount = btrfs_pool_umount,
+	.pool_destroy = btrfs_pool_destroy,
+	.pool_resize = btrfs_pool_resize,
+	.pool_space = btrfs_pool_space,
+	.pool_record_read = layout_pool_record_read,
+	.pool_record_write = layout_pool_record_write,
+	.pool_mount_path = layout_pool_mount_path,
+
+	.draft_open = layout_draft_open,
+	.draft_discard = layout_draft_discard,
+	.volume_create = volume_create,
+	.volume_fill = fill_by_copying,
+	.draft_path = layout_draft_path,
+	.volume_seal = volume_seal,
+	.clone = clone_batch,
+	.publish = layout_publish,
+	.commit = commit,
+	.draft_sweep = layout_draft_sweep,
+
+	.swap = layout_swap,
+	.rename = layout_rename,
+	.record_write = layout_record_write,
+	.limit_set = limit_set,
+
+	.retire = layout_retire,
+	.reap = layout_reap,
+	.pinned = pinned,
+
+	.stamp = layout_stamp,
+	.touch = layout_touch,
+	.scan = layout_scan,
+	.record_read = layout_record_read,
+	.path = layout_path,
+	.usage = usage,
+	.in_use = in_use,
+	.check = check,
+};

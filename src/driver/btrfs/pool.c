@@ -1,0 +1,564 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a pool on Btrfs lives on: a file of ours on a loop device, somebody's
+ * file or device, or a directory of a file system that is mounted already.
+ */
+#include "driver/btrfs/btrfs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/btrfs.h>
+#include <linux/magic.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
+
+#include "base/file.h"
+#include "base/run.h"
+#include "base/text.h"
+#include "base/undo.h"
+#include "driver/btrfs/quota.h"
+#include "driver/generic/loop.h"
+
+/* Where a pool lives, worked out from its specification. */
+struct place {
+	enum place_kind {
+		PLACE_OUR_FILE, /* STATE/disks/NAME.img, made and removed by us */
+		PLACE_FILE,	/* somebody's file with a file system in it */
+		PLACE_DEVICE,
+		PLACE_DIRECTORY, /* in a file system that is mounted already */
+	} kind;
+	char file[PATH_MAX];  /* what holds the file system; unless a directory */
+	char mount[PATH_MAX]; /* where the pool's root is */
+};
+
+static int place_find(const struct pool_spec *spec, struct place *ret, struct coppice_error *err)
+{
+	struct place place = { .kind = PLACE_OUR_FILE };
+	struct stat st;
+
+	(void)snprintf(place.mount, sizeof(place.mount), "%s/mnt/%s", spec->state_path, spec->name);
+	if (!spec->source) {
+		(void)snprintf(place.file, sizeof(place.file), "%s/disks/%s.img", spec->state_path,
+			       spec->name);
+		*ret = place;
+		return COPPICE_OK;
+	}
+	if (spec->source[0] != '/')
+		return fail(err, COPPICE_INVALID, "source '%s' must be an absolute path",
+			    spec->source);
+	if (stat(spec->source, &st) < 0)
+		return fail_errno(err, errno, "cannot use source '%s'", spec->source);
+	if (S_ISDIR(st.st_mode)) {
+		place.kind = PLACE_DIRECTORY;
+		(void)snprintf(place.mount, sizeof(place.mount), "%s", spec->source);
+	} else if (S_ISBLK(st.st_mode) || S_ISREG(st.st_mode)) {
+		place.kind = S_ISBLK(st.st_mode) ? PLACE_DEVICE : PLACE_FILE;
+		(void)snprintf(place.file, sizeof(place.file), "%s", spec->source);
+	} else {
+		return fail(err, COPPICE_INVALID,
+			    "source '%s' is neither a directory nor a file nor a block device",
+			    spec->source);
+	}
+	*ret = place;
+	return COPPICE_OK;
+}
+
+static bool is_btrfs(const char *path)
+{
+	struct statfs fs;
+
+	return statfs(path, &fs) == 0 && fs.f_type == BTRFS_SUPER_MAGIC;
+}
+
+/* Is a file system mounted at this very place? */
+static bool is_mounted(const struct place *place)
+{
+	char parent[PATH_MAX + 4];
+	struct stat here, above;
+
+	if (place->kind == PLACE_DIRECTORY)
+		return true;
+	(void)snprintf(parent, sizeof(parent), "%s/..", place->mount);
+	return is_btrfs(place->mount) && stat(place->mount, &here) == 0 &&
+	       stat(parent, &above) == 0 && here.st_dev != above.st_dev;
+}
+
+bool btrfs_pool_is_mounted(const struct pool_spec *spec)
+{
+	struct coppice_error ignored;
+	struct place place;
+
+	return place_find(spec, &place, &ignored) == COPPICE_OK && is_mounted(&place);
+}
+
+static bool kernel_knows_btrfs(void)
+{
+	_cleanup_(fclosep) FILE *file = fopen("/proc/filesystems", "re");
+	char line[128];
+
+	while (file && fgets(line, sizeof(line), file))
+		if (strcmp(line, "\tbtrfs\n") == 0)
+			return true;
+	return false;
+}
+
+int btrfs_probe(const struct pool_spec *spec, struct coppice_error *err)
+{
+	static const char *const load[] = { "modprobe", "btrfs", NULL };
+	struct coppice_error ignored;
+
+	if (geteuid() != 0)
+		return fail(err, COPPICE_UNSUPPORTED, "Btrfs needs root");
+	if (!kernel_knows_btrfs() &&
+	    (run_checked(load, &ignored) < 0 || !kernel_knows_btrfs()))
+		return fail(err, COPPICE_UNSUPPORTED, "this kernel has no Btrfs");
+	if (!spec->source && access("/dev/loop-control", F_OK) < 0)
+		return fail(err, COPPICE_UNSUPPORTED, "this machine has no loop devices");
+	if (!spec->source && access("/sbin/mkfs.btrfs", X_OK) < 0 &&
+	    access("/usr/bin/mkfs.btrfs", X_OK) < 0)
+		return fail(err, COPPICE_UNSUPPORTED,
+			    "mkfs.btrfs is not installed (Debian: apt install btrfs-progs)");
+	return COPPICE_OK;
+}
+
+/* ---- attaching and mounting ---- */
+
+static int mount_device(const struct pool_spec *spec, const char *device, const struct place *place,
+			struct coppice_error *err)
+{
+	const char *more = spec->get(spec, "btrfs.mount_options");
+	_cleanup_(freep) char *options = NULL;
+
+	/* discard: what is freed goes back to the host at once, not some time later. */
+	options = text_format("discard%s%s", more && *more ? "," : "", more ? more : "");
+	if (!options)
+		return fail_memory(err);
+	/* noatime: else a clone grows by being read. */
+	if (mount(device, place->mount, "btrfs", MS_NOATIME, options) == 0)
+		return COPPICE_OK;
+	if (errno == EINVAL)
+		return fail(err, COPPICE_INVALID,
+			    "'%s' does not hold a Btrfs file system that this kernel can mount with "
+			    "the options '%s'",
+			    place->file, options);
+	return fail_errno(err, errno, "cannot mount '%s' at '%s'", place->file, place->mount);
+}
+
+static int make_mount_point(const struct pool_spec *spec, const struct place *place,
+			    struct coppice_error *err)
+{
+	_cleanup_(freep) char *parent = text_format("%s/mnt", spec->state_path);
+	int r;
+
+	if (!parent)
+		return fail_memory(err);
+	r = directory_ensure(AT_FDCWD, parent, 0711, err);
+	return r < 0 ? r : directory_ensure(AT_FDCWD, place->mount, 0711, err);
+}
+
+/*
+ * Attach and mount, once, whoever else is about to: under a lock on the file
+ * itself, as attaching it twice would give two file systems on the same bytes.
+ * The loop device goes by itself when it is unmounted.
+ */
+static int mount_place(const struct pool_spec *spec, const struct place *place,
+		       struct coppice_error *err)
+{
+	_cleanup_(loop_close) struct loop loop = LOOP_INIT;
+	_cleanup_(closep) int lock_fd = -1;
+	int r;
+
+	r = make_mount_point(spec, place, err);
+	if (r < 0)
+		return r;
+	if (place->kind == PLACE_DEVICE)
+		return is_mounted(place) ? COPPICE_OK : mount_device(spec, place->file, place, err);
+
+	if (access(place->file, F_OK) < 0 && errno == ENOENT)
+		return fail(err, COPPICE_NOT_FOUND, "the pool's file '%s' is not there",
+			    place->file);
+	r = loop_lock(place->file, &lock_fd, err);
+	if (r < 0 || is_mounted(place))
+		return r;
+	r = loop_attach_locked(place->file, lock_fd, &loop, err);
+	return r < 0 ? r : mount_device(spec, loop.path, place, err);
+}
+
+static int umount_place(const struct place *place, struct coppice_error *err)
+{
+	if (place->kind == PLACE_DIRECTORY || !is_mounted(place))
+		return COPPICE_OK;
+	if (umount2(place->mount, UMOUNT_NOFOLLOW) < 0) {
+		if (errno == EBUSY)
+			return fail(err, COPPICE_BUSY, "'%s' is in use", place->mount);
+		return fail_errno(err, errno, "cannot unmount '%s'", place->mount);
+	}
+	return COPPICE_OK;
+}
+
+int btrfs_pool_umount(const struct pool_spec *spec, struct coppice_error *err)
+{
+	struct place place;
+	int r = place_find(spec, &place, err);
+
+	return r < 0 ? r : umount_place(&place, err);
+}
+
+/* ---- opening ---- */
+
+void btrfs_pool_close(struct pool *pool)
+{
+	struct btrfs_pool *btrfs;
+
+	if (!pool)
+		return;
+	btrfs = btrfs_pool_of(pool);
+	layout_done(&btrfs->layout);
+	free(btrfs);
+}
+
+DEFINE_CLEANUP(struct pool *, btrfs_pool_close)
+
+static int open_root(const struct pool_spec *spec, const struct place *place, struct pool **ret,
+		     struct coppice_error *err)
+{
+	struct btrfs_pool *btrfs = calloc(1, sizeof(*btrfs));
+	_cleanup_(btrfs_pool_closep) struct pool *pool = NULL;
+	int r;
+
+	if (!btrfs)
+		return fail_memory(err);
+	pool = &btrfs->layout.pool;
+	pool->driver = &driver_btrfs;
+	if (!is_btrfs(place->mount))
+		return fail(err, COPPICE_INVALID, "'%s' is not on Btrfs", place->mount);
+	r = layout_open(&btrfs->layout, place->mount, &btrfs_engine, err);
+	if (r == COPPICE_OK)
+		r = layout_check_owner(&btrfs->layout, spec, err);
+	if (r == COPPICE_OK)
+		r = quota_is_on(btrfs->layout.fd, &btrfs->has_quota, err);
+	if (r < 0)
+		return r;
+	*ret = take_ptr(&pool);
+	return COPPICE_OK;
+}
+
+int btrfs_pool_open(const struct pool_spec *spec, struct pool **ret, struct coppice_error *err)
+{
+	struct coppice_error ignored;
+	bool was_mounted;
+	struct place place;
+	int r;
+
+	r = place_find(spec, &place, err);
+	if (r < 0)
+		return r;
+	was_mounted = is_mounted(&place);
+	if (!was_mounted)
+		r = mount_place(spec, &place, err);
+	if (r == COPPICE_OK)
+		r = open_root(spec, &place, ret, err);
+	if (r < 0 && !was_mounted)
+		(void)umount_place(&place, &ignored);
+	return r;
+}
+
+/* ---- making ---- */
+
+#define SIZE_DEFAULT_MIN (5ULL << 30)
+#define SIZE_DEFAULT_MAX (30ULL << 30)
+#define SIZE_SMALLEST	 (256ULL << 20)
+
+/* LXD's rule: a fifth of what is free, between 5 and 30 GiB; the file is sparse. */
+static int file_size(const struct pool_spec *spec, uint64_t *ret, struct coppice_error *err)
+{
+	const char *text = spec->get(spec, "size");
+	struct statvfs fs;
+	uint64_t size;
+
+	if (text) {
+		if (!size_parse(text, &size))
+			return fail(err, COPPICE_INVALID, "size '%s' is no size, such as 20GiB",
+				    text);
+		if (size < SIZE_SMALLEST)
+			return fail(err, COPPICE_INVALID,
+				    "size '%s' is too small for Btrfs: at least 256MiB", text);
+	} else {
+		if (statvfs(spec->state_path, &fs) < 0)
+			return fail_errno(err, errno, "cannot look at '%s'", spec->state_path);
+		size = (uint64_t)fs.f_bavail * fs.f_frsize / 5;
+		size = size < SIZE_DEFAULT_MIN ? SIZE_DEFAULT_MIN : size;
+		size = size > SIZE_DEFAULT_MAX ? SIZE_DEFAULT_MAX : size;
+	}
+	*ret = size & ~0xfffULL;
+	return COPPICE_OK;
+}
+
+static int make_file(const struct pool_spec *spec, const struct place *place,
+		     struct coppice_error *err)
+{
+	_cleanup_(freep) char *folder = text_format("%s/disks", spec->state_path);
+	_cleanup_(closep) int fd = -1;
+	uint64_t size = 0;
+	int r;
+
+	if (!folder)
+		return fail_memory(err);
+	r = file_size(spec, &size, err);
+	if (r == COPPICE_OK)
+		r = directory_ensure(AT_FDCWD, folder, 0711, err);
+	if (r < 0)
+		return r;
+	fd = open(place->file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0 && errno == EEXIST)
+		return fail(err, COPPICE_EXISTS,
+			    "'%s' exists already; to use the pool in it: coppice storage recover %s "
+			    "btrfs source=%s",
+			    place->file, spec->name, place->file);
+	if (fd < 0)
+		return fail_errno(err, errno, "cannot create '%s'", place->file);
+	if (ftruncate(fd, (off_t)size) < 0) {
+		r = fail_errno(err, errno, "cannot make '%s' %llu bytes large", place->file,
+			       (unsigned long long)size);
+		(void)unlink(place->file);
+	}
+	return r;
+}
+
+static int undo_unlink(void *owner, const char *name, struct coppice_error *err)
+{
+	return unlink(name) < 0 && errno != ENOENT ? fail_errno(err, errno, "cannot remove") :
+						     COPPICE_OK;
+}
+
+static int undo_mount(void *owner, const char *name, struct coppice_error *err)
+{
+	const struct place *place = owner;
+	int r = umount_place(place, err);
+
+	if (r == COPPICE_OK)
+		(void)rmdir(name);
+	return r;
+}
+
+/* mkfs.btrfs refuses what holds a file system already; source.wipe=true says to go on. */
+static int make_file_system(const struct pool_spec *spec, const struct place *place,
+			    struct coppice_error *err)
+{
+	const char *wipe = spec->get(spec, "source.wipe");
+	bool is_forced = wipe && strcmp(wipe, "true") == 0;
+	const char *const argv[] = { "mkfs.btrfs", "-q",	is_forced ? "-f" : "-K",
+				     "-L",	   spec->name, place->file, NULL };
+
+	return run_checked(argv, err);
+}
+
+/* Simple quotas can be had from the first moment only: later they know nothing of before. */
+static int switch_on_quota(const struct pool_spec *spec, const struct place *place,
+			   struct coppice_error *err)
+{
+	const char *quota = spec->get(spec, "btrfs.quota");
+	_cleanup_(closep) int fd = -1;
+	int r;
+
+	if (quota && strcmp(quota, "none") == 0)
+		return COPPICE_OK;
+	fd = open(place->mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return fail_errno(err, errno, "cannot open '%s'", place->mount);
+	r = quota_enable(fd, err);
+	return r == COPPICE_UNSUPPORTED && !quota ? COPPICE_OK : r;
+}
+
+static int make_in_directory(const struct place *place, struct coppice_error *err)
+{
+	bool is_empty;
+	int r;
+
+	if (!is_btrfs(place->mount))
+		return fail(err, COPPICE_INVALID, "source '%s' is not on Btrfs", place->mount);
+	r = directory_is_empty(place->mount, &is_empty, err);
+	if (r == COPPICE_OK && !is_empty)
+		r = fail(err, COPPICE_INVALID,
+			 "source '%s' is not empty; if it holds a pool: coppice storage recover",
+			 place->mount);
+	return r;
+}
+
+/* Who owns what is there already, if it is a pool: said instead of "not empty". */
+static int refuse_other_pool(const struct pool_spec *spec, const struct place *place,
+			     struct coppice_error *err)
+{
+	struct btrfs_pool probe = { 0 };
+	struct coppice_error why;
+	int r;
+
+	probe.layout.pool.driver = &driver_btrfs;
+	if (layout_open(&probe.layout, place->mount, &btrfs_engine, &why) < 0) {
+		layout_done(&probe.layout);
+		return COPPICE_OK;
+	}
+	r = layout_check_owner(&probe.layout, &(struct pool_spec){ .name = spec->name,
+								   .owner = spec->owner },
+			       err);
+	if (r == COPPICE_OK)
+		r = fail(err, COPPICE_EXISTS, "there is a pool at '%s' already", place->mount);
+	layout_done(&probe.layout);
+	return r;
+}
+
+int btrfs_pool_create(const struct pool_spec *spec, const char *record, struct pool **ret,
+		      struct coppice_error *err)
+{
+	_cleanup_(undo_rollback) struct undo undo = UNDO_INIT;
+	struct place place;
+	int r;
+
+	r = place_find(spec, &place, err);
+	if (r < 0)
+		return r;
+	if (place.kind == PLACE_DIRECTORY) {
+		r = refuse_other_pool(spec, &place, err);
+		if (r == COPPICE_OK)
+			r = make_in_directory(&place, err);
+	} else {
+		if (place.kind == PLACE_OUR_FILE)
+			r = make_file(spec, &place, err);
+		if (r == COPPICE_OK && place.kind == PLACE_OUR_FILE)
+			undo_push(&undo, undo_unlink, NULL, place.file);
+		if (r == COPPICE_OK)
+			r = make_file_system(spec, &place, err);
+		if (r == COPPICE_OK)
+			r = mount_place(spec, &place, err);
+		if (r == COPPICE_OK)
+			undo_push(&undo, undo_mount, &place, place.mount);
+		if (r == COPPICE_OK)
+			r = switch_on_quota(spec, &place, err);
+	}
+	if (r == COPPICE_OK)
+		r = layout_make(place.mount, record, err);
+	if (r == COPPICE_OK)
+		r = open_root(spec, &place, ret, err);
+	if (r == COPPICE_OK)
+		r = btrfs_commit(btrfs_pool_of(*ret)->layout.fd, err);
+	if (r < 0)
+		return r;
+	undo_commit(&undo);
+	return COPPICE_OK;
+}
+
+/* ---- unmaking ---- */
+
+static int unmake_in_directory(const struct pool_spec *spec, const struct place *place,
+			       struct coppice_error *err)
+{
+	_cleanup_(btrfs_pool_closep) struct pool *pool = NULL;
+	struct coppice_error why;
+
+	if (open_root(spec, place, &pool, &why) < 0) {
+		if (why.code == COPPICE_INVALID)
+			return COPPICE_OK; /* never made, or unmade already */
+		*err = why;
+		return why.code;
+	}
+	return layout_unmake(&btrfs_pool_of(pool)->layout, err);
+}
+
+int btrfs_pool_destroy(const struct pool_spec *spec, struct coppice_error *err)
+{
+	struct place place;
+	int r;
+
+	r = place_find(spec, &place, err);
+	if (r < 0)
+		return r == COPPICE_NOT_FOUND ? COPPICE_OK : r;
+	if (place.kind == PLACE_DIRECTORY)
+		return unmake_in_directory(spec, &place, err);
+	r = umount_place(&place, err);
+	if (r < 0)
+		return r;
+	(void)rmdir(place.mount);
+	if (place.kind == PLACE_OUR_FILE && unlink(place.file) < 0 && errno != ENOENT)
+		return fail_errno(err, errno, "cannot remove '%s'", place.file);
+	if (place.kind != PLACE_OUR_FILE) {
+		const char *const argv[] = { "wipefs", "-q", "-a", "-t", "btrfs", place.file,
+					     NULL };
+
+		return run_checked(argv, err);
+	}
+	return COPPICE_OK;
+}
+
+/* ---- size ---- */
+
+/* The device that a file system is on, if that is one and a loop device of a file. */
+static int loop_of_mount(int fd, char device[static 64], char file[static PATH_MAX],
+			 struct coppice_error *err)
+{
+	struct btrfs_ioctl_dev_info_args info = { .devid = 1 };
+	_cleanup_(freep) char *text = NULL;
+	char path[128];
+	int r;
+
+	if (ioctl(fd, BTRFS_IOC_DEV_INFO, &info) < 0)
+		return fail_errno(err, errno, "cannot ask Btrfs for its device");
+	(void)snprintf(device, 64, "%.63s", (const char *)info.path);
+	if (strncmp(device, "/dev/loop", 9) != 0)
+		return fail(err, COPPICE_UNSUPPORTED,
+			    "the pool's size is that of '%s', which Coppice did not make", device);
+	(void)snprintf(path, sizeof(path), "/sys/block/%.32s/loop/backing_file", device + 5);
+	r = file_read(AT_FDCWD, path, PATH_MAX - 1, &text, err);
+	if (r < 0)
+		return r;
+	text[strcspn(text, "\n")] = '\0';
+	(void)snprintf(file, PATH_MAX, "%s", text);
+	return COPPICE_OK;
+}
+
+int btrfs_pool_resize(struct pool *pool, uint64_t size_bytes, struct coppice_error *err)
+{
+	struct btrfs_pool *btrfs = btrfs_pool_of(pool);
+	struct btrfs_ioctl_vol_args args = { .name = "max" };
+	char device[64], file[PATH_MAX];
+	struct stat st;
+	int r;
+
+	r = loop_of_mount(btrfs->layout.fd, device, file, err);
+	if (r < 0)
+		return r;
+	if (stat(file, &st) < 0)
+		return fail_errno(err, errno, "cannot look at '%s'", file);
+	if (size_bytes < (uint64_t)st.st_size)
+		return fail(err, COPPICE_INVALID,
+			    "size cannot shrink: '%s' has %lld bytes, %llu were asked for", file,
+			    (long long)st.st_size, (unsigned long long)size_bytes);
+	layout_explain(&btrfs->layout, "truncate -s %llu %s", (unsigned long long)size_bytes, file);
+	layout_explain(&btrfs->layout, "losetup -c %s", device);
+	layout_explain(&btrfs->layout, "btrfs filesystem resize max %s", btrfs->layout.quoted);
+	if (pool->is_dry_run)
+		return COPPICE_OK;
+	if (truncate(file, (off_t)(size_bytes & ~0xfffULL)) < 0)
+		return fail_errno(err, errno, "cannot grow '%s'", file);
+	r = loop_resize(device, err);
+	if (r == COPPICE_OK && ioctl(btrfs->layout.fd, BTRFS_IOC_RESIZE, &args) < 0)
+		r = fail_errno(err, errno, "cannot grow the file system");
+	return r;
+}
+
+int btrfs_pool_space(struct pool *pool, struct pool_space *ret, struct coppice_error *err)
+{
+	struct statvfs fs;
+
+	if (fstatvfs(btrfs_pool_of(pool)->layout.fd, &fs) < 0)
+		return fail_errno(err, errno, "cannot ask for the pool's space");
+	*ret = (struct pool_space){
+		.total = { COPPICE_EXACT, (uint64_t)fs.f_blocks * fs.f_frsize },
+		.used = { COPPICE_EXACT, (uint64_t)(fs.f_blocks - fs.f_bfree) * fs.f_frsize },
+		.free = { COPPICE_EXACT, (uint64_t)fs.f_bavail * fs.f_frsize },
+	};
+	return COPPICE_OK;
+}

@@ -1,0 +1,451 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The driver for plain directories; most of it is generic/layout.c. */
+#include "driver/dir/dir.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "driver/generic/copy.h"
+#include "driver/generic/fill.h"
+#include "driver/generic/layout.h"
+#include "driver/generic/remove.h"
+#include "driver/generic/walk.h"
+
+static struct layout *layout_of(struct pool *pool)
+{
+	return CONTAINER_OF(pool, struct layout, pool);
+}
+
+/* ---- what the layout asks of us ---- */
+
+static int data_destroy(struct layout *layout, int dir_fd, const char *name,
+			struct coppice_error *err)
+{
+	return tree_remove(dir_fd, name, 0, err);
+}
+
+static void data_destroy_explain(struct layout *layout, const char *path)
+{
+	layout_explain(layout, "rm -rf --one-file-system %s", path);
+}
+
+static const struct layout_engine engine = {
+	.data_destroy = data_destroy,
+	.data_destroy_explain = data_destroy_explain,
+	.needs_directory_sync = true,
+};
+
+/* ---- pools ---- */
+
+/* Where the pool is: at its source, or in a directory of ours. */
+static void place(const struct pool_spec *spec, char ret[static PATH_MAX])
+{
+	if (spec->source)
+		(void)snprintf(ret, PATH_MAX, "%s", spec->source);
+	else
+		(void)snprintf(ret, PATH_MAX, "%s/storage-pools/%s", spec->state_path, spec->name);
+}
+
+static int probe(const struct pool_spec *spec, struct coppice_error *err)
+{
+	if (geteuid() != 0)
+		return fail(err, COPPICE_UNSUPPORTED,
+			    "the dir driver needs root, to keep the owners of an image's files");
+	return COPPICE_OK;
+}
+
+static void pool_close(struct pool *pool)
+{
+	struct layout *layout;
+
+	if (!pool)
+		return;
+	layout = layout_of(pool);
+	layout_done(layout);
+	free(layout);
+}
+
+DEFINE_CLEANUP(struct pool *, pool_close)
+
+static int open_at(const char *path, const struct pool_spec *spec, struct pool **ret,
+		   struct coppice_error *err)
+{
+	struct layout *layout = calloc(1, sizeof(*layout));
+	_cleanup_(pool_closep) struct pool *pool = NULL;
+	int r;
+
+	if (!layout)
+		return fail_memory(err);
+	pool = &layout->pool;
+	pool->driver = &driver_dir;
+	r = layout_open(layout, path, &engine, err);
+	if (r == COPPICE_OK)
+		r = layout_check_owner(layout, spec, err);
+	if (r < 0)
+		return r;
+	*ret = take_ptr(&pool);
+	return COPPICE_OK;
+}
+
+static int pool_open(const struct pool_spec *spec, struct pool **ret, struct coppice_error *err)
+{
+	char path[PATH_MAX];
+
+	place(spec, path);
+	if (access(path, F_OK) < 0 && errno == ENOENT)
+		return fail(err, COPPICE_NOT_FOUND, "the pool's directory '%s' is not there", path);
+	return open_at(path, spec, ret, err);
+}
+
+/* Our own directory is made; a source must be there, and empty. */
+static int prepare(const struct pool_spec *spec, const char *path, struct coppice_error *err)
+{
+	_cleanup_(freep) char *parent = NULL;
+	struct coppice_error why;
+	struct pool *other;
+	bool is_empty;
+	int r;
+
+	if (!spec->source) {
+		parent = text_format("%s/storage-pools", spec->state_path);
+		if (!parent)
+			return fail_memory(err);
+		r = directory_ensure(AT_FDCWD, parent, 0711, err);
+		if (r == COPPICE_OK)
+			r = directory_ensure(AT_FDCWD, path, 0711, err);
+		if (r < 0)
+			return r;
+	} else if (spec->source[0] != '/') {
+		return fail(err, COPPICE_INVALID, "source '%s' must be an absolute path",
+			    spec->source);
+	}
+	r = directory_is_empty(path, &is_empty, err);
+	if (r < 0 || is_empty)
+		return r;
+	r = open_at(path, &(struct pool_spec){ .name = spec->name, .owner = spec->owner }, &other,
+		    &why);
+	if (r == COPPICE_OK) {
+		pool_close(other);
+		return fail(err, COPPICE_EXISTS, "there is a pool at '%s' already", path);
+	}
+	if (r == COPPICE_BUSY) {
+		*err = why;
+		return r;
+	}
+	return fail(err, COPPICE_INVALID,
+		    "source '%s' is not empty; if it holds a pool: coppice storage recover", path);
+}
+
+static int pool_create(const struct pool_spec *spec, const char *record, struct pool **ret,
+		       struct coppice_error *err)
+{
+	char path[PATH_MAX];
+	int r;
+
+	place(spec, path);
+	r = prepare(spec, path, err);
+	if (r == COPPICE_OK)
+		r = layout_make(path, record, err);
+	if (r == COPPICE_OK)
+		r = open_at(path, spec, ret, err);
+	if (r < 0 && !spec->source)
+		(void)rmdir(path); /* only if nothing is in it */
+	return r;
+}
+
+static bool pool_is_mounted(const struct pool_spec *spec)
+{
+	return true;
+}
+
+static int pool_umount(const struct pool_spec *spec, struct coppice_error *err)
+{
+	return COPPICE_OK;
+}
+
+static int pool_destroy(const struct pool_spec *spec, struct coppice_error *err)
+{
+	_cleanup_(pool_closep) struct pool *pool = NULL;
+	struct coppice_error why;
+	char path[PATH_MAX];
+	int r;
+
+	place(spec, path);
+	r = open_at(path, spec, &pool, &why);
+	if (r == COPPICE_OK) {
+		r = layout_unmake(layout_of(pool), err);
+		if (r < 0)
+			return r;
+	} else if (r == COPPICE_BUSY) {
+		*err = why;
+		return r;
+	} else if (!spec->source) {
+		/* Never made, or killed while it was made: folders without a record. */
+		return access(path, F_OK) < 0 ? COPPICE_OK : tree_remove(AT_FDCWD, path, 1, err);
+	}
+	if (!spec->source)
+		(void)rmdir(path);
+	return COPPICE_OK;
+}
+
+static int pool_space(struct pool *pool, struct pool_space *ret, struct coppice_error *err)
+{
+	struct statvfs fs;
+
+	if (fstatvfs(layout_of(pool)->fd, &fs) < 0)
+		return fail_errno(err, errno, "cannot ask for the pool's space");
+	/* Used is unknown: others live on this file system too. */
+	*ret = (struct pool_space){
+		.total = { COPPICE_EXACT, (uint64_t)fs.f_blocks * fs.f_frsize },
+		.free = { COPPICE_EXACT, (uint64_t)fs.f_bavail * fs.f_frsize },
+	};
+	return COPPICE_OK;
+}
+
+/* ---- making volumes ---- */
+
+static int make_live(struct draft *draft, const struct new_volume *volume, int *ret_fd,
+		     struct coppice_error *err)
+{
+	char item[PATH_MAX], path[PATH_MAX + 8];
+	int r;
+
+	r = layout_item_create(draft, volume, err);
+	if (r < 0)
+		return r;
+	(void)snprintf(path, sizeof(path), "%s/live", layout_item_path(volume, item));
+	if (mkdirat(draft->fd, path, 0700) < 0)
+		return fail_errno(err, errno, "cannot create '%s'", path);
+	*ret_fd = openat(draft->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (*ret_fd < 0)
+		return fail_errno(err, errno, "cannot open '%s'", path);
+	return COPPICE_OK;
+}
+
+static int refuse_limit(const struct new_volume *volume, struct coppice_error *err)
+{
+	if (volume->limit_bytes == 0)
+		return COPPICE_OK;
+	return fail(err, COPPICE_UNSUPPORTED,
+		    "size cannot be limited on the dir driver: it has no quotas");
+}
+
+static int volume_create(struct draft *draft, const struct new_volume *volume, char **ret_path,
+			 struct coppice_error *err)
+{
+	struct layout *layout = layout_of(draft->pool);
+	_cleanup_(closep) int fd = -1;
+	char item[PATH_MAX];
+	char *path;
+	int r;
+
+	r = refuse_limit(volume, err);
+	if (r < 0)
+		return r;
+	layout_item_explain(draft, volume);
+	layout_explain(layout, "mkdir \"$draft\"/%s/live", layout_item_path(volume, item));
+	if (!draft->pool->is_dry_run)
+		r = make_live(draft, volume, &fd, err);
+	if (r < 0)
+		return r;
+	path = text_format("%s/drafts/%s/%s/live", layout->path, draft->id.text, item);
+	if (!path)
+		return fail_memory(err);
+	*ret_path = path;
+	return COPPICE_OK;
+}
+
+/* syncfs, as nothing less makes thousands of files durable on every file system. */
+static int sync_data(int fd, struct coppice_error *err)
+{
+	if (syncfs(fd) < 0)
+		return fail_errno(err, errno, "cannot write out the data");
+	return COPPICE_OK;
+}
+
+static int volume_seal(struct draft *draft, const struct new_volume *volume, bool is_read_only,
+		       struct coppice_error *err)
+{
+	int r;
+
+	layout_explain(layout_of(draft->pool), "sync -f \"$draft\"");
+	if (draft->pool->is_dry_run)
+		return COPPICE_OK;
+	r = layout_item_record(draft, volume, err);
+	return r < 0 ? r : sync_data(draft->fd, err);
+}
+
+static int copy_one(struct draft *draft, int origin_fd, const struct new_volume *volume,
+		    struct coppice_error *err)
+{
+	_cleanup_(closep) int fd = -1;
+	struct tree_copied copied;
+	int r;
+
+	r = make_live(draft, volume, &fd, err);
+	if (r < 0)
+		return r;
+	return tree_copy(&(struct tree_copy){ .from_fd = origin_fd,
+					      .to_fd = fd,
+					      .is_interrupted = draft->pool->is_interrupted,
+					      .interrupted_user = draft->pool->interrupted_user },
+			 &copied, err);
+}
+
+static void clone_explain(struct draft *draft, const struct volume_ref *origin,
+			  const struct new_volume *volumes, size_t n)
+{
+	struct layout *layout = layout_of(draft->pool);
+	char path[PATH_MAX], item[PATH_MAX];
+
+	for (size_t i = 0; i < n; i++) {
+		layout_item_explain(draft, &volumes[i]);
+		layout_explain(layout, "cp -a --reflink=auto %s/%s/live \"$draft\"/%s/live",
+			       layout->quoted, layout_ref_path(origin, path),
+			       layout_item_path(&volumes[i], item));
+	}
+	layout_explain(layout, "sync -f \"$draft\"");
+}
+
+static int clone_batch(struct draft *draft, const struct volume_ref *origin,
+		 const struct new_volume *volumes, size_t n, bool is_read_only,
+		 struct coppice_error *err)
+{
+	struct layout *layout = layout_of(draft->pool);
+	_cleanup_(closep) int origin_fd = -1;
+	char path[PATH_MAX], live[PATH_MAX + 8];
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
+		r = refuse_limit(&volumes[i], err);
+	if (r < 0)
+		return r;
+	clone_explain(draft, origin, volumes, n);
+	if (draft->pool->is_dry_run)
+		return COPPICE_OK;
+
+	(void)snprintf(live, sizeof(live), "%s/live", layout_ref_path(origin, path));
+	origin_fd = openat(layout->fd, live, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (origin_fd < 0 && errno == ENOENT)
+		return fail(err, COPPICE_NOT_FOUND, "no %s '%s'", volume_kind_name(origin->kind),
+			    origin->name.text);
+	if (origin_fd < 0)
+		return fail_errno(err, errno, "cannot open '%s'", live);
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		r = copy_one(draft, origin_fd, &volumes[i], err);
+		if (r < 0)
+			return wrap(err, "cannot copy '%s'", origin->name.text);
+	}
+	return sync_data(draft->fd, err);
+}
+
+/* Everything synced its own directories already. */
+static int commit(struct pool *pool, struct coppice_error *err)
+{
+	return COPPICE_OK;
+}
+
+/* ---- space ---- */
+
+static int usage_of_one(struct layout *layout, const struct volume_ref *ref,
+			struct volume_usage *ret, struct coppice_error *err)
+{
+	_cleanup_(closep) int fd = -1;
+	char path[PATH_MAX], live[PATH_MAX + 8];
+	uint64_t allocated, entries;
+	int r;
+
+	(void)snprintf(live, sizeof(live), "%s/live", layout_ref_path(ref, path));
+	fd = openat(layout->fd, live, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return fail_errno(err, errno, "cannot open '%s'", live);
+	r = tree_usage(fd, layout->pool.is_interrupted, layout->pool.interrupted_user, &allocated,
+		       &entries, err);
+	if (r == COPPICE_OK)
+		ret->refers = (struct coppice_bytes){ COPPICE_EXACT, allocated };
+	return r;
+}
+
+static int usage(struct pool *pool, const struct volume_ref *refs, const struct uuid *groups,
+		 struct volume_usage *ret, size_t n, bool is_exact, struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		ret[i] = (struct volume_usage){ 0 };
+		if (is_exact)
+			r = usage_of_one(layout_of(pool), &refs[i], &ret[i], err);
+	}
+	return r;
+}
+
+static int limit_set(struct pool *pool, const struct volume_ref *ref, const struct uuid *group,
+		     uint64_t limit_bytes, struct coppice_error *err)
+{
+	return refuse_limit(&(struct new_volume){ .limit_bytes = limit_bytes }, err);
+}
+
+/* What is deleted is gone at once. */
+static int pinned(struct pool *pool, pinned_fn *fn, void *user, struct coppice_error *err)
+{
+	return COPPICE_OK;
+}
+
+static int in_use(struct pool *pool, const struct volume_ref *refs, size_t n,
+		  struct coppice_error *err)
+{
+	return layout_in_use(layout_of(pool), refs, n, false, err);
+}
+
+static const char *const pool_keys[] = { NULL };
+
+const struct driver driver_dir = {
+	.name = "dir",
+	.pool_keys = pool_keys,
+	.traits = { .can_clone = false, .can_limit = false, .is_loop_able = false },
+
+	.probe = probe,
+	.pool_create = pool_create,
+	.pool_open = pool_open,
+	.pool_close = pool_close,
+	.pool_is_mounted = pool_is_mounted,
+	.pool_umount = pool_umount,
+	.pool_destroy = pool_destroy,
+	.pool_space = pool_space,
+	.pool_record_read = layout_pool_record_read,
+	.pool_record_write = layout_pool_record_write,
+	.pool_mount_path = layout_pool_mount_path,
+
+	.draft_open = layout_draft_open,
+	.draft_discard = layout_draft_discard,
+	.volume_create = volume_create,
+	.volume_fill = fill_by_copying,
+	.draft_path = layout_draft_path,
+	.volume_seal = volume_seal,
+	.clone = clone_batch,
+	.publish = layout_publish,
+	.commit = commit,
+	.draft_sweep = layout_draft_sweep,
+
+	.swap = layout_swap,
+	.rename = layout_rename,
+	.record_write = layout_record_write,
+	.limit_set = limit_set,
+
+	.retire = layout_retire,
+	.reap = layout_reap,
+	.pinned = pinned,
+
+	.stamp = layout_stamp,
+	.touch = layout_touch,
+	.scan = layout_scan,
+	.record_read = layout_record_read,
+	.path = layout_path,
+	.usage = usage,
+	.in_use = in_use,
+};

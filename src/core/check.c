@@ -387,6 +387,8 @@ int coppice_check(struct coppice *coppice, const char *pool, bool is_repair,
 
 	if (pool)
 		r = pools_find(coppice, pool, &only, err);
+	else
+		pools_open_all(coppice); /* finishes moves before it is looked for things twice */
 	for (size_t i = 0; i < coppice->n_pools; i++)
 		if (!only || coppice->pools[i] == only)
 			locks_add(&locks, LOCK_POOLS, coppice->pools[i]->name, true);

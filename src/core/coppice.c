@@ -170,6 +170,7 @@ int coppice_open(const struct coppice_options *options, struct coppice **ret,
 		coppice_close(coppice);
 		return r;
 	}
+	moves_finish(coppice);
 	*ret = coppice;
 	return COPPICE_OK;
 }

@@ -494,17 +494,19 @@ static int finish_one(struct coppice *coppice, const struct unfinished *unfinish
 	return r < 0 ? r : forget_source(coppice, target, &unfinished->move[i].ref, err);
 }
 
-int moves_finish(struct coppice *coppice, struct coppice_error *err)
+void moves_finish(struct coppice *coppice)
 {
 	struct unfinished unfinished = { .n = 0 };
 	unsigned timeout_ms = coppice->locks.timeout_ms;
-	int r;
+	struct coppice_error why;
 
-	r = catalog_volumes(coppice->catalog, &(struct catalog_query){ .is_moving = true },
-			    note_unfinished, &unfinished, err);
-	for (size_t i = 0; i < unfinished.n && r == COPPICE_OK; i++) {
+	if (coppice->options.is_dry_run)
+		return;
+	if (catalog_volumes(coppice->catalog, &(struct catalog_query){ .is_moving = true },
+			    note_unfinished, &unfinished, &why) < 0)
+		notice(coppice, "cannot look for unfinished moves: %s", why.message);
+	for (size_t i = 0; i < unfinished.n; i++) {
 		_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
-		struct coppice_error why;
 
 		/* Who holds the name is moving it right now. */
 		coppice->locks.timeout_ms = 0;
@@ -515,5 +517,4 @@ int moves_finish(struct coppice *coppice, struct coppice_error *err)
 			       unfinished.move[i].ref.name.text, why.message);
 		coppice->locks.timeout_ms = timeout_ms;
 	}
-	return r;
 }

@@ -187,7 +187,7 @@ _nonnull_ int config_check(const struct pool_entry *entry, const struct coppice_
 int undo_draft(void *owner, const char *name, struct coppice_error *err);
 
 /* Finish moves whose source was not retired yet when their maker died. */
-_nonnull_ int moves_finish(struct coppice *coppice, struct coppice_error *err);
+_nonnull_ void moves_finish(struct coppice *coppice); /* holding no lock of an instance */
 
 /* ---- images (images.c, image_store.c) ---- */
 

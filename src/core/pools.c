@@ -373,4 +373,5 @@ void pools_open_all(struct coppice *coppice)
 		if (pools_open(coppice, coppice->pools[i], &why) < 0)
 			notice(coppice, "%s", why.message);
 	}
+	moves_finish(coppice);
 }

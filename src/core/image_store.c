@@ -183,19 +183,27 @@ static int index_file(struct coppice *coppice, const char *fingerprint, struct c
 			 err);
 }
 
-/* Bytes without a record, or half of them: their maker was killed, unless it holds them. */
-static void sweep_file(struct coppice *coppice, const char *name)
+/*
+ * Bytes without a record, or half of them: their maker was killed, unless it holds them.
+ * False: it does.
+ */
+static bool sweep_file(struct coppice *coppice, const char *name)
 {
 	_cleanup_(closep) int fd = -1;
 	char path[512];
 
 	(void)snprintf(path, sizeof(path), "images/%s", name);
 	fd = openat(coppice->root_fd, path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && !has_file(coppice, name, ".json"))
+	if (fd < 0)
+		return true;
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return false;
+	if (!has_file(coppice, name, ".json"))
 		(void)unlinkat(coppice->root_fd, path, 0);
+	return true;
 }
 
-static int index_store(struct coppice *coppice, struct coppice_error *err)
+static int index_store(struct coppice *coppice, bool *ret_is_swept, struct coppice_error *err)
 {
 	_cleanup_(closedirp) DIR *dir = NULL;
 	struct dirent *entry;
@@ -211,14 +219,16 @@ static int index_store(struct coppice *coppice, struct coppice_error *err)
 
 		(void)snprintf(fingerprint, sizeof(fingerprint), "%.64s", entry->d_name);
 		if (!volume_name_is_valid(VOLUME_IMAGE, fingerprint)) {
-			if (strncmp(entry->d_name, IMPORT, strlen(IMPORT)) == 0)
-				sweep_file(coppice, entry->d_name);
+			if (strncmp(entry->d_name, IMPORT, strlen(IMPORT)) == 0 &&
+			    !sweep_file(coppice, entry->d_name))
+				*ret_is_swept = false;
 			continue;
 		}
 		if (strcmp(entry->d_name + 64, ".json") == 0)
 			r = index_file(coppice, fingerprint, err);
-		else if (entry->d_name[64] == '\0' && !has_file(coppice, fingerprint, ".json"))
-			sweep_file(coppice, entry->d_name);
+		else if (entry->d_name[64] == '\0' && !has_file(coppice, fingerprint, ".json") &&
+			 !sweep_file(coppice, entry->d_name))
+			*ret_is_swept = false;
 	}
 	return r;
 }
@@ -247,18 +257,26 @@ static int index_volume(void *user, const struct catalog_volume *row, struct cop
 	return r < 0 ? r : put_image(coppice, row->name, false, &record.of_image, text, err);
 }
 
-int images_rebuild(struct coppice *coppice, struct coppice_error *err)
+static int rebuild(struct coppice *coppice, bool *ret_is_swept, struct coppice_error *err)
 {
 	int r = catalog_images_clear(coppice->catalog, err);
 
+	*ret_is_swept = true;
 	if (r == COPPICE_OK)
-		r = index_store(coppice, err);
+		r = index_store(coppice, ret_is_swept, err);
 	if (r < 0)
 		return r;
 	return catalog_volumes(coppice->catalog,
 			       &(struct catalog_query){ .kind = VOLUME_IMAGE,
 							.no_snapshots = true },
 			       index_volume, coppice, err);
+}
+
+int images_rebuild(struct coppice *coppice, struct coppice_error *err)
+{
+	bool ignored;
+
+	return rebuild(coppice, &ignored, err);
 }
 
 static int store_stamp(struct coppice *coppice, uint64_t *ret, struct coppice_error *err)
@@ -274,6 +292,7 @@ static int store_stamp(struct coppice *coppice, uint64_t *ret, struct coppice_er
 int images_refresh(struct coppice *coppice, struct coppice_error *err)
 {
 	uint64_t now, known, after;
+	bool is_swept = true;
 	int r;
 
 	r = store_stamp(coppice, &now, err);
@@ -286,12 +305,16 @@ int images_refresh(struct coppice *coppice, struct coppice_error *err)
 		return r;
 	r = store_stamp(coppice, &now, err);
 	if (r == COPPICE_OK)
-		r = images_rebuild(coppice, err);
+		r = rebuild(coppice, &is_swept, err);
 	if (r == COPPICE_OK)
 		r = store_stamp(coppice, &after, err);
-	/* Sweeping changes it as well: then the next command looks once more. */
+	/*
+	 * Sweeping changes it as well, and the maker of what could not be swept may be killed:
+	 * then the next command looks once more.
+	 */
 	if (r == COPPICE_OK)
-		r = catalog_stamp_put(coppice->catalog, STAMP, now == after ? now : 0, err);
+		r = catalog_stamp_put(coppice->catalog, STAMP,
+				      is_swept && now == after ? now : 0, err);
 	if (r == COPPICE_OK)
 		return catalog_commit(coppice->catalog, err);
 	catalog_rollback(coppice->catalog);

@@ -126,6 +126,9 @@ static int begin_volume(struct draft *draft, const struct new_volume *volume,
 	if (r < 0 || !btrfs->has_quota || !layout_has_own_account(volume))
 		return r;
 	r = quota_group_create(fd, group, err);
+	/* One that was moved away, and comes back, finds what was not yet freed of its account. */
+	if (r < 0 && err->os_errno == EEXIST)
+		r = COPPICE_OK;
 	if (r == COPPICE_OK && volume->limit_bytes > 0)
 		r = quota_group_limit(fd, group, volume->limit_bytes, err);
 	return r;
@@ -461,6 +464,7 @@ struct telling {
 	struct btrfs_pool *btrfs;
 	pinned_fn *fn;
 	void *user;
+	bool is_settling;
 };
 
 static int tell_pinned(void *user, const char *record, const struct uuid *uuid,
@@ -475,6 +479,8 @@ static int tell_pinned(void *user, const char *record, const struct uuid *uuid,
 			     &is_found, err);
 	if (r < 0 || !is_found || pinned_bytes.bytes == 0)
 		return r;
+	if (telling->is_settling)
+		pinned_bytes.known = COPPICE_AT_MOST;
 	return telling->fn(telling->user, record, pinned_bytes, err);
 }
 
@@ -482,9 +488,13 @@ static int tell_pinned(void *user, const char *record, const struct uuid *uuid,
 static int pinned(struct pool *pool, pinned_fn *fn, void *user, struct coppice_error *err)
 {
 	struct telling telling = { .btrfs = btrfs_pool_of(pool), .fn = fn, .user = user };
+	int r;
 
 	if (!telling.btrfs->has_quota)
 		return COPPICE_OK;
+	r = quota_is_settling(telling.btrfs->layout.fd, &telling.is_settling, err);
+	if (r < 0)
+		return r;
 	return layout_deleted(&telling.btrfs->layout, tell_pinned, &telling, err);
 }
 

@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of the whole command share: a place of their own, small images, TAP, and
+eyes that do not use the library: a walk of a pool by its directories and attributes.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tarfile
+import tempfile
+import io
+import re
+
+SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+MANIFEST = os.path.join(SOURCE, "tests", "tools", "manifest")
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+KINDS = {"images": "image", "containers": "container", "virtual-machines": "virtual-machine",
+         "custom": "custom"}
+
+
+# ---- TAP ----
+
+class Tap:
+    """Counts as it goes; finish() prints the plan."""
+
+    def __init__(self):
+        self.n = 0
+        self.failed = 0
+
+    def ok(self, is_good, name, *explanation):
+        self.n += 1
+        if not is_good:
+            self.failed += 1
+            for text in explanation:
+                for line in str(text).splitlines()[:60]:
+                    print("# " + line[:400])
+        print(f"{'ok' if is_good else 'not ok'} {self.n} - {name.replace('#', '')}", flush=True)
+        return is_good
+
+    def same(self, got, want, name, *explanation):
+        return self.ok(got == want, name, f"got:  {got!r}", f"want: {want!r}", *explanation)
+
+    def skip(self, name, why):
+        self.n += 1
+        print(f"ok {self.n} - {name} # SKIP {why}", flush=True)
+
+    def finish(self):
+        print(f"1..{self.n}")
+        return 1 if self.failed else 0
+
+
+def skip_all(why):
+    print(f"1..0 # SKIP {why}")
+    sys.exit(0)
+
+
+def say(text):
+    print("# " + text, flush=True)
+
+
+# ---- what this machine has ----
+
+def why_not(driver):
+    """Why this driver cannot be tested here; None if it can."""
+    if os.geteuid() != 0:
+        return "needs root"
+    if driver == "btrfs":
+        if not os.path.exists("/dev/loop-control"):
+            return "no loop devices"
+        with open("/proc/filesystems", encoding="ascii") as known:
+            if "btrfs" in known.read().split():
+                return None
+        if subprocess.run(["modprobe", "-q", "btrfs"], check=False).returncode != 0:
+            return "no Btrfs in this kernel"
+    return None
+
+
+def need(driver):
+    reason = why_not(driver)
+    if reason:
+        skip_all(reason)
+
+
+# ---- running the command ----
+
+class Result:
+    def __init__(self, argv, status, out, err):
+        self.argv, self.status, self.out, self.err = argv, status, out, err
+
+    def errors(self):
+        """Standard error without the notes."""
+        return [l for l in self.err.splitlines() if not l.startswith("coppice: note:")]
+
+    def __str__(self):
+        return f"{' '.join(self.argv)}\nstatus {self.status}\nout: {self.out}\nerr: {self.err}"
+
+
+class Lab:
+    """A scratch directory with a state directory in it; all is taken away at the end."""
+
+    def __init__(self, coppice, name="test"):
+        self.coppice = os.path.abspath(coppice)
+        beside = os.path.join(os.path.dirname(self.coppice), "..", "image")
+        if os.path.exists(os.path.join(beside, "coppice-unpack")):  # it is not installed
+            os.environ.setdefault("COPPICE_LIBEXECDIR", os.path.realpath(beside))
+        self.dir = tempfile.mkdtemp(prefix=f"coppice-{name}-")
+        os.chmod(self.dir, 0o755)
+        self.state = os.path.join(self.dir, "state")
+        self.states = {self.state}
+
+    def __enter__(self):
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: sys.exit(1))
+        return self
+
+    def argv(self, *args, root=None):
+        root = root or self.state
+        self.states.add(root)
+        return [self.coppice, "--root", root, *args]
+
+    def run(self, *args, root=None, prefix=(), stdin=subprocess.DEVNULL, timeout=120, cwd=None):
+        argv = [*prefix, *self.argv(*args, root=root)]
+        done = subprocess.run(argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              text=True, errors="surrogateescape", timeout=timeout, check=False,
+                              cwd=cwd)
+        return Result(["coppice", *args], done.returncode, done.stdout, done.stderr)
+
+    def must(self, *args, **options):
+        done = self.run(*args, **options)
+        if done.status != 0:
+            raise RuntimeError(f"a step that the test stands on failed: {done}")
+        return done.out.strip()
+
+    def json(self, *args, **options):
+        return json.loads(self.must(*args, "--format", "json", **options))
+
+    def path(self, *parts):
+        return os.path.join(self.dir, *parts)
+
+    def pool(self, name, driver, root=None):
+        """Where a pool that Coppice made for itself is found."""
+        return os.path.join(root or self.state, "mnt" if driver == "btrfs" else "storage-pools",
+                            name)
+
+    def create(self, name, driver, *settings, root=None):
+        if driver == "btrfs" and not settings:
+            settings = ("size=1GiB",)
+        self.must("storage", "create", name, driver, *settings, root=root)
+        return self.pool(name, driver, root)
+
+    def loops(self):
+        """Loop devices on files of ours, by what the kernel says."""
+        found = []
+        for device in os.listdir("/sys/block"):
+            with contextlib.suppress(OSError):
+                with open(f"/sys/block/{device}/loop/backing_file", encoding="utf-8",
+                          errors="surrogateescape") as file:
+                    if file.read().startswith(self.dir + "/"):
+                        found.append("/dev/" + device)
+        return found
+
+    def mounts(self):
+        """Mounts below our directory, the deepest first."""
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            points = [line.split()[4].encode().decode("unicode_escape") for line in file]
+        return sorted((p for p in points if p.startswith(self.dir + "/")), key=len, reverse=True)
+
+    def __exit__(self, *_):
+        if not os.environ.get("COPPICE_TEST_KEEP"):
+            self.clean()
+
+    def clean(self):
+        for root in self.states:
+            with contextlib.suppress(OSError):
+                for file in sorted(os.listdir(os.path.join(root, "pools"))):
+                    self.run("--quiet", "storage", "delete", file.split(".")[0], "--force",
+                             root=root)
+        for point in self.mounts():
+            subprocess.run(["umount", "-l", point], check=False)
+        for device in self.loops():
+            subprocess.run(["losetup", "-d", device], check=False)
+        if not self.mounts():
+            shutil.rmtree(self.dir, ignore_errors=True)
+            # What is left is subvolumes, where /tmp itself is Btrfs, or immutable
+            if os.path.exists(self.dir):
+                for top, folders, _ in os.walk(self.dir, topdown=False):
+                    for folder in folders:
+                        subprocess.run(["btrfs", "subvolume", "delete",
+                                        os.path.join(top, folder)], check=False,
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                shutil.rmtree(self.dir, ignore_errors=True)
+
+
+# ---- small images ----
+
+def small_tar(path, n_files=300, salt="", lxd=False, mode=None):
+    """A root file system of some files, with hard links, symlinks and attributes, as a tar."""
+    chance = random.Random("coppice " + salt)
+    top = "rootfs/" if lxd else "./"
+    mode = mode or ("w:gz" if path.endswith("gz") else "w:xz" if path.endswith("xz") else "w:")
+    with tarfile.open(path, mode, format=tarfile.PAX_FORMAT) as tar:
+        def put(name, kind, data=b"", permissions=0o644, **more):
+            entry = tarfile.TarInfo(top + name)
+            entry.type, entry.size, entry.mode = kind, len(data), permissions
+            entry.mtime = 1600000000 + chance.randrange(10 ** 6)
+            for key, value in more.items():
+                setattr(entry, key, value)
+            tar.addfile(entry, io.BytesIO(data))
+
+        if lxd:
+            entry = tarfile.TarInfo("metadata.yaml")
+            text = (b"architecture: x86_64\ncreation_date: 1600000000\n"
+                    b"properties:\n  description: A small one\n  os: Small\n")
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text))
+        put("", tarfile.DIRTYPE, permissions=0o755)
+        for folder in ("bin", "etc", "etc/deep", "usr", "var"):
+            put(folder, tarfile.DIRTYPE, permissions=0o755)
+        put("etc/salt", tarfile.REGTYPE, salt.encode())
+        for i in range(n_files):
+            folder = ("bin", "etc", "etc/deep", "usr", "var")[i % 5]
+            data = chance.randbytes(chance.choice((0, 10, 100, 1000, 5000, 20000)))
+            more = {"pax_headers": {"SCHILY.xattr.user.mark": str(i)}} if i % 7 == 0 else {}
+            put(f"{folder}/f{i}", tarfile.REGTYPE, data, 0o4755 if i % 50 == 0 else 0o644,
+                uid=i % 3 * 1000, gid=i % 4, **more)
+            if i % 20 == 0:
+                put(f"usr/l{i}", tarfile.LNKTYPE, linkname=f"{top}{folder}/f{i}")
+            if i % 30 == 0:
+                put(f"usr/s{i}", tarfile.SYMTYPE, linkname=f"../{folder}/f{i}")
+    return path
+
+
+# ---- looking without the library ----
+
+def digest(top):
+    """All that matters of a tree as one word; None if there is none."""
+    if not os.path.isdir(top):
+        return None
+    total = hashlib.sha256()
+    links = {}
+    for here, folders, files in os.walk(os.fsencode(top)):
+        folders.sort()
+        for name in sorted([*files, *(f for f in folders
+                                      if os.path.islink(os.path.join(here, f)))]) + [b"."]:
+            path = os.path.join(here, name)
+            st = os.lstat(path)
+            words = [os.path.relpath(path, os.fsencode(top)), st.st_mode, st.st_uid, st.st_gid]
+            if stat.S_ISREG(st.st_mode):
+                with open(path, "rb") as file:
+                    words += [st.st_size, hashlib.sha256(file.read()).digest()]
+                words.append(links.setdefault(st.st_ino, words[0]) if st.st_nlink > 1 else "")
+            elif stat.S_ISLNK(st.st_mode):
+                words.append(os.readlink(path))
+            words.append(st.st_mtime_ns)
+            for attribute in sorted(os.listxattr(path, follow_symlinks=False)):
+                words += [attribute, os.getxattr(path, attribute, follow_symlinks=False)]
+            total.update(repr(words).encode())
+    return total.hexdigest()
+
+
+def manifest(top, *options):
+    done = subprocess.run([MANIFEST, "--top", *options, top], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, check=False)
+    return done.stdout if done.returncode == 0 else f"manifest failed: {done.stderr}"
+
+
+def record(directory):
+    """The record of a volume, or None; raises ValueError if it is none."""
+    try:
+        return json.loads(os.getxattr(directory, "trusted.coppice"))
+    except OSError:
+        return None
+
+
+class Walk:
+    """What is in a pool: {"container c1": path of its live, "container c1/s0": …}, problems."""
+
+    def __init__(self, pool):
+        self.volumes = {}
+        self.records = {}
+        self.problems = []
+        for folder, kind in KINDS.items():
+            for name in sorted(os.listdir(os.path.join(pool, folder))):
+                self.look(os.path.join(pool, folder, name), kind, name)
+        self.drafts = sorted(os.listdir(os.path.join(pool, "drafts")))
+        # An account is the space that still belongs to a volume that is gone
+        self.deleted = sorted(name for name in os.listdir(os.path.join(pool, "deleted"))
+                              if not name.endswith(".account"))
+
+    def look(self, path, kind, name):
+        key = f"{kind} {name}"
+        try:
+            found = record(path)
+        except ValueError:
+            self.problems.append(f"{key}: its record is no JSON")
+            found = None
+        if not found or not UUID.fullmatch(found.get("uuid", "")) or found.get("kind") != kind:
+            self.problems.append(f"{key}: no good record: {found}")
+        self.records[key] = found
+        self.volumes[key] = os.path.join(path, "live")
+        if not os.path.isdir(os.path.join(path, "live", "rootfs")):
+            self.problems.append(f"{key}: no live/rootfs")
+        inside = sorted(os.listdir(path))
+        if [entry for entry in inside if entry not in ("live", "snapshots")]:
+            self.problems.append(f"{key}: what is this: {inside}")
+        if "/" not in name and "snapshots" in inside:
+            for snapshot in sorted(os.listdir(os.path.join(path, "snapshots"))):
+                self.look(os.path.join(path, "snapshots", snapshot), kind, f"{name}/{snapshot}")
+
+    def digest(self, key):
+        return digest(os.path.join(self.volumes[key], "rootfs")) if key in self.volumes else None
+
+    def state(self):
+        """Everything, to compare before with after."""
+        return {key: (self.records[key], self.digest(key)) for key in self.volumes}

@@ -743,7 +743,8 @@ static int memory_volume_seal(struct draft *draft, const struct new_volume *volu
 			      bool is_read_only, struct coppice_error *err)
 {
 	LOCKED;
-	struct volume *found;
+	_cleanup_(freep) char *record = NULL;
+	struct volume *found = NULL;
 	int r;
 
 	if (!explain_ref(draft->pool, "seal", &volume->ref))
@@ -751,8 +752,14 @@ static int memory_volume_seal(struct draft *draft, const struct new_volume *volu
 	r = step(err);
 	if (r == COPPICE_OK)
 		r = find_in_draft_or_fail(draft, volume, &found, err);
+	if (r == COPPICE_OK)
+		r = dup_text(volume->record, &record, err);
 	if (r < 0)
 		return r;
+	/* An image learns its name, and so its record, while it is read. */
+	free(found->record);
+	found->record = take_ptr(&record);
+	found->ref = volume->ref;
 	found->data->is_read_only = is_read_only;
 	return COPPICE_OK;
 }

@@ -20,6 +20,8 @@ struct subject {
 	const char *no_processes;     /* why other processes do not see its pools; NULL: they do */
 	const char *no_files;         /* why its volumes are not files; NULL: they are */
 	bool has_tombstones;          /* what others were cloned from stays, pinned */
+	bool has_accounts;            /* what was written stays charged to who wrote it, also when deleted */
+	void (*settle)(struct pool *pool); /* wait for what the engine does later; or NULL */
 	const char *(*why_not)(void); /* NULL, or why it cannot run on this machine */
 
 	int (*put)(struct pool *pool, const struct volume_ref *ref, const char *key,

@@ -70,12 +70,10 @@ static void test_pinned_tells_who_is_held(void)
 	retire(pool, "image", &image);
 	retire(pool, "c1", &c1);
 	reap(pool);
-	if (!subject->has_tombstones) {
+	if (subject->has_tombstones)
+		ok_int(pinned(pool), ==, 2);
+	else if (!subject->has_accounts) /* these may share something, or nothing */
 		ok_int(pinned(pool), ==, 0);
-		pool_down(pool);
-		return;
-	}
-	ok_int(pinned(pool), ==, 2);
 	retire(pool, "c2", &c2);
 	reap(pool);
 	ok_int(pinned(pool), ==, 0);

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 
 #include "base/file.h"
+#include "base/run.h"
 #include "base/text.h"
 #include "driver/btrfs/btrfs.h"
 #include "driver/dir/dir.h"
@@ -90,6 +91,19 @@ static const char *needs_loop_and_btrfs(void)
 	return driver_btrfs.probe(&spec, &err) < 0 ? err.message : NULL;
 }
 
+/* The kernel drops deleted subvolumes in the background. */
+static void settle_btrfs(struct pool *pool)
+{
+	const char *path = pool->driver->pool_mount_path(pool);
+	const char *const sync[] = { "btrfs", "filesystem", "sync", path, NULL };
+	const char *const drop[] = { "btrfs", "subvolume", "sync", path, NULL };
+	struct coppice_error err = COPPICE_ERROR_INIT;
+
+	ok_call(run_checked(sync, &err), &err);
+	ok_call(run_checked(drop, &err), &err);
+	ok_call(run_checked(sync, &err), &err);
+}
+
 const struct subject subject_memory = {
 	.driver = &driver_memory,
 	.no_processes = "pools in memory are of one process",
@@ -111,6 +125,8 @@ const struct subject subject_dir = {
 const struct subject subject_btrfs = {
 	.driver = &driver_btrfs,
 	.size = "2GiB",
+	.has_accounts = true,
+	.settle = settle_btrfs,
 	.why_not = needs_loop_and_btrfs,
 	.put = files_put,
 	.get = files_get,

@@ -258,6 +258,8 @@ void reap(struct pool *pool)
 	struct coppice_error err = COPPICE_ERROR_INIT;
 
 	ok_call(pool->driver->reap(pool, &err), &err);
+	if (subject->settle)
+		subject->settle(pool);
 }
 
 void put(struct pool *pool, const char *name, const char *value)

@@ -464,6 +464,7 @@ struct telling {
 	struct btrfs_pool *btrfs;
 	pinned_fn *fn;
 	void *user;
+	bool is_settling;
 };
 
 static int tell_pinned(void *user, const char *record, const struct uuid *uuid,
@@ -478,6 +479,8 @@ static int tell_pinned(void *user, const char *record, const struct uuid *uuid,
 			     &is_found, err);
 	if (r < 0 || !is_found || pinned_bytes.bytes == 0)
 		return r;
+	if (telling->is_settling)
+		pinned_bytes.known = COPPICE_AT_MOST;
 	return telling->fn(telling->user, record, pinned_bytes, err);
 }
 
@@ -485,9 +488,13 @@ static int tell_pinned(void *user, const char *record, const struct uuid *uuid,
 static int pinned(struct pool *pool, pinned_fn *fn, void *user, struct coppice_error *err)
 {
 	struct telling telling = { .btrfs = btrfs_pool_of(pool), .fn = fn, .user = user };
+	int r;
 
 	if (!telling.btrfs->has_quota)
 		return COPPICE_OK;
+	r = quota_is_settling(telling.btrfs->layout.fd, &telling.is_settling, err);
+	if (r < 0)
+		return r;
 	return layout_deleted(&telling.btrfs->layout, tell_pinned, &telling, err);
 }
 

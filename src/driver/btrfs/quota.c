@@ -98,13 +98,14 @@ typedef int item_fn(void *user, const struct btrfs_ioctl_search_header *header, 
 		    struct coppice_error *err);
 
 struct key_range {
+	uint64_t tree; /* 0: the quota tree */
 	uint64_t objectid_min, objectid_max;
 	uint32_t type;
 	uint64_t offset_min, offset_max;
 };
 
 /*
- * Call @fn for all items of one type in the quota tree. The search is over keys
+ * Call @fn for all items of one type in a tree. The search is over keys
  * in their order (objectid, type, offset), so others may come in between.
  */
 static int search(int fd, const struct key_range *range, item_fn *fn, void *user,
@@ -118,7 +119,7 @@ static int search(int fd, const struct key_range *range, item_fn *fn, void *user
 		return fail_memory(err);
 	key = &args->key;
 	*key = (struct btrfs_ioctl_search_key){
-		.tree_id = BTRFS_QUOTA_TREE_OBJECTID,
+		.tree_id = range->tree ? range->tree : BTRFS_QUOTA_TREE_OBJECTID,
 		.min_objectid = range->objectid_min,
 		.max_objectid = range->objectid_max,
 		.min_type = range->type,
@@ -136,7 +137,7 @@ static int search(int fd, const struct key_range *range, item_fn *fn, void *user
 		if (ioctl(fd, BTRFS_IOC_TREE_SEARCH_V2, args) < 0) {
 			if (errno == ENOENT)
 				return COPPICE_OK; /* there is no quota tree */
-			return fail_errno(err, errno, "cannot read the quota tree");
+			return fail_errno(err, errno, "cannot search a tree of Btrfs");
 		}
 		if (key->nr_items == 0)
 			return COPPICE_OK;
@@ -230,6 +231,28 @@ int quota_group_read(int fd, uint64_t group, uint64_t *ret_bytes, bool *ret_foun
 	}
 	free(charges.charge);
 	return r;
+}
+
+static int note_orphan(void *user, const struct btrfs_ioctl_search_header *header,
+		       const void *item, struct coppice_error *err)
+{
+	*(bool *)user = true;
+	return COPPICE_OK;
+}
+
+/* What is deleted has an orphan item in the tree of roots until all of it is dropped. */
+int quota_is_settling(int fd, bool *ret, struct coppice_error *err)
+{
+	const struct key_range range = {
+		.tree = BTRFS_ROOT_TREE_OBJECTID,
+		.objectid_min = BTRFS_ORPHAN_OBJECTID,
+		.objectid_max = BTRFS_ORPHAN_OBJECTID,
+		.type = BTRFS_ORPHAN_ITEM_KEY,
+		.offset_max = UINT64_MAX,
+	};
+
+	*ret = false;
+	return search(fd, &range, note_orphan, ret, err);
 }
 
 /* ---- closing ---- */

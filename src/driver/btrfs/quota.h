@@ -45,3 +45,6 @@ struct quota_charge {
 /* All level-1 groups, sorted; free() the result. */
 _nonnull_ int quota_read_all(int fd, struct quota_charge **ret, size_t *ret_n,
 			     struct coppice_error *err);
+
+/* Are subvolumes deleted whose data the kernel has still to forget? Then charges are bounds. */
+_nonnull_ int quota_is_settling(int fd, bool *ret, struct coppice_error *err);

@@ -198,10 +198,22 @@ static int fill_from(const struct pool_entry *entry, const struct volume_ref *re
 	return r < 0 ? r : fill_one(draft, volume, from, err);
 }
 
+static int fill_one_mute(struct draft *draft, const struct new_volume *volume, const char *from,
+			 struct coppice_error *err)
+{
+	explain_fn *explain_hook = draft->pool->explain;
+	int r;
+
+	draft->pool->explain = NULL;
+	r = fill_one(draft, volume, from, err);
+	draft->pool->explain = explain_hook;
+	return r;
+}
+
 /*
  * What is live may change while it is copied, so it is frozen first, in a draft of
  * its own pool, where the engine can do that for nothing. That is not explained:
- * in effect it is the copy alone.
+ * in effect it is the copy of what is live.
  */
 static int fill_from_frozen(const struct copying *copying, struct draft *draft,
 			    const struct new_volume *volume, struct coppice_error *err)
@@ -220,8 +232,12 @@ static int fill_from_frozen(const struct copying *copying, struct draft *draft,
 	if (!driver->traits.can_clone || !driver->draft_path || entry->pool->is_dry_run ||
 	    volume_is_snapshot(&copying->source.ref))
 		return fill_from(entry, &copying->source.ref, draft, volume, err);
+	draft->pool->is_dry_run = true;
+	r = fill_from(entry, &copying->source.ref, draft, volume, err);
+	draft->pool->is_dry_run = false;
 	entry->pool->explain = NULL;
-	r = uuid_new(&frozen.uuid, err);
+	if (r == COPPICE_OK)
+		r = uuid_new(&frozen.uuid, err);
 	if (r == COPPICE_OK)
 		r = draft_begin(entry, &frozen_draft, &undo, err);
 	if (r == COPPICE_OK)
@@ -229,7 +245,7 @@ static int fill_from_frozen(const struct copying *copying, struct draft *draft,
 	entry->pool->explain = explain_hook;
 	if (r == COPPICE_OK)
 		r = driver->draft_path(&frozen_draft, &frozen, &from, err);
-	return r < 0 ? r : fill_one(draft, volume, from, err);
+	return r < 0 ? r : fill_one_mute(draft, volume, from, err);
 }
 
 static int fill_all(const struct copying *copying, struct draft *draft,

@@ -45,6 +45,9 @@ int change_end(struct coppice *coppice, struct pool_entry *entry, struct coppice
 void change_abort(struct coppice *coppice)
 {
 	catalog_rollback(coppice->catalog);
+	/* Some of it may have happened all the same. */
+	for (size_t i = 0; i < coppice->n_pools; i++)
+		coppice->pools[i]->is_fresh = false;
 }
 
 /* ---- reading anew ---- */

@@ -379,6 +379,31 @@ static int forget_source(struct coppice *coppice, struct pool_entry *entry,
 	return r < 0 ? r : entry->driver->commit(entry->pool, err);
 }
 
+/*
+ * The copy is made and durable: the source goes. While the source is still there
+ * the copy can be taken back; once it is out of sight, the copy is the instance.
+ */
+static int retire_moved(struct coppice *coppice, struct copying *copying,
+			const struct volume_ref *moved, struct coppice_error *err)
+{
+	const struct volume *source = &copying->source;
+	_cleanup_(freep) char *record = NULL;
+	struct coppice_error ignored;
+	int r;
+
+	r = retire(coppice, source->entry, &source->ref, &source->record.uuid, 1, err);
+	if (r < 0 && source->entry->driver->record_read(source->entry->pool, &source->ref, &record,
+							&ignored) != COPPICE_NOT_FOUND) {
+		(void)retire(coppice, copying->target, moved, &source->record.uuid, 1, &ignored);
+		return r;
+	}
+	/* What cannot be written now, the next command finishes. */
+	if (forget_source(coppice, copying->target, moved, &ignored) < 0)
+		notice(coppice, "the move of '%s' is finished by the next command: %s",
+		       moved->name.text, ignored.message);
+	return COPPICE_OK;
+}
+
 static int move_to_pool(struct coppice *coppice, struct copying *copying,
 			struct coppice_error *err)
 {
@@ -390,11 +415,7 @@ static int move_to_pool(struct coppice *coppice, struct copying *copying,
 		r = find_snapshots(coppice, copying, err);
 	if (r == COPPICE_OK)
 		r = copy(coppice, copying, err);
-	/* From here the copy counts, and the source goes: if not now, by moves_finish(). */
-	if (r == COPPICE_OK)
-		r = retire(coppice, copying->source.entry, &copying->source.ref,
-			   &copying->source.record.uuid, 1, err);
-	return r < 0 ? r : forget_source(coppice, copying->target, &moved, err);
+	return r < 0 ? r : retire_moved(coppice, copying, &moved, err);
 }
 
 int coppice_instance_move(struct coppice *coppice, const char *source, const char *target,

@@ -32,6 +32,21 @@ static int tell_catalog(struct coppice *coppice, struct pool_entry *entry,
 	return r;
 }
 
+/* What cannot be made durable was not made: all or nothing, as promised. */
+static void unpublish(struct coppice *coppice, struct pool_entry *entry,
+		      const struct makings *makings)
+{
+	struct coppice_error ignored;
+
+	for (size_t i = 0; i < makings->n; i++) {
+		const struct making *making = &makings->making[i];
+
+		if (!making->volume.is_nested)
+			(void)retire(coppice, entry, &making->volume.ref, &making->record.uuid, 1,
+				     &ignored);
+	}
+}
+
 int publish(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
 	    const struct makings *makings, struct coppice_error *err)
 {
@@ -61,7 +76,10 @@ int publish(struct coppice *coppice, struct pool_entry *entry, struct draft *dra
 	    change_end(coppice, entry, &ignored) < 0)
 		change_abort(coppice);
 	(void)driver->draft_discard(draft, &ignored);
-	return driver->commit(entry->pool, err);
+	r = driver->commit(entry->pool, err);
+	if (r < 0)
+		unpublish(coppice, entry, makings);
+	return r;
 }
 
 /* ---- init ---- */
@@ -244,10 +262,37 @@ int coppice_instance_init(struct coppice *coppice, const char *image, const char
 
 /* ---- rename ---- */
 
+/* The step in the pool, and the catalog with it. */
+static int rename_step(struct coppice *coppice, struct pool_entry *entry,
+		       const struct volume_ref *from, const struct volume_ref *to,
+		       struct coppice_error *err)
+{
+	const char *name = volume_is_snapshot(to) ? to->snapshot.text : to->name.text;
+	struct coppice_error ignored;
+	int r;
+
+	r = change_begin(coppice, entry, err);
+	if (r < 0)
+		return r;
+	r = entry->driver->rename(entry->pool, from, to, err);
+	if (r < 0) {
+		change_abort(coppice);
+		return r;
+	}
+	if (coppice->options.is_dry_run)
+		return COPPICE_OK;
+	if (catalog_volume_rename(coppice->catalog, entry->name, (int)from->kind, from->name.text,
+				  from->snapshot.text, name, &ignored) < 0 ||
+	    change_end(coppice, entry, &ignored) < 0)
+		change_abort(coppice);
+	return COPPICE_OK;
+}
+
 static int rename_locked(struct coppice *coppice, const struct volume_ref *from,
 			 const struct volume_ref *to, struct coppice_error *err)
 {
 	_cleanup_(volume_done) struct volume volume = { 0 };
+	struct coppice_error ignored;
 	struct pool_entry *entry;
 	int r;
 
@@ -257,26 +302,13 @@ static int rename_locked(struct coppice *coppice, const struct volume_ref *from,
 	if (r < 0)
 		return r;
 	entry = volume.entry;
-	r = change_begin(coppice, entry, err);
+	r = rename_step(coppice, entry, from, to, err);
 	if (r < 0)
 		return r;
-	r = entry->driver->rename(entry->pool, from, to, err);
-	if (r < 0) {
-		change_abort(coppice);
-		return r;
-	}
-	if (!coppice->options.is_dry_run) {
-		struct coppice_error ignored;
-
-		if (catalog_volume_rename(coppice->catalog, entry->name, (int)from->kind,
-					  from->name.text, from->snapshot.text,
-					  volume_is_snapshot(to) ? to->snapshot.text :
-								   to->name.text,
-					  &ignored) < 0 ||
-		    change_end(coppice, entry, &ignored) < 0)
-			change_abort(coppice);
-	}
-	return entry->driver->commit(entry->pool, err);
+	r = entry->driver->commit(entry->pool, err);
+	if (r < 0)
+		(void)rename_step(coppice, entry, to, from, &ignored);
+	return r;
 }
 
 int coppice_rename(struct coppice *coppice, const char *source, const char *target,

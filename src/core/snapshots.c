@@ -138,6 +138,7 @@ static int restore(struct coppice *coppice, const struct volume *snapshot,
 	_cleanup_(makings_done) struct makings makings = { 0 };
 	const struct driver *driver = snapshot->entry->driver;
 	struct draft draft = { .fd = -1 };
+	struct coppice_error ignored;
 	struct making *making;
 	int r;
 
@@ -157,9 +158,12 @@ static int restore(struct coppice *coppice, const struct volume *snapshot,
 		r = fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was restored");
 	if (r == COPPICE_OK)
 		r = driver->swap(&draft, &making->volume, instance, err);
-	if (r == COPPICE_OK)
-		r = driver->commit(snapshot->entry->pool, err);
-	return r; /* what was live goes with the draft */
+	if (r < 0)
+		return r;
+	r = driver->commit(snapshot->entry->pool, err);
+	if (r < 0)
+		(void)driver->swap(&draft, &making->volume, instance, &ignored);
+	return r; /* what is in the draft now goes with it */
 }
 
 int coppice_snapshot_restore(struct coppice *coppice, const char *instance, const char *snapshot,
@@ -188,69 +192,108 @@ int coppice_snapshot_restore(struct coppice *coppice, const char *instance, cons
 
 /* ---- configuration ---- */
 
-static int apply(struct coppice *coppice, struct volume *volume, bool is_limit_changed,
-		 const char *text, struct coppice_error *err)
+/* The step in the pool, and the catalog with it. */
+static int write_record(struct coppice *coppice, const struct volume *volume, const char *text,
+			struct coppice_error *err)
 {
 	struct pool_entry *entry = volume->entry;
-	const struct driver *driver = entry->driver;
+	struct coppice_error ignored;
 	int r;
 
-	if (is_limit_changed) {
-		r = driver->limit_set(entry->pool, &volume->ref, &volume->record.uuid,
-				      config_limit(&volume->record.config), err);
-		if (r < 0)
-			return r;
-	}
 	r = change_begin(coppice, entry, err);
 	if (r < 0)
 		return r;
-	r = driver->record_write(entry->pool, &volume->ref, text, err);
-	if (r == COPPICE_OK)
-		r = catalog_put_record(coppice, entry->name, &volume->ref, &volume->record, text,
-				       err);
+	r = entry->driver->record_write(entry->pool, &volume->ref, text, err);
 	if (r < 0) {
 		change_abort(coppice);
 		return r;
 	}
-	r = change_end(coppice, entry, err);
-	return r < 0 ? r : driver->commit(entry->pool, err);
+	if (catalog_put_record(coppice, entry->name, &volume->ref, &volume->record, text,
+			       &ignored) < 0 ||
+	    change_end(coppice, entry, &ignored) < 0)
+		change_abort(coppice);
+	return COPPICE_OK;
 }
 
-static int undo_limit(struct volume *volume, uint64_t before, struct coppice_error *err)
+/* An instance with the configuration that it has, and the one that it shall have. */
+struct reconfiguring {
+	struct volume volume; /* its record is the new one */
+	char *old, *new;      /* both as text */
+	uint64_t old_limit, new_limit;
+};
+
+static void reconfiguring_done(struct reconfiguring *reconfiguring)
 {
+	volume_done(&reconfiguring->volume);
+	free(reconfiguring->old);
+	free(reconfiguring->new);
+}
+
+static int set_limit(const struct reconfiguring *reconfiguring, uint64_t limit_bytes,
+		     struct coppice_error *err)
+{
+	const struct volume *volume = &reconfiguring->volume;
+
+	if (reconfiguring->old_limit == reconfiguring->new_limit)
+		return COPPICE_OK;
 	return volume->entry->driver->limit_set(volume->entry->pool, &volume->ref,
-						&volume->record.uuid, before, err);
+						&volume->record.uuid, limit_bytes, err);
+}
+
+/* The limit first: should it be refused, nothing says that it is there. */
+static int reconfigure(struct coppice *coppice, const struct reconfiguring *reconfiguring,
+		       struct coppice_error *err)
+{
+	struct pool_entry *entry = reconfiguring->volume.entry;
+	struct coppice_error ignored;
+	int r;
+
+	r = set_limit(reconfiguring, reconfiguring->new_limit, err);
+	if (r < 0)
+		return r;
+	r = write_record(coppice, &reconfiguring->volume, reconfiguring->new, err);
+	if (r == COPPICE_OK) {
+		r = entry->driver->commit(entry->pool, err);
+		if (r < 0) {
+			/* The catalog is read anew: its row would be the new one. */
+			(void)entry->driver->record_write(entry->pool, &reconfiguring->volume.ref,
+							  reconfiguring->old, &ignored);
+			(void)entry->driver->touch(entry->pool, &ignored);
+			entry->is_fresh = false;
+		}
+	}
+	if (r < 0)
+		(void)set_limit(reconfiguring, reconfiguring->old_limit, &ignored);
+	return r;
 }
 
 int coppice_config_set(struct coppice *coppice, const char *instance,
 		       const struct coppice_setting *settings, size_t n, struct coppice_error *err)
 {
 	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
-	_cleanup_(volume_done) struct volume volume = { 0 };
-	_cleanup_(freep) char *text = NULL;
+	_cleanup_(reconfiguring_done) struct reconfiguring reconfiguring = { 0 };
+	struct volume *volume = &reconfiguring.volume;
 	struct volume_ref ref = { .kind = VOLUME_CONTAINER };
-	struct coppice_error ignored;
-	uint64_t before;
 	int r;
 
 	r = instance_name_parse(instance, &ref.name, err);
 	if (r == COPPICE_OK)
-		r = lock_and_find(coppice, &ref, &locks, &volume, err);
+		r = lock_and_find(coppice, &ref, &locks, volume, err);
+	if (r == COPPICE_OK)
+		r = record_format(&volume->record, &reconfiguring.old, err);
 	if (r < 0)
 		return r;
-	before = config_limit(&volume.record.config);
+	reconfiguring.old_limit = config_limit(&volume->record.config);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
-		r = config_check(volume.entry, &settings[i], err);
+		r = config_check(volume->entry, &settings[i], err);
 		if (r == COPPICE_OK)
-			r = settings_put(&volume.record.config, settings[i].key, settings[i].value,
+			r = settings_put(&volume->record.config, settings[i].key, settings[i].value,
 					 err);
 	}
 	if (r == COPPICE_OK)
-		r = record_format(&volume.record, &text, err);
+		r = record_format(&volume->record, &reconfiguring.new, err);
 	if (r < 0)
 		return r;
-	r = apply(coppice, &volume, before != config_limit(&volume.record.config), text, err);
-	if (r < 0 && before != config_limit(&volume.record.config))
-		(void)undo_limit(&volume, before, &ignored);
-	return r;
+	reconfiguring.new_limit = config_limit(&volume->record.config);
+	return reconfigure(coppice, &reconfiguring, err);
 }

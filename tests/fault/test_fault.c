@@ -73,7 +73,7 @@ static void ok_clean(struct coppice *coppice)
  * One attempt, in a child: returns its exit status. What removes may have done
  * all that was asked for when it fails: then the same call finds nothing to do.
  */
-static int attempt(operation_fn *operation, bool is_removal, unsigned nth)
+static int attempt(operation_fn *operation, bool is_removal, size_t may_keep, unsigned nth)
 {
 	struct coppice *coppice = set_up();
 	struct coppice_error err = COPPICE_ERROR_INIT;
@@ -92,7 +92,8 @@ static int attempt(operation_fn *operation, bool is_removal, unsigned nth)
 	}
 	ok_clean(coppice);
 	if (r < 0) {
-		if (memory_count() > before || (memory_count() < before && !is_removal))
+		if (memory_count() > before + may_keep ||
+		    (memory_count() < before && !is_removal))
 			tap_fail("step %u: %zu things, %zu before", nth, memory_count(), before);
 		r = operation(coppice, &err);
 		if (!is_removal || r != COPPICE_NOT_FOUND)
@@ -103,7 +104,7 @@ static int attempt(operation_fn *operation, bool is_removal, unsigned nth)
 	return is_reached ? ATTEMPT_REACHED_THE_END : 0;
 }
 
-static void fail_at_each(operation_fn *operation, bool is_removal)
+static void fail_at_each(operation_fn *operation, bool is_removal, size_t may_keep)
 {
 	for (unsigned nth = 1; nth < STEPS_MAX; nth++) {
 		int status = -1;
@@ -112,7 +113,7 @@ static void fail_at_each(operation_fn *operation, bool is_removal)
 		fflush(stdout);
 		pid = fork();
 		if (pid == 0)
-			exit(attempt(operation, is_removal, nth));
+			exit(attempt(operation, is_removal, may_keep, nth));
 		ok_int(waitpid(pid, &status, 0), ==, pid);
 		if (WIFEXITED(status) && WEXITSTATUS(status) == ATTEMPT_REACHED_THE_END) {
 			ok_int(nth, >, 1);
@@ -129,7 +130,7 @@ static void fail_at_each(operation_fn *operation, bool is_removal)
 
 static void fail_at_each_step(operation_fn *operation)
 {
-	fail_at_each(operation, false);
+	fail_at_each(operation, false, 0);
 }
 
 static int init(struct coppice *coppice, struct coppice_error *err)
@@ -216,7 +217,8 @@ static void test_init(void)
 
 static void test_init_in_a_pool_without_the_image(void)
 {
-	fail_at_each_step(init_elsewhere);
+	/* The image, once it is unpacked there, stays for the next who asks. */
+	fail_at_each(init_elsewhere, false, 1);
 }
 
 static void test_copy_with_snapshots(void)
@@ -256,17 +258,17 @@ static void test_config_set(void)
 
 static void test_delete(void)
 {
-	fail_at_each(delete_instances, true);
+	fail_at_each(delete_instances, true, 0);
 }
 
 static void test_delete_of_the_image(void)
 {
-	fail_at_each(delete_image, true);
+	fail_at_each(delete_image, true, 0);
 }
 
 static void test_move_to_another_pool(void)
 {
-	fail_at_each(move, true);
+	fail_at_each(move, true, 0);
 }
 
 static void test_storage_create(void)

@@ -5,6 +5,7 @@
  */
 #include "driver/btrfs/btrfs.h"
 
+#include <btrfsutil.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/btrfs.h>
@@ -55,9 +56,14 @@ static int data_destroy(struct layout *layout, int dir_fd, const char *name,
 	if (!S_ISDIR(st.st_mode) || st.st_ino != SUBVOLUME_INODE)
 		return tree_remove(dir_fd, name, 0, err);
 	(void)snprintf(args.name, sizeof(args.name), "%s", name);
-	if (ioctl(dir_fd, BTRFS_IOC_SNAP_DESTROY, &args) < 0 && errno != ENOENT)
-		return fail_errno(err, errno, "cannot destroy subvolume '%s'", name);
-	return COPPICE_OK;
+	if (ioctl(dir_fd, BTRFS_IOC_SNAP_DESTROY, &args) == 0 || errno == ENOENT)
+		return COPPICE_OK;
+	/* Subvolumes that a container made in it go too; to look for them always costs time. */
+	if (errno == ENOTEMPTY &&
+	    btrfs_util_delete_subvolume_fd(dir_fd, name, BTRFS_UTIL_DELETE_SUBVOLUME_RECURSIVE) ==
+		    BTRFS_UTIL_OK)
+		return COPPICE_OK;
+	return fail_errno(err, errno, "cannot destroy subvolume '%s'", name);
 }
 
 static void data_destroy_explain(struct layout *layout, const char *path)

@@ -176,8 +176,8 @@ static int explain_steps(struct unpacking *unpacking, const char *file, struct c
 		if (!unpacking->info.is_unified)
 			explain(coppice, "mkdir \"$draft\"/%s/%s/rootfs", volume.ref.name.text, name);
 		explain(coppice,
-			"tar --xattrs --xattrs-include='*' --acls --numeric-owner -xpf %s -C "
-			"\"$draft\"/%s/%s%s",
+			"tar --xattrs --xattrs-include='*' --acls --numeric-owner "
+			"--delay-directory-restore -xpf %s -C \"$draft\"/%s/%s%s",
 			quoted, volume.ref.name.text, name,
 			unpacking->info.is_unified ? "" : "/rootfs");
 	}

@@ -108,12 +108,39 @@ static int record_put(int dir_fd, bool has_no_attributes, const char *record,
 	return COPPICE_OK;
 }
 
+/* setfattr takes backslashes in a value for its own: this word of bash, with each doubled. */
+static char *attribute_word(const char *word)
+{
+	struct text text = TEXT_INIT;
+	bool is_double = word[0] == '"';
+
+	for (const char *at = word; *at; at++) {
+		bool is_escape = is_double && at[0] == '\\';
+		bool is_apostrophe = !is_double && strncmp(at, "'\\''", 4) == 0;
+		size_t n = is_escape ? 2 : is_apostrophe ? 4 : 1;
+
+		text_add_bytes(&text, at, n);
+		if (is_escape && at[1] == '\\')
+			text_add(&text, "\\\\");
+		else if (n == 1 && *at == '\\')
+			text_add(&text, "\\");
+		at += n - 1;
+	}
+	return text_take(&text);
+}
+
 static void record_explain(struct layout *layout, const char *word, const char *path)
 {
+	_cleanup_(freep) char *attribute = NULL;
+
+	if (!layout->pool.explain)
+		return;
+	attribute = attribute_word(word);
 	if (layout->has_no_attributes)
 		layout_explain(layout, "printf %%s %s > %s/" RECORD_FILE, word, path);
 	else
-		layout_explain(layout, "setfattr -n " ATTRIBUTE " -v %s %s", word, path);
+		layout_explain(layout, "setfattr -n " ATTRIBUTE " -v %s %s",
+			       attribute ? attribute : word, path);
 }
 
 /* The identity that a record tells, if it tells one. */

@@ -345,6 +345,15 @@ static int undo_mount(void *owner, const char *name, struct coppice_error *err)
 	return r;
 }
 
+static bool holds_btrfs(const char *path)
+{
+	_cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char magic[8];
+
+	return fd >= 0 && pread(fd, magic, sizeof(magic), 0x10040) == sizeof(magic) &&
+	       memcmp(magic, "_BHRfS_M", sizeof(magic)) == 0;
+}
+
 /* mkfs.btrfs refuses what holds a file system already; source.wipe=true says to go on. */
 static int make_file_system(const struct pool_spec *spec, const struct place *place,
 			    struct coppice_error *err)
@@ -354,6 +363,11 @@ static int make_file_system(const struct pool_spec *spec, const struct place *pl
 	const char *const argv[] = { "mkfs.btrfs", "-q",	is_forced ? "-f" : "-K",
 				     "-L",	   spec->name, place->file, NULL };
 
+	if (!is_forced && holds_btrfs(place->file))
+		return fail(err, COPPICE_EXISTS,
+			    "'%s' holds a Btrfs file system already; to use a pool in it: coppice "
+			    "storage recover; to lose what is in it: source.wipe=true",
+			    place->file);
 	return run_checked(argv, err);
 }
 

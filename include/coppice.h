@@ -548,7 +548,6 @@ struct coppice_copy {
 	const char *pool;	/* NULL: the pool of the source */
 	bool is_full;		/* share nothing with the source */
 	bool is_instance_only;	/* leave the snapshots out */
-	bool is_refresh;	/* bring an existing copy up to date with its source */
 };
 
 /**

@@ -65,6 +65,9 @@ static int take_one(struct lock_file *file, const struct lock_want *want, int64_
 			return COPPICE_OK;
 		if (e != EAGAIN && e != EACCES && e != EINTR)
 			return fail_errno(err, e, "cannot lock");
+		if (file->is_interrupted && file->is_interrupted(file->user))
+			return fail(err, COPPICE_INTERRUPTED,
+				    "interrupted while waiting for another command");
 		if (monotonic_ms() >= deadline_ms)
 			return fail(err, COPPICE_BUSY,
 				    "another command holds the lock; waited %u ms, see --lock-timeout",

@@ -16,6 +16,8 @@
 struct lock_file {
 	int fd;
 	unsigned timeout_ms; /* how long to wait before COPPICE_BUSY */
+	bool (*is_interrupted)(void *user); /* asked while waiting; NULL: never */
+	void *user;
 };
 
 /* What to lock: a range of names ("image", "instance") and a name in it. */
@@ -36,6 +38,7 @@ void lock_file_close(struct lock_file *file);
 /*
  * Take all of @wants, sorted here in place; the same byte may occur twice.
  * Waits for others up to the timeout. On failure none is held.
+ * COPPICE_BUSY; COPPICE_INTERRUPTED.
  */
 _nonnull_ int lock_take(struct lock_file *file, struct lock_want *wants, size_t n,
 			struct coppice_error *err);

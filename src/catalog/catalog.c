@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "catalog/catalog.h"
 
+#include <fcntl.h>
 #include <sqlite3.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/text.h"
 
 #define APPLICATION_ID 0x436f7070 /* "Copp" */
 #define VERSION	       1
+#define BOOT	       "/boot" /* among the stamps; no pool can be called so */
 
 /* clang-format off */
 static const char schema[] =
@@ -93,7 +96,7 @@ static const char *const sql[STATEMENTS] = {
 struct catalog {
 	sqlite3 *db;
 	unsigned timeout_ms;
-	bool is_begun;
+	bool is_begun, is_reading;
 	sqlite3_stmt *statement[STATEMENTS]; /* prepared when first used */
 };
 
@@ -169,6 +172,42 @@ static int make_tables(struct catalog *catalog, struct coppice_error *err)
 	return r;
 }
 
+/* A number for the time since the machine was started. */
+static uint64_t boot_stamp(void)
+{
+	_cleanup_(freep) char *id = NULL;
+	struct coppice_error ignored;
+	uint64_t hash = 14695981039346656037ULL; /* FNV-1a */
+
+	if (file_read(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &id, &ignored) < 0)
+		return 1;
+	for (const char *at = id; *at; at++)
+		hash = (hash ^ (unsigned char)*at) * 1099511628211ULL;
+	return hash >> 1;
+}
+
+/*
+ * It is not synced, so after a power cut it may hold anything: what was indexed
+ * before this boot is indexed again. Two may do it at once; that does no harm.
+ */
+static int distrust_after_boot(struct catalog *catalog, struct coppice_error *err)
+{
+	uint64_t now = boot_stamp(), known;
+	int r = catalog_stamp_get(catalog, BOOT, &known, err);
+
+	if (r < 0 || known == now)
+		return r;
+	r = catalog_begin(catalog, err);
+	if (r == COPPICE_OK)
+		r = run(catalog, "DELETE FROM stamps; REINDEX", "renew the catalog", err);
+	if (r == COPPICE_OK)
+		r = catalog_stamp_put(catalog, BOOT, now, err);
+	if (r == COPPICE_OK)
+		return catalog_commit(catalog, err);
+	catalog_rollback(catalog);
+	return r;
+}
+
 static int open_db(const char *path, unsigned timeout_ms, struct catalog **ret,
 		   struct coppice_error *err)
 {
@@ -192,12 +231,16 @@ static int open_db(const char *path, unsigned timeout_ms, struct catalog **ret,
 			 "the catalog '%s' has version %d, made by a newer Coppice; this one knows "
 			 "version %d",
 			 path, version, VERSION);
-	/* Not synced: after a power cut it is rebuilt, if need be. */
+	/* Else the last one out writes all of the log into the database, every time. */
+	if (r == COPPICE_OK)
+		(void)sqlite3_db_config(catalog->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 	if (r == COPPICE_OK)
 		r = run(catalog, "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF",
 			"open the catalog", err);
 	if (r == COPPICE_OK && version < VERSION)
 		r = make_tables(catalog, err);
+	if (r == COPPICE_OK)
+		r = distrust_after_boot(catalog, err);
 	if (r < 0) {
 		catalog_close(catalog);
 		return r;
@@ -252,9 +295,26 @@ void catalog_close(struct catalog *catalog)
 	free(catalog);
 }
 
+void catalog_reading_begin(struct catalog *catalog)
+{
+	if (catalog->is_begun || catalog->is_reading)
+		return;
+	catalog->is_reading = sqlite3_exec(catalog->db, "BEGIN", NULL, NULL, NULL) == SQLITE_OK;
+}
+
+void catalog_reading_end(struct catalog *catalog)
+{
+	if (catalog->is_reading)
+		(void)sqlite3_exec(catalog->db, "COMMIT", NULL, NULL, NULL);
+	catalog->is_reading = false;
+}
+
 int catalog_begin(struct catalog *catalog, struct coppice_error *err)
 {
-	int r = run(catalog, "BEGIN IMMEDIATE", "change the catalog", err);
+	int r;
+
+	catalog_reading_end(catalog); /* what was read may be old by now */
+	r = run(catalog, "BEGIN IMMEDIATE", "change the catalog", err);
 
 	catalog->is_begun = r == COPPICE_OK;
 	return r;

@@ -28,6 +28,13 @@ _nonnull_ int catalog_begin(struct catalog *catalog, struct coppice_error *err);
 _nonnull_ int catalog_commit(struct catalog *catalog, struct coppice_error *err);
 _nonnull_ void catalog_rollback(struct catalog *catalog); /* nothing begun: does nothing */
 
+/*
+ * Look at one state of it until catalog_reading_end(): many questions cost what one
+ * costs. Within a change, or when it fails, nothing happens.
+ */
+_nonnull_ void catalog_reading_begin(struct catalog *catalog);
+_nonnull_ void catalog_reading_end(struct catalog *catalog);
+
 /* ---- stamps: what state of a pool, or of the image store, was last indexed ---- */
 
 _nonnull_ int catalog_stamp_get(struct catalog *catalog, const char *of, uint64_t *ret,

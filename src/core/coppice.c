@@ -138,6 +138,8 @@ static int open_all(struct coppice *coppice, struct coppice_error *err)
 			   &coppice->locks, &why);
 	if (r < 0)
 		return fail_root(err, why.os_errno, coppice->root);
+	coppice->locks.is_interrupted = coppice->options.hooks.is_interrupted;
+	coppice->locks.user = coppice->options.hooks.user;
 	r = read_owner(coppice, err);
 	if (r == COPPICE_OK)
 		r = make_folders(coppice, err);

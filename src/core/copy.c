@@ -324,9 +324,6 @@ int coppice_instance_copy(struct coppice *coppice, const char *source, const cha
 
 	if (!options)
 		options = &defaults;
-	if (options->is_refresh)
-		return fail(err, COPPICE_UNSUPPORTED,
-			    "copy --refresh is not supported yet; delete the copy and copy again");
 	copying.is_full = options->is_full;
 	r = instance_ref_parse(source, &ref, err);
 	if (r == COPPICE_OK)

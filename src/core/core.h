@@ -138,9 +138,11 @@ _nonnull_ int volume_find(struct coppice *coppice, const struct volume_ref *ref,
 _nonnull_ int volume_pool_of(struct coppice *coppice, const char *name, char **ret,
 			     struct coppice_error *err);
 
-/* COPPICE_EXISTS if some pool has an instance of that name. */
+/* COPPICE_EXISTS if some pool has an instance of that name; of several, the first taken. */
 _nonnull_ int volume_must_not_exist(struct coppice *coppice, const char *name,
 				    struct coppice_error *err);
+_nonnull_ int volumes_must_not_exist(struct coppice *coppice, const struct volume_name *names,
+				     size_t n, struct coppice_error *err);
 
 /* The account that a volume's data is charged to. */
 static inline const struct uuid *volume_group(const struct volume *volume)

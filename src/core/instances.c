@@ -186,12 +186,11 @@ static int make_instances(struct coppice *coppice, struct init *init, struct cop
 	_cleanup_(freep) char *record = NULL;
 	struct draft draft = { .fd = -1 };
 	struct pool_entry *entry = init->entry;
-	int r = COPPICE_OK;
+	int r;
 
 	if (!volumes)
 		return fail_memory(err);
-	for (size_t i = 0; i < init->n && r == COPPICE_OK; i++)
-		r = volume_must_not_exist(coppice, init->names[i].text, err);
+	r = volumes_must_not_exist(coppice, init->names, init->n, err);
 	if (r < 0)
 		return r;
 	r = entry->driver->record_read(entry->pool, &init->image, &record, err);
@@ -244,8 +243,8 @@ int coppice_instance_init(struct coppice *coppice, const char *image, const char
 		r = image_resolve(coppice, image, &init.image.name, err);
 	if (r == COPPICE_OK)
 		r = check_settings(init.entry, settings, n_settings, &init.config, err);
-	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
-		r = volume_must_not_exist(coppice, init.names[i].text, err);
+	if (r == COPPICE_OK)
+		r = volumes_must_not_exist(coppice, init.names, n, err);
 	if (r == COPPICE_OK)
 		r = image_ensure(coppice, init.entry, &init.image.name, err);
 	if (r < 0)
@@ -452,11 +451,13 @@ static int delete_locked(struct coppice *coppice, struct deleting *deleting,
 {
 	int r = COPPICE_OK;
 
+	catalog_reading_begin(coppice->catalog);
 	for (size_t i = 0; i < deleting->n && r == COPPICE_OK; i++) {
 		r = volume_find(coppice, &deleting->refs[i], &deleting->volumes[i], err);
 		if (r == COPPICE_OK)
 			deleting->n_found++;
 	}
+	catalog_reading_end(coppice->catalog);
 	if (r == COPPICE_OK)
 		r = refuse_in_use(coppice, deleting->volumes, deleting->n, err);
 	if (r == COPPICE_OK && is_interrupted(coppice))

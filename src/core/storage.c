@@ -170,7 +170,7 @@ static int make_pool(struct coppice *coppice, struct pool_entry *entry, struct c
 
 static void explain_create(struct coppice *coppice, const struct pool_entry *entry)
 {
-	if (entry->driver->pool_explain)
+	if (entry->driver->pool_explain && coppice->options.hooks.explain)
 		entry->driver->pool_explain(&entry->spec, coppice->options.hooks.explain,
 					    coppice->options.hooks.user);
 }

@@ -94,6 +94,18 @@ int volume_must_not_exist(struct coppice *coppice, const char *name, struct copp
 	return fail(err, COPPICE_EXISTS, "instance '%s' exists already, in pool '%s'", name, pool);
 }
 
+int volumes_must_not_exist(struct coppice *coppice, const struct volume_name *names, size_t n,
+			   struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	catalog_reading_begin(coppice->catalog);
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
+		r = volume_must_not_exist(coppice, names[i].text, err);
+	catalog_reading_end(coppice->catalog);
+	return r;
+}
+
 /* ---- making ---- */
 
 void makings_done(struct makings *makings)

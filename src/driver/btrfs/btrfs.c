@@ -519,6 +519,7 @@ const struct driver driver_btrfs = {
 
 	.probe = btrfs_probe,
 	.pool_create = btrfs_pool_create,
+	.pool_explain = btrfs_pool_explain,
 	.pool_open = btrfs_pool_open,
 	.pool_close = btrfs_pool_close,
 	.pool_is_mounted = btrfs_pool_is_mounted,

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/btrfs.h>
 #include <linux/magic.h>
+#include <stdarg.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -463,6 +464,46 @@ int btrfs_pool_create(const struct pool_spec *spec, const char *record, struct p
 		return r;
 	undo_commit(&undo);
 	return COPPICE_OK;
+}
+
+_printf_(3, 4) static void tell(explain_fn *explain, void *user, const char *fmt, ...)
+{
+	_cleanup_(freep) char *line = NULL;
+	va_list args;
+
+	va_start(args, fmt);
+	if (vasprintf(&line, fmt, args) < 0)
+		line = NULL;
+	va_end(args);
+	if (line)
+		explain(user, line);
+}
+
+void btrfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void *user)
+{
+	_cleanup_(freep) char *file = NULL;
+	_cleanup_(freep) char *mount_point = NULL;
+	struct coppice_error ignored;
+	struct place place;
+	uint64_t size;
+
+	if (place_find(spec, &place, &ignored) < 0)
+		return;
+	file = text_shell_quote(place.file);
+	mount_point = text_shell_quote(place.mount);
+	if (!file || !mount_point)
+		return;
+	if (place.kind == PLACE_OUR_FILE && file_size(spec, &size, &ignored) == COPPICE_OK)
+		tell(explain, user, "truncate -s %llu %s", (unsigned long long)size, file);
+	if (place.kind != PLACE_DIRECTORY) {
+		tell(explain, user, "mkfs.btrfs -q -L %s %s", spec->name, file);
+		tell(explain, user, "mkdir -p %s", mount_point);
+		tell(explain, user, "mount -o %snoatime,discard %s %s",
+		     place.kind == PLACE_DEVICE ? "" : "loop,", file, mount_point);
+		tell(explain, user, "btrfs quota enable --simple %s # btrfs-progs 6.7 or newer",
+		     mount_point);
+	}
+	layout_make_explain(place.mount, explain, user);
 }
 
 /* ---- unmaking ---- */

@@ -158,6 +158,14 @@ static int pool_create(const struct pool_spec *spec, const char *record, struct 
 	return r;
 }
 
+static void pool_explain(const struct pool_spec *spec, explain_fn *explain, void *user)
+{
+	char path[PATH_MAX];
+
+	place(spec, path);
+	layout_make_explain(path, explain, user);
+}
+
 static bool pool_is_mounted(const struct pool_spec *spec)
 {
 	return true;
@@ -411,6 +419,7 @@ const struct driver driver_dir = {
 
 	.probe = probe,
 	.pool_create = pool_create,
+	.pool_explain = pool_explain,
 	.pool_open = pool_open,
 	.pool_close = pool_close,
 	.pool_is_mounted = pool_is_mounted,

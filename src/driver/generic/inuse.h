@@ -9,6 +9,7 @@
 struct in_use_query {
 	const char *what; /* how messages call it: "c1" */
 	const char *path; /* its top directory; one that is not there is not in use */
+	bool is_resolved; /* no part of the path is a symbolic link: need not be looked at again */
 
 	/*
 	 * A Btrfs subvolume: what has its st_dev is in it, whatever name it has in

@@ -199,6 +199,20 @@ int layout_make(const char *path, const char *record, struct coppice_error *err)
 	return r < 0 ? wrap(err, "cannot make a pool at '%s'", path) : COPPICE_OK;
 }
 
+/* The record is left out: it is of interest to Coppice alone. */
+void layout_make_explain(const char *path, explain_fn *explain, void *user)
+{
+	_cleanup_(freep) char *quoted = text_shell_quote(path);
+	_cleanup_(freep) char *line = NULL;
+
+	if (quoted)
+		line = text_format("mkdir -p -m 700 %s/{images,containers,virtual-machines,custom,"
+				   "drafts,deleted}",
+				   quoted);
+	if (line)
+		explain(user, line);
+}
+
 static int open_folder(struct layout *layout, const char *name, int *ret, struct coppice_error *err)
 {
 	*ret = openat(layout->fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -228,9 +242,12 @@ int layout_open(struct layout *layout, const char *path, const struct layout_eng
 	int r;
 
 	layout->engine = engine;
-	layout->path = strdup(path);
-	layout->quoted = text_shell_quote(path);
-	if (!layout->path || !layout->quoted)
+	layout->fd = -1;
+	layout->path = realpath(path, NULL);
+	if (!layout->path)
+		return fail_errno(err, errno, "cannot open '%s'", path);
+	layout->quoted = text_shell_quote(layout->path);
+	if (!layout->quoted)
 		return fail_memory(err);
 	layout->drafts_fd = layout->deleted_fd = -1;
 	for (size_t kind = 0; kind < VOLUME_KINDS; kind++)
@@ -437,6 +454,22 @@ static int remove_folder(int parent_fd, const char *name, struct coppice_error *
 	return COPPICE_OK;
 }
 
+/* Whose account it is: in deleted/ the name says it, in a draft the record does. */
+static bool find_identity(struct layout *layout, const char *folder, const char *name,
+			  struct uuid *ret)
+{
+	_cleanup_(freep) char *record = NULL;
+	struct coppice_error ignored;
+	char text[UUID_TEXT_SIZE], path[PATH_MAX];
+
+	(void)snprintf(text, sizeof(text), "%s", name);
+	if (strcmp(folder, "deleted") == 0 && uuid_parse(text, ret))
+		return true;
+	(void)snprintf(path, sizeof(path), "%s/%s", folder, name);
+	return record_get(layout, path, &record, &ignored) == COPPICE_OK &&
+	       record_uuid(record, ret);
+}
+
 /*
  * Destroy a volume that users do not see any more. Its directory goes too, unless
  * its account is held by others: then the directory stays as deleted/UUID.account,
@@ -446,29 +479,31 @@ static int remove_folder(int parent_fd, const char *name, struct coppice_error *
 static int volume_destroy(struct layout *layout, int parent_fd, const char *folder,
 			  const char *name, struct coppice_error *err)
 {
-	_cleanup_(freep) char *record = NULL;
-	char path[PATH_MAX], account[UUID_TEXT_SIZE + sizeof(ACCOUNT_TAIL)];
-	struct coppice_error ignored;
-	bool is_held = false;
+	char account[UUID_TEXT_SIZE + sizeof(ACCOUNT_TAIL)];
+	bool has_account = false, is_held = false;
 	struct uuid uuid;
 	size_t n = 0;
 	int r;
 
-	(void)snprintf(path, sizeof(path), "%s/%s", folder, name);
-	if (layout->engine->account_close &&
-	    (record_get(layout, path, &record, &ignored) < 0 || !record_uuid(record, &uuid)))
-		record = NULL;
-	r = volume_empty(layout, parent_fd, name, &n, err);
-	if (r == COPPICE_OK && record)
-		r = n > 0 ? COPPICE_OK : layout->engine->account_close(layout, &uuid, &is_held, err);
-	if (r < 0)
-		return r;
-	if (!record || (n == 0 && !is_held))
+	if (layout->engine->account_close)
+		has_account = find_identity(layout, folder, name, &uuid);
+	if (!strstr(name, ACCOUNT_TAIL)) {
+		r = volume_empty(layout, parent_fd, name, &n, err);
+		if (r < 0)
+			return r;
+	}
+	if (has_account && n == 0) {
+		r = layout->engine->account_close(layout, &uuid, &is_held, err);
+		if (r < 0)
+			return r;
+	}
+	if (!has_account || (n == 0 && !is_held))
 		return remove_folder(parent_fd, name, err);
 
 	(void)snprintf(account, sizeof(account), "%s" ACCOUNT_TAIL, uuid.text);
-	if (renameat(parent_fd, name, layout->deleted_fd, account) < 0 && errno != ENOENT)
-		return fail_errno(err, errno, "cannot retire '%s'", path);
+	if (strcmp(name, account) != 0 &&
+	    renameat(parent_fd, name, layout->deleted_fd, account) < 0 && errno != ENOENT)
+		return fail_errno(err, errno, "cannot retire '%s/%s'", folder, name);
 	return COPPICE_OK;
 }
 
@@ -1119,6 +1154,7 @@ int layout_in_use(struct layout *layout, const struct volume_ref *refs, size_t n
 		queries[i] = (struct in_use_query){
 			.what = strdup(volume_ref_format(&refs[i], text)),
 			.path = path,
+			.is_resolved = true, /* the root is, and what is below is ours */
 			.is_subvolume = are_subvolumes,
 		};
 		if (r == COPPICE_OK && !queries[i].what)

@@ -70,6 +70,8 @@ _nonnull_ const char *layout_item_path(const struct new_volume *volume, char ret
 /* Make the folders below an empty directory, and write the pool's record. */
 _nonnull_ int layout_make(const char *path, const char *record, struct coppice_error *err);
 
+_nonnull_ void layout_make_explain(const char *path, explain_fn *explain, void *user);
+
 /*
  * Remove the folders and the record again, and what drafts and deleted volumes
  * are left. COPPICE_BUSY when there are volumes, or something of somebody else.

@@ -2,8 +2,10 @@
 /* Comparing pools, records, catalog and image store; mending what can be. */
 #include "core/core.h"
 
+#include <fcntl.h>
 #include <stdarg.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/text.h"
@@ -331,12 +333,13 @@ static int check_image(void *user, const struct catalog_image *row, struct coppi
 	struct image_record record = { 0 };
 	struct coppice_error why;
 	uint64_t size = 0;
+	char path[128];
 	int r;
 
-	if (!row->has_bytes) {
-		/* Only in pools: that is how a pool that was taken over comes; no damage. */
+	/* Only in pools: that is how a pool that was taken over comes; no damage. */
+	(void)snprintf(path, sizeof(path), "images/%s.json", row->fingerprint);
+	if (!row->has_bytes && faccessat(checking->coppice->root_fd, path, F_OK, 0) < 0)
 		return COPPICE_OK;
-	}
 	r = image_record_parse(row->record, &record, err);
 	if (r < 0)
 		return r;

@@ -517,6 +517,28 @@ int coppice_image_import(struct coppice *coppice, const struct coppice_import *i
 
 /* ---- export ---- */
 
+/* Half of an image looks like one. */
+static int refuse_cut(struct coppice *coppice, const char *fingerprint, struct coppice_error *err)
+{
+	struct image_record record = { 0 };
+	bool has_bytes;
+	uint64_t size;
+	int r;
+
+	r = image_record_of(coppice, fingerprint, &has_bytes, &record, err);
+	if (r < 0)
+		return r;
+	r = store_size(coppice, fingerprint, &size, err);
+	if (r == COPPICE_OK && record.size_bytes && size != record.size_bytes)
+		r = fail(err, COPPICE_FAILED,
+			 "the bytes of image '%.12s' are damaged: it had %llu, and %llu are kept; "
+			 "import it again",
+			 fingerprint, (unsigned long long)record.size_bytes,
+			 (unsigned long long)size);
+	image_record_done(&record);
+	return r;
+}
+
 int coppice_image_export(struct coppice *coppice, const char *image, int fd,
 			 struct coppice_error *err)
 {
@@ -530,6 +552,8 @@ int coppice_image_export(struct coppice *coppice, const char *image, int fd,
 	r = image_resolve(coppice, image, &fingerprint, err);
 	if (r == COPPICE_OK)
 		r = store_open(coppice, fingerprint.text, &in, err);
+	if (r == COPPICE_OK)
+		r = refuse_cut(coppice, fingerprint.text, err);
 	while (r == COPPICE_OK && (n = read(in, buffer, sizeof(buffer))) != 0) {
 		if (n < 0 && errno == EINTR)
 			continue;

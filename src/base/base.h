@@ -13,22 +13,22 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define _cleanup_(fn)	    __attribute__((cleanup(fn)))
+#define _cleanup_(fn)       __attribute__((cleanup(fn)))
 #define _printf_(fmt, args) __attribute__((format(printf, fmt, args)))
-#define _nonnull_	    __attribute__((nonnull))
-#define _must_check_	    __attribute__((warn_unused_result))
+#define _nonnull_           __attribute__((nonnull))
+#define _must_check_        __attribute__((warn_unused_result))
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
-#define CONTAINER_OF(pointer, type, member) \
-	((type *)(void *)((char *)(pointer) - offsetof(type, member)))
+#define CONTAINER_OF(pointer, type, member)                                                        \
+	((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 /* Give away what a cleanup variable owns: return take_ptr(&vol); */
-#define take_ptr(pp)                               \
-	({                                         \
-		__typeof__(*(pp)) _taken_ = *(pp); \
-		*(pp) = NULL;                      \
-		_taken_;                           \
+#define take_ptr(pp)                                                                               \
+	({                                                                                         \
+		__typeof__(*(pp)) _taken_ = *(pp);                                                 \
+		*(pp) = NULL;                                                                      \
+		_taken_;                                                                           \
 	})
 
 static inline int take_fd(int *fd)
@@ -40,10 +40,10 @@ static inline int take_fd(int *fd)
 }
 
 /* Make `func`p(), for _cleanup_(), out of a destructor that accepts NULL. */
-#define DEFINE_CLEANUP(type, func)          \
-	static inline void func##p(type *p) \
-	{                                   \
-		func(*p);                   \
+#define DEFINE_CLEANUP(type, func)                                                                 \
+	static inline void func##p(type *p)                                                        \
+	{                                                                                          \
+		func(*p);                                                                          \
 	}
 
 static inline void freep(void *p)

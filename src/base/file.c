@@ -26,7 +26,8 @@ int file_read(int dir_fd, const char *path, size_t max, char **ret, struct coppi
 			return fail_errno(err, errno, "cannot read '%s'", path);
 		text_add_bytes(&text, buffer, (size_t)n);
 		if (text.length > max)
-			return fail(err, COPPICE_INVALID, "'%s' is larger than %zu bytes", path, max);
+			return fail(err, COPPICE_INVALID, "'%s' is larger than %zu bytes", path,
+				    max);
 	}
 	whole = text_take(&text);
 	if (!whole)

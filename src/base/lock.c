@@ -69,9 +69,10 @@ static int take_one(struct lock_file *file, const struct lock_want *want, int64_
 			return fail(err, COPPICE_INTERRUPTED,
 				    "interrupted while waiting for another command");
 		if (monotonic_ms() >= deadline_ms)
-			return fail(err, COPPICE_BUSY,
-				    "another command holds the lock; waited %u ms, see --lock-timeout",
-				    file->timeout_ms);
+			return fail(
+				err, COPPICE_BUSY,
+				"another command holds the lock; waited %u ms, see --lock-timeout",
+				file->timeout_ms);
 		(void)nanosleep(&(struct timespec){ .tv_nsec = wait_us * 1000 }, NULL);
 		if (wait_us < 20000)
 			wait_us *= 2;

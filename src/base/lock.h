@@ -15,7 +15,7 @@
 
 struct lock_file {
 	int fd;
-	unsigned timeout_ms; /* how long to wait before COPPICE_BUSY */
+	unsigned timeout_ms;                /* how long to wait before COPPICE_BUSY */
 	bool (*is_interrupted)(void *user); /* asked while waiting; NULL: never */
 	void *user;
 };

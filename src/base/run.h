@@ -10,8 +10,8 @@
 
 struct run_result {
 	int exit_status; /* 128 + signal when it was killed by one */
-	char *out;	 /* owned; NUL-terminated; what it wrote, cut at 1 MiB */
-	char *err;	 /* the same of its standard error */
+	char *out;       /* owned; NUL-terminated; what it wrote, cut at 1 MiB */
+	char *err;       /* the same of its standard error */
 };
 
 void run_result_done(struct run_result *result);

@@ -11,8 +11,8 @@
 #include "base/text.h"
 
 #define APPLICATION_ID 0x436f7070 /* "Copp" */
-#define VERSION	       1
-#define BOOT	       "/boot" /* among the stamps; no pool can be called so */
+#define VERSION        1
+#define BOOT           "/boot" /* among the stamps; no pool can be called so */
 
 /* clang-format off */
 static const char schema[] =
@@ -57,7 +57,7 @@ enum statement {
 	STATEMENTS,
 };
 
-#define VOLUME_COLUMNS \
+#define VOLUME_COLUMNS                                                                             \
 	"pool, kind, name, snapshot, uuid, created, image, image_name, origin, moving, record"
 
 static const char *const sql[STATEMENTS] = {
@@ -128,9 +128,9 @@ static int busy_handler(void *user, int n)
 static int run(struct catalog *catalog, const char *text, const char *what,
 	       struct coppice_error *err)
 {
-	return sqlite3_exec(catalog->db, text, NULL, NULL, NULL) == SQLITE_OK ?
-		       COPPICE_OK :
-		       fail_db(catalog, what, err);
+	return sqlite3_exec(catalog->db, text, NULL, NULL, NULL) == SQLITE_OK
+		       ? COPPICE_OK
+		       : fail_db(catalog, what, err);
 }
 
 static int read_version(struct catalog *catalog, int *ret, struct coppice_error *err)
@@ -151,9 +151,8 @@ static int read_version(struct catalog *catalog, int *ret, struct coppice_error 
 /* Two may open a new catalog at once: who comes second finds the tables made. */
 static int make_tables(struct catalog *catalog, struct coppice_error *err)
 {
-	_cleanup_(freep) char *done =
-		text_format("PRAGMA application_id = %d; PRAGMA user_version = %d", APPLICATION_ID,
-			    VERSION);
+	_cleanup_(freep) char *done = text_format(
+		"PRAGMA application_id = %d; PRAGMA user_version = %d", APPLICATION_ID, VERSION);
 	int version = 0;
 	int r;
 
@@ -499,9 +498,9 @@ static struct catalog_volume volume_row(sqlite3_stmt *statement)
 int catalog_volumes(struct catalog *catalog, const struct catalog_query *query,
 		    catalog_volume_fn *fn, void *user, struct coppice_error *err)
 {
-	enum statement which = query->is_moving ? VOLUMES_MOVING :
-			       query->name	? VOLUMES_OF_NAME :
-						  VOLUMES;
+	enum statement which = query->is_moving ? VOLUMES_MOVING
+			       : query->name    ? VOLUMES_OF_NAME
+						: VOLUMES;
 	/* Not the shared one: the caller may list again from within. */
 	sqlite3_stmt *statement = NULL;
 	int code, r = COPPICE_OK;

@@ -52,10 +52,10 @@ struct catalog_volume {
 	const char *snapshot; /* "": the volume itself */
 	const char *uuid;
 	int64_t created_ns;
-	const char *image;	/* fingerprint, or "" */
+	const char *image;      /* fingerprint, or "" */
 	const char *image_name; /* what it was called, or "" */
-	const char *origin;	/* "c1" or "c1/before", or "" */
-	bool is_moving;		/* a move to here was published, its source perhaps not retired */
+	const char *origin;     /* "c1" or "c1/before", or "" */
+	bool is_moving;         /* a move to here was published, its source perhaps not retired */
 	const char *record;
 };
 

@@ -8,8 +8,8 @@ struct coppice_bytes bytes_add(struct coppice_bytes a, struct coppice_bytes b)
 	if (!a.known || !b.known)
 		return (struct coppice_bytes){ 0 };
 	return (struct coppice_bytes){
-		.known = a.known == COPPICE_AT_MOST || b.known == COPPICE_AT_MOST ? COPPICE_AT_MOST :
-										    COPPICE_EXACT,
+		.known = a.known == COPPICE_AT_MOST || b.known == COPPICE_AT_MOST ? COPPICE_AT_MOST
+										  : COPPICE_EXACT,
 		.bytes = a.bytes + b.bytes,
 	};
 }

@@ -28,7 +28,7 @@ struct accounts {
 		struct uuid uuid;
 		struct coppice_bytes charged;
 		bool has_heirs; /* others have it in their lineage */
-	} *account; /* by uuid; of volumes, and of ancestors that are gone */
+	} * account;            /* by uuid; of volumes, and of ancestors that are gone */
 	size_t n_accounts;
 };
 

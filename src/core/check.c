@@ -89,8 +89,7 @@ static void mark_repaired(struct checking *checking)
 static int give_record(struct checking *checking, const struct volume_ref *ref,
 		       struct coppice_error *err)
 {
-	_cleanup_(record_done) struct record record = { .kind = ref->kind,
-							.created_ns = now_ns() };
+	_cleanup_(record_done) struct record record = { .kind = ref->kind, .created_ns = now_ns() };
 	_cleanup_(freep) char *text = NULL;
 	struct pool_entry *entry = checking->entry;
 	int r = uuid_new(&record.uuid, err);
@@ -170,8 +169,8 @@ static int compare_with_catalog(struct checking *checking, const struct found_vo
 	checking->is_catalog_wrong = true;
 	return find(checking, row.is_found ? "catalog-differs" : "catalog-missing", subject, err,
 		    row.is_found ? "the catalog holds another record of it than the pool; "
-				   "--repair reads the pool anew" :
-				   "it is in the pool and not in the catalog; --repair reads the "
+				   "--repair reads the pool anew"
+				 : "it is in the pool and not in the catalog; --repair reads the "
 				   "pool anew");
 }
 

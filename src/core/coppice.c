@@ -10,9 +10,9 @@
 #include "base/file.h"
 #include "base/text.h"
 
-#define ROOT_DEFAULT	    "/var/lib/coppice"
-#define LOCK_TIMEOUT_MS	    60000
-#define MEMORY_LIMIT_BYTES  (256ULL << 20)
+#define ROOT_DEFAULT       "/var/lib/coppice"
+#define LOCK_TIMEOUT_MS    60000
+#define MEMORY_LIMIT_BYTES (256ULL << 20)
 
 const char *coppice_version(void)
 {
@@ -25,8 +25,8 @@ static int fail_root(struct coppice_error *err, int os_errno, const char *root)
 		return fail(err, COPPICE_FAILED, "state directory '%s' is read-only", root);
 	if (os_errno == EACCES || os_errno == EPERM)
 		return fail(err, COPPICE_FAILED, "cannot use state directory '%s': %s", root,
-			    geteuid() != 0 ? "permission denied; Coppice needs root" :
-					     "permission denied");
+			    geteuid() != 0 ? "permission denied; Coppice needs root"
+					   : "permission denied");
 	(void)fail_errno(err, os_errno, "cannot use state directory '%s'", root);
 	err->code = COPPICE_FAILED; /* never "not found": it is made when it is missing */
 	return err->code;
@@ -92,7 +92,8 @@ static int read_owner(struct coppice *coppice, struct coppice_error *err)
 			    0600);
 		if (fd < 0)
 			return fail_root(err, errno, coppice->root);
-		r = write_all(fd, fresh.text, UUID_TEXT_SIZE - 1, "the state directory's uuid", err);
+		r = write_all(fd, fresh.text, UUID_TEXT_SIZE - 1, "the state directory's uuid",
+			      err);
 		if (r == COPPICE_OK)
 			(void)fsync(fd);
 		(void)close(fd);

@@ -18,7 +18,7 @@ struct copying {
 	struct source_snapshot {
 		struct volume_ref ref;
 		struct record record;
-	} *snapshots; /* by age */
+	} * snapshots; /* by age */
 	size_t n_snapshots;
 };
 
@@ -83,8 +83,8 @@ static int add_origin(const struct copying *copying, struct record *record,
 		      struct coppice_error *err)
 {
 	const struct volume *source = &copying->source;
-	const struct record *from = volume_is_snapshot(&source->ref) ? &source->instance_record :
-								       &source->record;
+	const struct record *from =
+		volume_is_snapshot(&source->ref) ? &source->instance_record : &source->record;
 	char text[VOLUME_REF_TEXT_MAX];
 	struct ancestor origin = { .uuid = *volume_group(source) };
 	int r;
@@ -101,8 +101,8 @@ static int describe_instance(struct coppice *coppice, const struct copying *copy
 			     struct makings *makings, struct coppice_error *err)
 {
 	const struct volume *source = &copying->source;
-	const struct record *from = volume_is_snapshot(&source->ref) ? &source->instance_record :
-								       &source->record;
+	const struct record *from =
+		volume_is_snapshot(&source->ref) ? &source->instance_record : &source->record;
 	struct making *making = &makings->making[0];
 	struct record *record = &making->record;
 	int r = COPPICE_OK;
@@ -145,12 +145,11 @@ static int describe_snapshot(struct coppice *coppice, const struct copying *copy
 	if (copying->is_move)
 		making->record.uuid = snapshot->record.uuid;
 	r = settings_copy(&making->record.config, &snapshot->record.config, err);
-	return r < 0 ? r :
-		       making_finish(coppice, makings, 1 + i, NULL, &makings->making[0], err);
+	return r < 0 ? r : making_finish(coppice, makings, 1 + i, NULL, &makings->making[0], err);
 }
 
-static int describe(struct coppice *coppice, const struct copying *copying,
-		    struct makings *makings, struct coppice_error *err)
+static int describe(struct coppice *coppice, const struct copying *copying, struct makings *makings,
+		    struct coppice_error *err)
 {
 	int r = makings_new(makings, 1 + copying->n_snapshots, err);
 
@@ -171,8 +170,8 @@ static int clone_all(const struct copying *copying, struct draft *draft,
 			      err);
 
 	for (size_t i = 0; i < copying->n_snapshots && r == COPPICE_OK; i++)
-		r = driver->clone(draft, &copying->snapshots[i].ref,
-				  &makings->making[1 + i].volume, 1, true, err);
+		r = driver->clone(draft, &copying->snapshots[i].ref, &makings->making[1 + i].volume,
+				  1, true, err);
 	return r;
 }
 
@@ -186,11 +185,13 @@ static int fill_one(struct draft *draft, const struct new_volume *volume, const 
 
 	if (r == COPPICE_OK)
 		r = driver->volume_fill(draft, volume, path, from, err);
-	return r < 0 ? r : driver->volume_seal(draft, volume, volume_is_snapshot(&volume->ref), err);
+	return r < 0 ? r
+		     : driver->volume_seal(draft, volume, volume_is_snapshot(&volume->ref), err);
 }
 
 static int fill_from(const struct pool_entry *entry, const struct volume_ref *ref,
-		     struct draft *draft, const struct new_volume *volume, struct coppice_error *err)
+		     struct draft *draft, const struct new_volume *volume,
+		     struct coppice_error *err)
 {
 	_cleanup_(freep) char *from = NULL;
 	int r = entry->driver->path(entry->pool, ref, &from, err);
@@ -276,8 +277,8 @@ static int copy(struct coppice *coppice, struct copying *copying, struct coppice
 	if (r == COPPICE_OK)
 		r = describe(coppice, copying, &makings, err);
 	if (r == COPPICE_OK)
-		r = copying->is_clone ? clone_all(copying, &draft, &makings, err) :
-					fill_all(copying, &draft, &makings, err);
+		r = copying->is_clone ? clone_all(copying, &draft, &makings, err)
+				      : fill_all(copying, &draft, &makings, err);
 	if (r == COPPICE_OK)
 		r = publish(coppice, copying->target, &draft, &makings, err);
 	if (r == COPPICE_OK)
@@ -401,8 +402,7 @@ static int retire_moved(struct coppice *coppice, struct copying *copying,
 	return COPPICE_OK;
 }
 
-static int move_to_pool(struct coppice *coppice, struct copying *copying,
-			struct coppice_error *err)
+static int move_to_pool(struct coppice *coppice, struct copying *copying, struct coppice_error *err)
 {
 	struct volume_ref moved = { .kind = copying->source.ref.kind, .name = copying->name };
 	int r;

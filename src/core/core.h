@@ -19,7 +19,7 @@ struct pool_entry {
 	const struct driver *driver;
 	struct pool_spec spec; /* borrows from all these */
 	struct pool *pool;     /* NULL until pools_open() */
-	bool is_fresh;	       /* the catalog was compared with it by this handle */
+	bool is_fresh;         /* the catalog was compared with it by this handle */
 };
 
 struct coppice {
@@ -42,9 +42,9 @@ _nonnull_ bool is_interrupted(struct coppice *coppice);
 /* ---- locks: names of what is locked, in one file of the state directory ---- */
 
 enum lock_range {
-	LOCK_POOLS,	/* shared while a pool is used, exclusive to make or delete it */
-	LOCK_IMAGES,	/* shared to clone one, exclusive to unpack or delete it */
-	LOCK_ALIASES,	/* one byte: whoever changes names of images */
+	LOCK_POOLS,     /* shared while a pool is used, exclusive to make or delete it */
+	LOCK_IMAGES,    /* shared to clone one, exclusive to unpack or delete it */
+	LOCK_ALIASES,   /* one byte: whoever changes names of images */
 	LOCK_INSTANCES, /* exclusive to make, change or delete one, shared to copy it */
 };
 
@@ -121,7 +121,7 @@ _nonnull_ int catalog_put_record(struct coppice *coppice, const char *pool,
 struct volume {
 	struct pool_entry *entry;
 	struct volume_ref ref;
-	struct record record;	       /* its own */
+	struct record record;          /* its own */
 	struct record instance_record; /* of a snapshot: its instance's */
 };
 
@@ -147,8 +147,8 @@ _nonnull_ int volumes_must_not_exist(struct coppice *coppice, const struct volum
 /* The account that a volume's data is charged to. */
 static inline const struct uuid *volume_group(const struct volume *volume)
 {
-	return volume_is_snapshot(&volume->ref) ? &volume->instance_record.uuid :
-						  &volume->record.uuid;
+	return volume_is_snapshot(&volume->ref) ? &volume->instance_record.uuid
+						: &volume->record.uuid;
 }
 
 /* A volume to be made: what the driver needs, and who owns it. */

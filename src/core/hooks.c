@@ -56,8 +56,8 @@ void locks_add(struct locks *locks, enum lock_range range, const char *name, boo
 		locks->want = more;
 		locks->capacity = capacity;
 	}
-	locks->want[locks->n++] = (struct lock_want){ .byte = lock_byte(range, name),
-						      .is_exclusive = is_exclusive };
+	locks->want[locks->n++] =
+		(struct lock_want){ .byte = lock_byte(range, name), .is_exclusive = is_exclusive };
 }
 
 int locks_take(struct coppice *coppice, struct locks *locks, struct coppice_error *err)

@@ -10,8 +10,8 @@
 #include "base/file.h"
 #include "base/text.h"
 
-#define STAMP	   "/images" /* no pool can be called so */
-#define IMPORT	   "import-"
+#define STAMP      "/images" /* no pool can be called so */
+#define IMPORT     "import-"
 #define RECORD_MAX (1 << 20)
 
 /* ---- bytes ---- */
@@ -147,8 +147,7 @@ int store_size(struct coppice *coppice, const char *fingerprint, uint64_t *ret,
 /* ---- into the catalog ---- */
 
 static int put_image(struct coppice *coppice, const char *fingerprint, bool has_bytes,
-		     const struct image_record *record, const char *text,
-		     struct coppice_error *err)
+		     const struct image_record *record, const char *text, struct coppice_error *err)
 {
 	int r = catalog_image_put(coppice->catalog,
 				  &(struct catalog_image){ .fingerprint = fingerprint,
@@ -266,10 +265,10 @@ static int rebuild(struct coppice *coppice, bool *ret_is_swept, struct coppice_e
 		r = index_store(coppice, ret_is_swept, err);
 	if (r < 0)
 		return r;
-	return catalog_volumes(coppice->catalog,
-			       &(struct catalog_query){ .kind = VOLUME_IMAGE,
-							.no_snapshots = true },
-			       index_volume, coppice, err);
+	return catalog_volumes(
+		coppice->catalog,
+		&(struct catalog_query){ .kind = VOLUME_IMAGE, .no_snapshots = true }, index_volume,
+		coppice, err);
 }
 
 int images_rebuild(struct coppice *coppice, struct coppice_error *err)
@@ -313,8 +312,8 @@ int images_refresh(struct coppice *coppice, struct coppice_error *err)
 	 * then the next command looks once more.
 	 */
 	if (r == COPPICE_OK)
-		r = catalog_stamp_put(coppice->catalog, STAMP,
-				      is_swept && now == after ? now : 0, err);
+		r = catalog_stamp_put(coppice->catalog, STAMP, is_swept && now == after ? now : 0,
+				      err);
 	if (r == COPPICE_OK)
 		return catalog_commit(coppice->catalog, err);
 	catalog_rollback(coppice->catalog);

@@ -122,8 +122,7 @@ static int describe(struct unpacking *unpacking, struct coppice_error *err)
 }
 
 /* Read all of @in_fd, into a draft of the pool unless this is a dry run. */
-static int read_into(struct unpacking *unpacking, struct image_read *how,
-		     struct coppice_error *err)
+static int read_into(struct unpacking *unpacking, struct image_read *how, struct coppice_error *err)
 {
 	struct coppice *coppice = unpacking->coppice;
 	const struct driver *driver = unpacking->entry->driver;
@@ -174,7 +173,8 @@ static int explain_steps(struct unpacking *unpacking, const char *file, struct c
 	if (r == COPPICE_OK && quoted && path) {
 		name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
 		if (!unpacking->info.is_unified)
-			explain(coppice, "mkdir \"$draft\"/%s/%s/rootfs", volume.ref.name.text, name);
+			explain(coppice, "mkdir \"$draft\"/%s/%s/rootfs", volume.ref.name.text,
+				name);
 		explain(coppice,
 			"tar --xattrs --xattrs-include='*' --acls --numeric-owner "
 			"--delay-directory-restore -xpf %s -C \"$draft\"/%s/%s%s",
@@ -270,7 +270,8 @@ static int unpack_stored(struct coppice *coppice, struct pool_entry *entry, cons
 	r = read_into(&unpacking, &how, err);
 	if (r == COPPICE_OK && strcmp(unpacking.info.fingerprint, fingerprint) != 0)
 		r = fail(err, COPPICE_FAILED,
-			 "the bytes kept in '%s' are damaged: their fingerprint is %.12s now; import "
+			 "the bytes kept in '%s' are damaged: their fingerprint is %.12s now; "
+			 "import "
 			 "the image again",
 			 path, unpacking.info.fingerprint);
 	if (r == COPPICE_OK)
@@ -295,8 +296,8 @@ int image_ensure(struct coppice *coppice, struct pool_entry *entry,
 		return r; /* somebody else did it while we waited */
 	r = unpack_stored(coppice, entry, fingerprint->text, err);
 	return r < 0 ? wrap(err, "cannot unpack image '%.12s' into pool '%s'", fingerprint->text,
-			    entry->name) :
-		       COPPICE_OK;
+			    entry->name)
+		     : COPPICE_OK;
 }
 
 /* ---- import ---- */
@@ -366,9 +367,10 @@ static int open_input(const struct coppice_import *import, struct importing *imp
 	if (fstat(importing->in_fd, &st) < 0)
 		return fail_errno(err, errno, "cannot look at '%s'", import->path);
 	if (S_ISDIR(st.st_mode))
-		return fail(err, COPPICE_UNSUPPORTED,
-			    "'%s' is a directory; importing one is not supported yet: pack it with tar",
-			    import->path);
+		return fail(
+			err, COPPICE_UNSUPPORTED,
+			"'%s' is a directory; importing one is not supported yet: pack it with tar",
+			import->path);
 	*ret_size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
 	return COPPICE_OK;
 }
@@ -655,8 +657,8 @@ static int delete_one(struct coppice *coppice, const struct volume_name *fingerp
 	if (r < 0)
 		return r;
 	if (only)
-		return is_found ? COPPICE_OK :
-				  fail(err, COPPICE_NOT_FOUND,
+		return is_found ? COPPICE_OK
+				: fail(err, COPPICE_NOT_FOUND,
 				       "image '%s' is not unpacked in pool '%s'", name, only->name);
 	explain(coppice, "rm -f %s/images/%s.json %s/images/%s", coppice->root, fingerprint->text,
 		coppice->root, fingerprint->text);
@@ -681,7 +683,8 @@ int coppice_image_delete(struct coppice *coppice, const char *const *images, siz
 			 const char *pool, struct coppice_error *err)
 {
 	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
-	_cleanup_(freep) struct volume_name *fingerprints = calloc(n ? n : 1, sizeof(*fingerprints));
+	_cleanup_(freep) struct volume_name *fingerprints =
+		calloc(n ? n : 1, sizeof(*fingerprints));
 	struct pool_entry *only = NULL;
 	int r = COPPICE_OK;
 

@@ -158,8 +158,8 @@ static int describe(struct coppice *coppice, const struct init *init, struct mak
 					  .name = (char *)(uintptr_t)init->image_name,
 					  .is_image = true };
 
-		making->volume.ref = (struct volume_ref){ .kind = VOLUME_CONTAINER,
-							  .name = init->names[i] };
+		making->volume.ref =
+			(struct volume_ref){ .kind = VOLUME_CONTAINER, .name = init->names[i] };
 		making->volume.limit_bytes = config_limit(&init->config);
 		making->record.kind = VOLUME_CONTAINER;
 		making->record.created_ns = now;

@@ -41,8 +41,8 @@ struct listing {
 	unsigned detail;
 	struct coppice_instance_list list;
 	size_t capacity;
-	struct uuid *uuids; /* of each, for the engines */
-	bool is_in; /* the rows of snapshots that come belong to one that is listed */
+	struct uuid *uuids;  /* of each, for the engines */
+	bool is_in;          /* the rows of snapshots that come belong to one that is listed */
 	char last_image[65]; /* one answer kept: most rows have the same image */
 	bool last_is_deleted;
 	char last_name[256];
@@ -108,8 +108,8 @@ static int add_config(struct coppice_instance *instance, const char *text,
 	if (r == COPPICE_OK)
 		r = settings_copy(&instance->config, &record.config, err);
 	if (r == COPPICE_OK && config_limit(&record.config))
-		instance->limit = (struct coppice_bytes){ COPPICE_EXACT,
-							  config_limit(&record.config) };
+		instance->limit =
+			(struct coppice_bytes){ COPPICE_EXACT, config_limit(&record.config) };
 	record_done(&record);
 	return r;
 }
@@ -161,8 +161,8 @@ static int add_instance(struct listing *listing, const struct catalog_volume *ro
 	if (!instance->name || !instance->kind || !instance->state || !instance->pool ||
 	    !instance->uuid)
 		return fail_memory(err);
-	return listing->detail & COPPICE_DETAIL_CONFIG ? add_config(instance, row->record, err) :
-							 COPPICE_OK;
+	return listing->detail & COPPICE_DETAIL_CONFIG ? add_config(instance, row->record, err)
+						       : COPPICE_OK;
 }
 
 /* A volume's row comes before those of its snapshots. */
@@ -171,10 +171,9 @@ static int note_row(void *user, const struct catalog_volume *row, struct coppice
 	struct listing *listing = user;
 
 	if (row->snapshot[0])
-		return listing->is_in ?
-			       add_snapshot(&listing->list.instance[listing->list.n - 1], row,
-					    listing->detail, err) :
-			       COPPICE_OK;
+		return listing->is_in ? add_snapshot(&listing->list.instance[listing->list.n - 1],
+						     row, listing->detail, err)
+				      : COPPICE_OK;
 	listing->is_in = !listing->pattern || fnmatch(listing->pattern, row->name, 0) == 0;
 	return listing->is_in ? add_instance(listing, row, err) : COPPICE_OK;
 }
@@ -195,7 +194,8 @@ static int fill_usage(struct listing *listing, struct pool_entry *entry, size_t 
 		(void)snprintf(refs[i].name.text, sizeof(refs[i].name.text), "%s",
 			       listing->list.instance[first + i].name);
 	}
-	r = entry->driver->usage(entry->pool, refs, &listing->uuids[first], usage, n, is_exact, err);
+	r = entry->driver->usage(entry->pool, refs, &listing->uuids[first], usage, n, is_exact,
+				 err);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
 		listing->list.instance[first + i].written = usage[i].written;
 		listing->list.instance[first + i].refers = usage[i].refers;
@@ -420,13 +420,13 @@ static int add_image(void *user, const struct catalog_image *row, struct coppice
 	};
 	record.n_aliases = 0;
 	record.properties = (struct coppice_settings){ 0 };
-	return image->fingerprint ?
-		       catalog_volumes(listing->coppice->catalog,
-				       &(struct catalog_query){ .kind = VOLUME_IMAGE,
-								.name = row->fingerprint,
-								.no_snapshots = true },
-				       add_pool, image, err) :
-		       fail_memory(err);
+	return image->fingerprint
+		       ? catalog_volumes(listing->coppice->catalog,
+					 &(struct catalog_query){ .kind = VOLUME_IMAGE,
+								  .name = row->fingerprint,
+								  .no_snapshots = true },
+					 add_pool, image, err)
+		       : fail_memory(err);
 }
 
 static int compare_images(const void *a, const void *b)

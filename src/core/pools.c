@@ -278,8 +278,8 @@ int pools_find(struct coppice *coppice, const char *name, struct pool_entry **re
 	if (r < 0)
 		return r;
 	*ret = pools_get(coppice, name);
-	return *ret ? COPPICE_OK :
-		      fail(err, COPPICE_NOT_FOUND, "no pool '%s'; see: coppice storage list", name);
+	return *ret ? COPPICE_OK
+		    : fail(err, COPPICE_NOT_FOUND, "no pool '%s'; see: coppice storage list", name);
 }
 
 static int refuse_choice(struct coppice *coppice, struct coppice_error *err)

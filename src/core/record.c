@@ -5,7 +5,7 @@
 
 #include "base/text.h"
 
-#define VERSION	    1
+#define VERSION     1
 #define LINEAGE_MAX 24 /* older ones are forgotten: figures beyond become unknown */
 
 /* Stand in for what only bash will know. */
@@ -187,7 +187,8 @@ static int dump(json_t *json, char **ret, struct coppice_error *err)
 
 	json_decref(json);
 	if (!text)
-		return fail(err, COPPICE_INVALID, "a record cannot be written: a value is not UTF-8");
+		return fail(err, COPPICE_INVALID,
+			    "a record cannot be written: a value is not UTF-8");
 	*ret = text;
 	return COPPICE_OK;
 }
@@ -281,7 +282,8 @@ static int image_from_json(json_t *json, struct image_record *ret, struct coppic
 		r = get_text(json, "file_name", &ret->file_name, err);
 	if (r == COPPICE_OK)
 		r = settings_from_json(&ret->properties, json_object_get(json, "properties"), err);
-	json_array_foreach(json_object_get(json, "aliases"), i, alias) {
+	json_array_foreach(json_object_get(json, "aliases"), i, alias)
+	{
 		if (r == COPPICE_OK && json_is_string(alias))
 			r = image_record_add_alias(ret, json_string_value(alias), err);
 	}
@@ -312,7 +314,8 @@ static int lineage_from_json(json_t *array, struct record *ret, struct coppice_e
 	json_t *json;
 	size_t i;
 
-	json_array_foreach(array, i, json) {
+	json_array_foreach(array, i, json)
+	{
 		const char *name = json_string_value(json_object_get(json, "name"));
 		char none[] = "";
 		/* The name is only borrowed until it is copied. */

@@ -19,7 +19,7 @@
 struct ancestor {
 	struct uuid uuid;     /* of an image or instance, and so of its space account */
 	struct uuid snapshot; /* of the snapshot it was cloned from, or empty */
-	char *name;	      /* what it was called then: "debian", "c1", "c1/before" */
+	char *name;           /* what it was called then: "debian", "c1", "c1/before" */
 	bool is_image;
 };
 
@@ -40,9 +40,9 @@ struct record {
 	struct uuid uuid;
 	enum volume_kind kind;
 	int64_t created_ns;
-	char image[65]; /* fingerprint of the image it began as, or empty */
-	char *image_name; /* what that was called, or NULL */
-	struct uuid moved_from; /* the pool with the same volume, still to be retired; or empty */
+	char image[65];           /* fingerprint of the image it began as, or empty */
+	char *image_name;         /* what that was called, or NULL */
+	struct uuid moved_from;   /* the pool with the same volume, still to be retired; or empty */
 	struct ancestor *lineage; /* oldest first, the origin last; empty: shares nothing */
 	size_t n_lineage;
 	struct coppice_settings config;

@@ -99,7 +99,8 @@ int settings_from_json(struct coppice_settings *to, json_t *json, struct coppice
 	const char *key;
 	json_t *value;
 
-	json_object_foreach(json, key, value) {
+	json_object_foreach(json, key, value)
+	{
 		int r = COPPICE_OK;
 
 		if (json_is_string(value))
@@ -113,6 +114,7 @@ int settings_from_json(struct coppice_settings *to, json_t *json, struct coppice
 bool settings_is_user_key(const char *key)
 {
 	return strncmp(key, "user.", 5) == 0 && key[5] && strlen(key) < 128 &&
-	       key[strspn(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")] ==
+	       key[strspn(key,
+			  "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")] ==
 		       '\0';
 }

@@ -137,14 +137,14 @@ struct growing {
 	struct growing_node {
 		struct coppice_node node; /* its parent is an index in here */
 		struct uuid uuid;
-	} *nodes;
+	} * nodes;
 	size_t n, capacity;
 	size_t first; /* of the pool at hand */
 	const struct accounts *accounts;
 	struct sorted_uuid {
 		struct uuid uuid;
 		size_t node;
-	} *index; /* of living nodes of the pool at hand, by uuid */
+	} * index; /* of living nodes of the pool at hand, by uuid */
 	size_t n_index;
 };
 
@@ -155,8 +155,7 @@ static int add_node(struct growing *growing, const struct coppice_node *node, co
 
 	if (copy && growing->n == growing->capacity) {
 		size_t capacity = growing->capacity ? 2 * growing->capacity : 64;
-		struct growing_node *more =
-			reallocarray(growing->nodes, capacity, sizeof(*more));
+		struct growing_node *more = reallocarray(growing->nodes, capacity, sizeof(*more));
 
 		if (more) {
 			growing->nodes = more;
@@ -187,8 +186,8 @@ static size_t find_node(const struct growing *growing, const struct uuid *uuid)
 	struct sorted_uuid wanted = { .uuid = *uuid };
 	const struct sorted_uuid *found =
 		growing->n_index ? bsearch(&wanted, growing->index, growing->n_index,
-					   sizeof(wanted), compare_uuids) :
-				   NULL;
+					   sizeof(wanted), compare_uuids)
+				 : NULL;
 
 	if (found)
 		return found->node;
@@ -220,9 +219,9 @@ static int add_living(struct growing *growing, size_t pool, struct coppice_error
 		const struct accounted *volume = &accounts->volume[i];
 		bool is_snapshot = volume_is_snapshot(&volume->ref);
 		struct coppice_node node = {
-			.type = is_snapshot		       ? COPPICE_NODE_SNAPSHOT :
-				volume->ref.kind == VOLUME_IMAGE ? COPPICE_NODE_IMAGE :
-								   COPPICE_NODE_INSTANCE,
+			.type = is_snapshot                        ? COPPICE_NODE_SNAPSHOT
+				: volume->ref.kind == VOLUME_IMAGE ? COPPICE_NODE_IMAGE
+								   : COPPICE_NODE_INSTANCE,
 			.parent = pool,
 			.refers = volume->refers,
 		};

@@ -101,8 +101,8 @@ static int mark_create(struct coppice *coppice, const struct pool_entry *entry, 
 	r = pool_entry_format(coppice, entry, &text, err);
 	if (r < 0)
 		return r;
-	mark->fd = openat(coppice->root_fd, mark->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC,
-			  0600);
+	mark->fd =
+		openat(coppice->root_fd, mark->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (mark->fd < 0 && errno == EEXIST)
 		return fail(err, COPPICE_BUSY, "pool '%s' is being made by another command",
 			    entry->name);
@@ -122,8 +122,8 @@ static int sync_pools(struct coppice *coppice, struct coppice_error *err)
 	_cleanup_(closep) int fd =
 		openat(coppice->root_fd, "pools", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	return fd < 0 ? fail_errno(err, errno, "cannot open '%s/pools'", coppice->root) :
-			directory_sync(fd, "pools", err);
+	return fd < 0 ? fail_errno(err, errno, "cannot open '%s/pools'", coppice->root)
+		      : directory_sync(fd, "pools", err);
 }
 
 /* From here the pool exists: the mark becomes its file. */
@@ -601,13 +601,15 @@ static int fill_pool(struct coppice *coppice, struct pool_entry *entry, struct c
 		ret->mount = mount ? strdup(mount) : NULL;
 	}
 	if (!ret->source)
-		ret->source = text_format(entry->driver->traits.is_loop_able ? "%s/disks/%s.img" :
-									       "%s/storage-pools/%s",
-					  coppice->root, entry->name);
+		ret->source =
+			text_format(entry->driver->traits.is_loop_able ? "%s/disks/%s.img"
+								       : "%s/storage-pools/%s",
+				    coppice->root, entry->name);
 	if (!ret->name || !ret->driver || !ret->uuid || !ret->source)
 		return fail_memory(err);
 	r = settings_copy(&ret->config, &entry->config, err);
-	return r < 0 ? r : catalog_volumes(coppice->catalog, &query, count_row, &ret->n_volumes, err);
+	return r < 0 ? r
+		     : catalog_volumes(coppice->catalog, &query, count_row, &ret->n_volumes, err);
 }
 
 int coppice_storage_list(struct coppice *coppice, struct coppice_pool_list *ret,

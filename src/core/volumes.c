@@ -14,8 +14,7 @@ void volume_done(struct volume *volume)
 
 /* ---- finding ---- */
 
-static int look_up(struct coppice *coppice, const char *name, char **ret,
-		   struct coppice_error *err)
+static int look_up(struct coppice *coppice, const char *name, char **ret, struct coppice_error *err)
 {
 	return catalog_find(coppice->catalog, VOLUME_CONTAINER, name, ret, err);
 }
@@ -141,9 +140,7 @@ int making_finish(struct coppice *coppice, struct makings *makings, size_t i,
 	int r;
 
 	making->volume.uuid = making->record.uuid;
-	making->volume.group = owner ? owner->record.uuid :
-			       group ? *group :
-				       making->record.uuid;
+	making->volume.group = owner ? owner->record.uuid : group ? *group : making->record.uuid;
 	r = record_format(&making->record, &making->text, err);
 	if (r < 0)
 		return r;
@@ -158,9 +155,7 @@ int making_finish(struct coppice *coppice, struct makings *makings, size_t i,
 	if (r < 0)
 		return r;
 	making->volume.explain_record = making->word;
-	making->volume.explain_group = owner ? owner->variable :
-				       group ? NULL :
-					       making->variable;
+	making->volume.explain_group = owner ? owner->variable : group ? NULL : making->variable;
 	return COPPICE_OK;
 }
 

@@ -51,8 +51,8 @@ static int data_destroy(struct layout *layout, int dir_fd, const char *name,
 	struct stat st;
 
 	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return errno == ENOENT ? COPPICE_OK :
-					 fail_errno(err, errno, "cannot look at '%s'", name);
+		return errno == ENOENT ? COPPICE_OK
+				       : fail_errno(err, errno, "cannot look at '%s'", name);
 	if (!S_ISDIR(st.st_mode) || st.st_ino != SUBVOLUME_INODE)
 		return tree_remove(dir_fd, name, 0, err);
 	(void)snprintf(args.name, sizeof(args.name), "%s", name);
@@ -246,8 +246,8 @@ static int volume_seal(struct draft *draft, const struct new_volume *volume, boo
 
 	dir_fd = openat(draft->fd, item, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (dir_fd >= 0)
-		origin_fd = openat(dir_fd, "unpack",
-				   O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		origin_fd =
+			openat(dir_fd, "unpack", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (origin_fd < 0)
 		return fail_errno(err, errno, "cannot open '%s'", item);
 	r = layout_item_record(draft, volume, err);
@@ -292,8 +292,8 @@ static int clone_one(void *user, size_t i, struct coppice_error *err)
  * records and accounts come first, so that they are in that commit too.
  */
 static int clone_batch(struct draft *draft, const struct volume_ref *origin,
-		 const struct new_volume *volumes, size_t n, bool is_read_only,
-		 struct coppice_error *err)
+		       const struct new_volume *volumes, size_t n, bool is_read_only,
+		       struct coppice_error *err)
 {
 	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
 	struct batch batch = {
@@ -318,8 +318,8 @@ static int clone_batch(struct draft *draft, const struct volume_ref *origin,
 		return COPPICE_OK;
 
 	(void)snprintf(source, sizeof(source), "%s/live", path);
-	origin_fd = openat(btrfs->layout.fd, source,
-			   O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	origin_fd =
+		openat(btrfs->layout.fd, source, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (origin_fd < 0 && errno == ENOENT)
 		return fail(err, COPPICE_NOT_FOUND, "no %s '%s'", volume_kind_name(origin->kind),
 			    origin->name.text);
@@ -379,12 +379,11 @@ static int usage_of_all(int fd, const struct uuid *groups, struct volume_usage *
 		struct quota_charge wanted = { .group = quota_group(&groups[i]) };
 		const struct quota_charge *charge =
 			n_charges ? bsearch(&wanted, charges, n_charges, sizeof(wanted),
-					    compare_charges) :
-				    NULL;
+					    compare_charges)
+				  : NULL;
 
 		if (charge)
-			ret[i].written =
-				(struct coppice_bytes){ COPPICE_EXACT, charge->bytes };
+			ret[i].written = (struct coppice_bytes){ COPPICE_EXACT, charge->bytes };
 	}
 	return COPPICE_OK;
 }

@@ -28,7 +28,7 @@
 struct place {
 	enum place_kind {
 		PLACE_OUR_FILE, /* STATE/disks/NAME.img, made and removed by us */
-		PLACE_FILE,	/* somebody's file with a file system in it */
+		PLACE_FILE,     /* somebody's file with a file system in it */
 		PLACE_DEVICE,
 		PLACE_DIRECTORY, /* in a file system that is mounted already */
 	} kind;
@@ -114,8 +114,7 @@ int btrfs_probe(const struct pool_spec *spec, struct coppice_error *err)
 
 	if (geteuid() != 0)
 		return fail(err, COPPICE_UNSUPPORTED, "Btrfs needs root");
-	if (!kernel_knows_btrfs() &&
-	    (run_checked(load, &ignored) < 0 || !kernel_knows_btrfs()))
+	if (!kernel_knows_btrfs() && (run_checked(load, &ignored) < 0 || !kernel_knows_btrfs()))
 		return fail(err, COPPICE_UNSUPPORTED, "this kernel has no Btrfs");
 	if (!spec->source && access("/dev/loop-control", F_OK) < 0)
 		return fail(err, COPPICE_UNSUPPORTED, "this machine has no loop devices");
@@ -142,10 +141,11 @@ static int mount_device(const struct pool_spec *spec, const char *device, const 
 	if (mount(device, place->mount, "btrfs", MS_NOATIME, options) == 0)
 		return COPPICE_OK;
 	if (errno == EINVAL)
-		return fail(err, COPPICE_INVALID,
-			    "'%s' does not hold a Btrfs file system that this kernel can mount with "
-			    "the options '%s'",
-			    place->file, options);
+		return fail(
+			err, COPPICE_INVALID,
+			"'%s' does not hold a Btrfs file system that this kernel can mount with "
+			"the options '%s'",
+			place->file, options);
 	return fail_errno(err, errno, "cannot mount '%s' at '%s'", place->file, place->mount);
 }
 
@@ -272,7 +272,7 @@ int btrfs_pool_open(const struct pool_spec *spec, struct pool **ret, struct copp
 
 #define SIZE_DEFAULT_MIN (5ULL << 30)
 #define SIZE_DEFAULT_MAX (30ULL << 30)
-#define SIZE_SMALLEST	 (256ULL << 20)
+#define SIZE_SMALLEST    (256ULL << 20)
 
 /* LXD's rule: a fifth of what is free, between 5 and 30 GiB; the file is sparse. */
 static int file_size(const struct pool_spec *spec, uint64_t *ret, struct coppice_error *err)
@@ -316,10 +316,11 @@ static int make_file(const struct pool_spec *spec, const struct place *place,
 		return r;
 	fd = open(place->file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0 && errno == EEXIST)
-		return fail(err, COPPICE_EXISTS,
-			    "'%s' exists already; to use the pool in it: coppice storage recover %s "
-			    "btrfs source=%s",
-			    place->file, spec->name, place->file);
+		return fail(
+			err, COPPICE_EXISTS,
+			"'%s' exists already; to use the pool in it: coppice storage recover %s "
+			"btrfs source=%s",
+			place->file, spec->name, place->file);
 	if (fd < 0)
 		return fail_errno(err, errno, "cannot create '%s'", place->file);
 	if (ftruncate(fd, (off_t)size) < 0) {
@@ -332,8 +333,8 @@ static int make_file(const struct pool_spec *spec, const struct place *place,
 
 static int undo_unlink(void *owner, const char *name, struct coppice_error *err)
 {
-	return unlink(name) < 0 && errno != ENOENT ? fail_errno(err, errno, "cannot remove") :
-						     COPPICE_OK;
+	return unlink(name) < 0 && errno != ENOENT ? fail_errno(err, errno, "cannot remove")
+						   : COPPICE_OK;
 }
 
 static int undo_mount(void *owner, const char *name, struct coppice_error *err)
@@ -361,8 +362,8 @@ static int make_file_system(const struct pool_spec *spec, const struct place *pl
 {
 	const char *wipe = spec->get(spec, "source.wipe");
 	bool is_forced = wipe && strcmp(wipe, "true") == 0;
-	const char *const argv[] = { "mkfs.btrfs", "-q",	is_forced ? "-f" : "-K",
-				     "-L",	   spec->name, place->file, NULL };
+	const char *const argv[] = { "mkfs.btrfs", "-q", is_forced ? "-f" : "-K", "-L", spec->name,
+				     place->file,  NULL };
 
 	if (!is_forced && holds_btrfs(place->file))
 		return fail(err, COPPICE_EXISTS,
@@ -417,8 +418,8 @@ static int refuse_other_pool(const struct pool_spec *spec, const struct place *p
 		layout_done(&probe.layout);
 		return COPPICE_OK;
 	}
-	r = layout_check_owner(&probe.layout, &(struct pool_spec){ .name = spec->name,
-								   .owner = spec->owner },
+	r = layout_check_owner(&probe.layout,
+			       &(struct pool_spec){ .name = spec->name, .owner = spec->owner },
 			       err);
 	if (r == COPPICE_OK)
 		r = fail(err, COPPICE_EXISTS, "there is a pool at '%s' already", place->mount);
@@ -540,8 +541,9 @@ int btrfs_pool_destroy(const struct pool_spec *spec, struct coppice_error *err)
 	if (place.kind == PLACE_OUR_FILE && unlink(place.file) < 0 && errno != ENOENT)
 		return fail_errno(err, errno, "cannot remove '%s'", place.file);
 	if (place.kind != PLACE_OUR_FILE) {
-		const char *const argv[] = { "wipefs", "-q", "-a", "-t", "btrfs", place.file,
-					     NULL };
+		const char *const argv[] = {
+			"wipefs", "-q", "-a", "-t", "btrfs", place.file, NULL
+		};
 
 		return run_checked(argv, err);
 	}

@@ -14,7 +14,7 @@
 /* Debian 12's headers are older than simple quotas. */
 #define QUOTA_CTL_ENABLE_SIMPLE 4
 
-#define LEVEL_1	    (1ULL << BTRFS_QGROUP_LEVEL_SHIFT)
+#define LEVEL_1     (1ULL << BTRFS_QGROUP_LEVEL_SHIFT)
 #define SEARCH_SIZE (64 * 1024)
 
 uint64_t quota_group(const struct uuid *uuid)
@@ -198,9 +198,9 @@ static int add_charge(void *user, const struct btrfs_ioctl_search_header *header
 static int read_charges(int fd, uint64_t first, uint64_t last, struct charges *charges,
 			struct coppice_error *err)
 {
-	const struct key_range range = {
-		.type = BTRFS_QGROUP_INFO_KEY, .offset_min = first, .offset_max = last
-	};
+	const struct key_range range = { .type = BTRFS_QGROUP_INFO_KEY,
+					 .offset_min = first,
+					 .offset_max = last };
 
 	return search(fd, &range, add_charge, charges, err);
 }
@@ -233,8 +233,8 @@ int quota_group_read(int fd, uint64_t group, uint64_t *ret_bytes, bool *ret_foun
 	return r;
 }
 
-static int note_orphan(void *user, const struct btrfs_ioctl_search_header *header,
-		       const void *item, struct coppice_error *err)
+static int note_orphan(void *user, const struct btrfs_ioctl_search_header *header, const void *item,
+		       struct coppice_error *err)
 {
 	*(bool *)user = true;
 	return COPPICE_OK;

@@ -321,8 +321,8 @@ static void clone_explain(struct draft *draft, const struct volume_ref *origin,
 }
 
 static int clone_batch(struct draft *draft, const struct volume_ref *origin,
-		 const struct new_volume *volumes, size_t n, bool is_read_only,
-		 struct coppice_error *err)
+		       const struct new_volume *volumes, size_t n, bool is_read_only,
+		       struct coppice_error *err)
 {
 	struct layout *layout = layout_of(draft->pool);
 	_cleanup_(closep) int origin_fd = -1;

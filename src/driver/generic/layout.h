@@ -49,9 +49,9 @@ struct layout_engine {
 struct layout {
 	struct pool pool;
 	const struct layout_engine *engine;
-	char *path; /* of the pool's root; absolute; owned */
+	char *path;   /* of the pool's root; absolute; owned */
 	char *quoted; /* the same as a word for a shell; owned */
-	int fd;	    /* the same, open */
+	int fd;       /* the same, open */
 	int kind_fd[VOLUME_KINDS];
 	int drafts_fd;
 	int deleted_fd;

@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Volumes in a tree of directories ceasing to be: retiring, reaping, sweeping. */
+#include "driver/generic/layout_private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/xattr.h>
+
+#include "base/file.h"
+#include "base/text.h"
+
+#define ACCOUNT_TAIL ".account" /* deleted/UUID.account: data gone, account still held */
+
+/* ---- destroying what nobody sees ---- */
+
+/* Destroy what is in a volume's directory: its snapshots, then its data. *ret_n counts data. */
+static int volume_empty(struct layout *layout, int parent_fd, const char *name, size_t *ret_n,
+			struct coppice_error *err)
+{
+	_cleanup_(closedirp) DIR *dir = NULL;
+	struct dirent *entry;
+	int r;
+
+	dir = layout_list(parent_fd, name, &r, err);
+	while (dir && r == COPPICE_OK && (entry = readdir(dir)) != NULL) {
+		if (layout_is_dot(entry->d_name))
+			continue;
+		if (strcmp(entry->d_name, LAYOUT_RECORD_FILE) == 0) {
+			(void)unlinkat(dirfd(dir), LAYOUT_RECORD_FILE, 0);
+			continue;
+		}
+		if (strcmp(entry->d_name, "snapshots") == 0) {
+			_cleanup_(closedirp) DIR *list =
+				layout_list(dirfd(dir), "snapshots", &r, err);
+			struct dirent *snapshot;
+
+			while (list && r == COPPICE_OK && (snapshot = readdir(list)) != NULL) {
+				if (layout_is_dot(snapshot->d_name))
+					continue;
+				r = volume_empty(layout, dirfd(list), snapshot->d_name, ret_n, err);
+				if (r == COPPICE_OK)
+					(void)unlinkat(dirfd(list), snapshot->d_name, AT_REMOVEDIR);
+			}
+			if (r == COPPICE_OK)
+				(void)unlinkat(dirfd(dir), "snapshots", AT_REMOVEDIR);
+			continue;
+		}
+		r = layout->engine->data_destroy(layout, dirfd(dir), entry->d_name, err);
+		*ret_n += 1;
+	}
+	return r;
+}
+
+/* Whose account it is: in deleted/ the name says it, in a draft the record does. */
+static bool find_identity(struct layout *layout, const char *folder, const char *name,
+			  struct uuid *ret)
+{
+	_cleanup_(freep) char *record = NULL;
+	struct coppice_error ignored;
+	char text[UUID_TEXT_SIZE], path[PATH_MAX];
+
+	(void)snprintf(text, sizeof(text), "%s", name);
+	if (strcmp(folder, "deleted") == 0 && uuid_parse(text, ret))
+		return true;
+	(void)snprintf(path, sizeof(path), "%s/%s", folder, name);
+	return layout_record_get(layout, path, &record, &ignored) == COPPICE_OK &&
+	       layout_record_uuid(record, ret);
+}
+
+/*
+ * Destroy a volume that users do not see any more. Its directory goes too, unless
+ * its account is held by others: then the directory stays as deleted/UUID.account,
+ * to say whose it was. An account cannot be closed right after its data went, as
+ * the engine forgets data later: the next command tries again.
+ */
+static int volume_destroy(struct layout *layout, int parent_fd, const char *folder,
+			  const char *name, struct coppice_error *err)
+{
+	char account[UUID_TEXT_SIZE + sizeof(ACCOUNT_TAIL)];
+	bool has_account = false, is_held = false;
+	struct uuid uuid;
+	size_t n = 0;
+	int r;
+
+	if (layout->engine->account_close)
+		has_account = find_identity(layout, folder, name, &uuid);
+	if (!strstr(name, ACCOUNT_TAIL)) {
+		r = volume_empty(layout, parent_fd, name, &n, err);
+		if (r < 0)
+			return r;
+	}
+	if (has_account && n == 0) {
+		r = layout->engine->account_close(layout, &uuid, &is_held, err);
+		if (r < 0)
+			return r;
+	}
+	if (!has_account || (n == 0 && !is_held))
+		return layout_remove_folder(parent_fd, name, err);
+
+	(void)snprintf(account, sizeof(account), "%s" ACCOUNT_TAIL, uuid.text);
+	if (strcmp(name, account) != 0 &&
+	    renameat(parent_fd, name, layout->deleted_fd, account) < 0 && errno != ENOENT)
+		return fail_errno(err, errno, "cannot retire '%s/%s'", folder, name);
+	return COPPICE_OK;
+}
+
+/* Empty one draft, given its descriptor; it is ours or nobody's. */
+static int draft_empty(struct layout *layout, int fd, const char *id, struct coppice_error *err)
+{
+	_cleanup_(closedirp) DIR *dir = NULL;
+	char folder[PATH_MAX];
+	struct dirent *entry;
+	int result = COPPICE_OK, r;
+
+	dir = layout_list(fd, ".", &r, err);
+	(void)snprintf(folder, sizeof(folder), "drafts/%s", id);
+	while (dir && (entry = readdir(dir)) != NULL) {
+		if (layout_is_dot(entry->d_name))
+			continue;
+		r = volume_destroy(layout, fd, folder, entry->d_name, err);
+		if (r < 0)
+			result = r;
+	}
+	return result < 0 ? result : r;
+}
+
+/* Destroy what is in deleted/; accounts of data long gone only when asked: there may be many. */
+static int reap(struct layout *layout, bool has_time, struct coppice_error *err)
+{
+	_cleanup_(closedirp) DIR *dir = NULL;
+	struct dirent *entry;
+	int result = COPPICE_OK, r;
+
+	dir = layout_list(layout->deleted_fd, ".", &r, err);
+	while (dir && (entry = readdir(dir)) != NULL) {
+		if (layout_is_dot(entry->d_name) ||
+		    (!has_time && strstr(entry->d_name, ACCOUNT_TAIL)))
+			continue;
+		r = volume_destroy(layout, layout->deleted_fd, "deleted", entry->d_name, err);
+		if (r < 0)
+			result = r;
+	}
+	return result < 0 ? result : r;
+}
+
+int layout_draft_discard(struct draft *draft, struct coppice_error *err)
+{
+	struct layout *layout;
+	int r;
+
+	if (!draft->pool || draft->fd < 0)
+		return COPPICE_OK;
+	layout = layout_of(draft->pool);
+	r = draft_empty(layout, draft->fd, draft->id.text, err);
+	if (r == COPPICE_OK)
+		r = layout_remove_folder(layout->drafts_fd, draft->id.text, err);
+	(void)close(draft->fd);
+	draft->fd = -1;
+	return r < 0 ? wrap(err, "cannot remove draft '%s'", draft->id.text) : COPPICE_OK;
+}
+
+int layout_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
+{
+	struct layout *layout = layout_of(pool);
+	_cleanup_(closedirp) DIR *dir = NULL;
+	struct dirent *entry;
+	size_t n = 0;
+	int r;
+
+	dir = layout_list(layout->drafts_fd, ".", &r, err);
+	while (dir && r == COPPICE_OK && (entry = readdir(dir)) != NULL) {
+		struct draft draft = { .pool = pool, .fd = -1 };
+
+		if (layout_is_dot(entry->d_name) || !uuid_parse(entry->d_name, &draft.id))
+			continue;
+		draft.fd = openat(layout->drafts_fd, entry->d_name,
+				  O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (draft.fd < 0)
+			continue; /* gone meanwhile */
+		if (flock(draft.fd, LOCK_EX | LOCK_NB) < 0) {
+			(void)close(draft.fd);
+			continue; /* its maker lives */
+		}
+		if (!pool->is_dry_run) {
+			r = layout_draft_discard(&draft, err);
+			n++;
+		}
+		closep(&draft.fd);
+	}
+	*ret_n = n;
+	return r < 0 || pool->is_dry_run ? r : reap(layout, false, err);
+}
+
+/* ---- deleting volumes ---- */
+
+static void explain_data_gone(struct layout *layout, const char *path)
+{
+	_cleanup_(freep) char *data = text_format("%s/live", path);
+
+	if (data)
+		layout->engine->data_destroy_explain(layout, data);
+}
+
+/* Retiring and, what follows from it, reaping; read off the pool, as it is now. */
+static void retire_explain(struct layout *layout, const struct volume_ref *ref,
+			   const struct uuid *uuid)
+{
+	_cleanup_(closedirp) DIR *dir = NULL;
+	_cleanup_(freep) char *target = text_format("%s/deleted/%s", layout->quoted, uuid->text);
+	char path[PATH_MAX], snapshots[PATH_MAX + 16];
+	struct coppice_error ignored;
+	struct dirent *entry;
+	int r;
+
+	if (!layout->pool.explain || !target)
+		return;
+	layout_explain(layout, "mv -T %s/%s %s", layout->quoted, layout_ref_path(ref, path),
+		       target);
+	(void)snprintf(snapshots, sizeof(snapshots), "%s/snapshots", path);
+	dir = layout_list(layout->fd, snapshots, &r, &ignored);
+	while (dir && (entry = readdir(dir)) != NULL) {
+		_cleanup_(freep) char *snapshot = NULL;
+
+		if (layout_is_dot(entry->d_name))
+			continue;
+		snapshot = text_format("%s/snapshots/%s", target, entry->d_name);
+		if (!snapshot)
+			return;
+		explain_data_gone(layout, snapshot);
+		layout_explain(layout, "rmdir %s", snapshot);
+	}
+	explain_data_gone(layout, target);
+	if (dir)
+		layout_explain(layout, "rmdir %s/snapshots", target);
+	layout_explain(layout, "rmdir %s", target);
+}
+
+int layout_retire(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids,
+		  size_t n, struct coppice_error *err)
+{
+	struct layout *layout = layout_of(pool);
+	char path[PATH_MAX];
+	int r;
+
+	for (size_t i = 0; i < n; i++)
+		retire_explain(layout, &refs[i], &uuids[i]);
+	if (pool->is_dry_run)
+		return COPPICE_OK;
+	for (size_t i = 0; i < n; i++)
+		if (renameat2(layout->fd, layout_ref_path(&refs[i], path), layout->deleted_fd,
+			      uuids[i].text, RENAME_NOREPLACE) < 0)
+			return layout_fail(err, errno, "retire", &refs[i]);
+	if (!layout->engine->needs_directory_sync)
+		return COPPICE_OK;
+	for (size_t i = 0; i < n; i++) {
+		r = layout_sync_parent(layout, &refs[i], err);
+		if (r < 0)
+			return r;
+	}
+	return directory_sync(layout->deleted_fd, "deleted", err);
+}
+
+int layout_reap(struct pool *pool, struct coppice_error *err)
+{
+	if (pool->is_dry_run)
+		return COPPICE_OK;
+	return reap(layout_of(pool), true, err);
+}
+
+int layout_deleted(struct layout *layout, deleted_fn *fn, void *user, struct coppice_error *err)
+{
+	_cleanup_(closedirp) DIR *dir = NULL;
+	struct dirent *entry;
+	int r;
+
+	dir = layout_list(layout->deleted_fd, ".", &r, err);
+	while (dir && r == COPPICE_OK && (entry = readdir(dir)) != NULL) {
+		_cleanup_(freep) char *record = NULL;
+		struct coppice_error ignored;
+		char path[PATH_MAX];
+		struct uuid uuid;
+
+		if (layout_is_dot(entry->d_name))
+			continue;
+		(void)snprintf(path, sizeof(path), "deleted/%s", entry->d_name);
+		if (layout_record_get(layout, path, &record, &ignored) < 0)
+			continue; /* reaped meanwhile */
+		if (layout_record_uuid(record, &uuid))
+			r = fn(user, record, &uuid, err);
+	}
+	return r;
+}
+
+int layout_unmake(struct layout *layout, struct coppice_error *err)
+{
+	struct pool *pool = &layout->pool;
+	size_t n;
+	int r;
+
+	r = layout_draft_sweep(pool, &n, err);
+	if (r == COPPICE_OK)
+		r = layout_reap(pool, err);
+	if (r < 0)
+		return r;
+	/* What only says whose an account was says nothing any more. */
+	if (layout->engine->account_close) {
+		_cleanup_(closedirp) DIR *dir = layout_list(layout->deleted_fd, ".", &r, err);
+		struct dirent *entry;
+
+		while (dir && (entry = readdir(dir)) != NULL)
+			if (!layout_is_dot(entry->d_name))
+				(void)unlinkat(layout->deleted_fd, entry->d_name, AT_REMOVEDIR);
+	}
+	for (size_t kind = 0; kind < VOLUME_KINDS && r == COPPICE_OK; kind++)
+		r = layout_remove_folder(layout->fd, layout_kind_folder((enum volume_kind)kind),
+					 err);
+	if (r == COPPICE_OK)
+		r = layout_remove_folder(layout->fd, "drafts", err);
+	if (r == COPPICE_OK)
+		r = layout_remove_folder(layout->fd, "deleted", err);
+	if (r < 0)
+		return r;
+	if (layout->has_no_attributes)
+		(void)unlinkat(layout->fd, LAYOUT_RECORD_FILE, 0);
+	else
+		(void)fremovexattr(layout->fd, LAYOUT_ATTRIBUTE);
+	return COPPICE_OK;
+}

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Volumes in a tree of directories: drafts, publishing, and what changes them. */
+#include "driver/generic/layout_private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include "base/file.h"
+#include "base/text.h"
+
+/* ---- drafts ---- */
+
+/*
+ * A sweeper that came between mkdir and flock took the draft for a dead one: then
+ * its directory has no name any more, and another is made.
+ */
+static int draft_try_open(struct layout *layout, struct draft *draft, struct coppice_error *err)
+{
+	struct stat st;
+	int r;
+
+	r = uuid_new(&draft->id, err);
+	if (r < 0)
+		return r;
+	if (mkdirat(layout->drafts_fd, draft->id.text, 0700) < 0)
+		return fail_errno(err, errno, "cannot create a draft in '%s'", layout->path);
+	draft->fd = openat(layout->drafts_fd, draft->id.text,
+			   O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (draft->fd >= 0 && flock(draft->fd, LOCK_EX | LOCK_NB) == 0 &&
+	    fstat(draft->fd, &st) == 0 && st.st_nlink > 0)
+		return COPPICE_OK;
+	closep(&draft->fd);
+	draft->fd = -1;
+	return fail(err, COPPICE_BUSY, "a sweeper took the draft");
+}
+
+int layout_draft_open(struct pool *pool, struct draft *ret, struct coppice_error *err)
+{
+	struct layout *layout = layout_of(pool);
+	struct draft draft = { .pool = pool, .fd = -1 };
+	int r = COPPICE_OK;
+
+	layout_explain(layout, "draft=%s/drafts/$(cat /proc/sys/kernel/random/uuid)",
+		       layout->quoted);
+	layout_explain(layout, "mkdir \"$draft\"");
+	if (!pool->is_dry_run) {
+		do
+			r = draft_try_open(layout, &draft, err);
+		while (r == COPPICE_BUSY);
+	}
+	if (r < 0)
+		return r;
+	*ret = draft;
+	return COPPICE_OK;
+}
+
+int layout_draft_path(struct draft *draft, const struct new_volume *volume, char **ret,
+		      struct coppice_error *err)
+{
+	char item[PATH_MAX];
+	char *path = text_format("%s/drafts/%s/%s/live", layout_of(draft->pool)->path,
+				 draft->id.text, layout_item_path(volume, item));
+
+	if (!path)
+		return fail_memory(err);
+	*ret = path;
+	return COPPICE_OK;
+}
+
+/* ---- making volumes ---- */
+
+void layout_item_explain(struct draft *draft, const struct new_volume *volume)
+{
+	struct layout *layout = layout_of(draft->pool);
+	char item[PATH_MAX], path[PATH_MAX + 16];
+
+	(void)snprintf(path, sizeof(path), "\"$draft\"/%s", layout_item_path(volume, item));
+	layout_explain(layout, volume->is_nested ? "mkdir -p %s" : "mkdir %s", path);
+	layout_record_explain(layout, volume->explain_record, path);
+}
+
+int layout_item_record(struct draft *draft, const struct new_volume *volume,
+		       struct coppice_error *err)
+{
+	struct layout *layout = layout_of(draft->pool);
+	_cleanup_(closep) int fd = -1;
+	char path[PATH_MAX];
+	int r;
+
+	fd = openat(draft->fd, layout_item_path(volume, path),
+		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return fail_errno(err, errno, "cannot open the directory of '%s'", path);
+	r = layout_record_put(fd, layout->has_no_attributes, volume->record, err);
+	if (r == COPPICE_OK)
+		r = layout_sync(layout, fd, path, err);
+	return r < 0 ? wrap(err, "cannot make '%s'", path) : COPPICE_OK;
+}
+
+int layout_item_create(struct draft *draft, const struct new_volume *volume,
+		       struct coppice_error *err)
+{
+	char path[PATH_MAX];
+	int r;
+
+	if (volume->is_nested) {
+		(void)snprintf(path, sizeof(path), "%s/snapshots", volume->ref.name.text);
+		r = directory_ensure(draft->fd, path, 0700, err);
+		if (r < 0)
+			return r;
+	}
+	(void)layout_item_path(volume, path);
+	if (mkdirat(draft->fd, path, 0700) < 0)
+		return fail_errno(err, errno, "cannot create a directory for '%s'", path);
+	return layout_item_record(draft, volume, err);
+}
+
+/* A snapshot's parent folder comes with its first snapshot, and is not an error if it is there. */
+static int ensure_snapshots_folder(struct layout *layout, const struct volume_ref *ref,
+				   struct coppice_error *err)
+{
+	char path[PATH_MAX];
+
+	if (!volume_is_snapshot(ref))
+		return COPPICE_OK;
+	(void)snprintf(path, sizeof(path), "%s/%s/snapshots", layout_kind_folder(ref->kind),
+		       ref->name.text);
+	return directory_ensure(layout->fd, path, 0700, err);
+}
+
+static int publish_one(struct layout *layout, struct draft *draft, const struct new_volume *volume,
+		       struct coppice_error *err)
+{
+	char item[PATH_MAX], target[PATH_MAX], text[VOLUME_REF_TEXT_MAX];
+	int r;
+
+	r = ensure_snapshots_folder(layout, &volume->ref, err);
+	if (r < 0)
+		return r;
+	if (renameat2(draft->fd, layout_item_path(volume, item), layout->fd,
+		      layout_ref_path(&volume->ref, target), RENAME_NOREPLACE) == 0)
+		return COPPICE_OK;
+	if (errno == EEXIST)
+		return fail(err, COPPICE_EXISTS, "%s '%s' exists already",
+			    volume_is_snapshot(&volume->ref) ? "snapshot"
+							     : volume_kind_name(volume->ref.kind),
+			    volume_ref_format(&volume->ref, text));
+	return fail_errno(err, errno, "cannot publish '%s'", target);
+}
+
+static void unpublish(struct layout *layout, struct draft *draft, const struct new_volume *volumes,
+		      size_t n)
+{
+	char item[PATH_MAX], target[PATH_MAX];
+
+	while (n-- > 0)
+		(void)renameat2(layout->fd, layout_ref_path(&volumes[n].ref, target), draft->fd,
+				layout_item_path(&volumes[n], item), RENAME_NOREPLACE);
+}
+
+static void publish_explain(struct layout *layout, const struct new_volume *volumes, size_t n)
+{
+	char item[PATH_MAX], target[PATH_MAX];
+
+	for (size_t i = 0; i < n; i++) {
+		const struct volume_ref *ref = &volumes[i].ref;
+
+		if (volume_is_snapshot(ref))
+			layout_explain(layout, "mkdir -p %s/%s/%s/snapshots", layout->quoted,
+				       layout_kind_folder(ref->kind), ref->name.text);
+		layout_explain(layout, "mv -T \"$draft\"/%s %s/%s",
+			       layout_item_path(&volumes[i], item), layout->quoted,
+			       layout_ref_path(ref, target));
+	}
+	layout_explain(layout, "rmdir \"$draft\"");
+}
+
+int layout_publish(struct draft *draft, const struct new_volume *volumes, size_t n,
+		   struct coppice_error *err)
+{
+	struct layout *layout = layout_of(draft->pool);
+	int r;
+
+	publish_explain(layout, volumes, n);
+	if (draft->pool->is_dry_run)
+		return COPPICE_OK;
+	for (size_t i = 0; i < n; i++) {
+		r = publish_one(layout, draft, &volumes[i], err);
+		if (r < 0) {
+			unpublish(layout, draft, volumes, i);
+			return r;
+		}
+	}
+	for (size_t i = 0; i < n; i++) {
+		if (i > 0 && !volume_is_snapshot(&volumes[i].ref) &&
+		    volumes[i].ref.kind == volumes[i - 1].ref.kind)
+			continue; /* the same folder as the one before */
+		r = layout_sync_parent(layout, &volumes[i].ref, err);
+		if (r < 0) {
+			unpublish(layout, draft, volumes, n);
+			return r;
+		}
+	}
+	return COPPICE_OK;
+}
+
+/* ---- changing volumes ---- */
+
+int layout_swap(struct draft *draft, const struct new_volume *replacement,
+		const struct volume_ref *ref, struct coppice_error *err)
+{
+	struct layout *layout = layout_of(draft->pool);
+	char item[PATH_MAX], path[PATH_MAX], from[PATH_MAX + 8], to[PATH_MAX + 8];
+	_cleanup_(freep) char *old = NULL;
+
+	(void)layout_item_path(replacement, item);
+	(void)layout_ref_path(ref, path);
+	/* mv cannot exchange; three of it have the same effect, not at once. */
+	layout_explain(layout, "mv -T %s/%s/live \"$draft\"/%s/old", layout->quoted, path, item);
+	layout_explain(layout, "mv -T \"$draft\"/%s/live %s/%s/live", item, layout->quoted, path);
+	old = text_format("\"$draft\"/%s/old", item);
+	if (!old)
+		return fail_memory(err);
+	layout->engine->data_destroy_explain(layout, old);
+	layout_explain(layout, "rmdir \"$draft\"/%s \"$draft\"", item);
+	if (draft->pool->is_dry_run)
+		return COPPICE_OK;
+
+	(void)snprintf(from, sizeof(from), "%s/live", item);
+	(void)snprintf(to, sizeof(to), "%s/live", path);
+	if (renameat2(draft->fd, from, layout->fd, to, RENAME_EXCHANGE) < 0)
+		return layout_fail(err, errno, "replace the data of", ref);
+	if (layout->engine->needs_directory_sync) {
+		_cleanup_(closep) int fd =
+			openat(layout->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+		if (fd < 0)
+			return layout_fail(err, errno, "open", ref);
+		return directory_sync(fd, path, err);
+	}
+	return COPPICE_OK;
+}
+
+int layout_rename(struct pool *pool, const struct volume_ref *from, const struct volume_ref *to,
+		  struct coppice_error *err)
+{
+	struct layout *layout = layout_of(pool);
+	char from_path[PATH_MAX], to_path[PATH_MAX], text[VOLUME_REF_TEXT_MAX];
+
+	layout_explain(layout, "mv -nT %s/%s %s/%s", layout->quoted,
+		       layout_ref_path(from, from_path), layout->quoted,
+		       layout_ref_path(to, to_path));
+	if (pool->is_dry_run)
+		return COPPICE_OK;
+	if (renameat2(layout->fd, layout_ref_path(from, from_path), layout->fd,
+		      layout_ref_path(to, to_path), RENAME_NOREPLACE) < 0) {
+		if (errno == EEXIST)
+			return fail(err, COPPICE_EXISTS, "'%s' exists already",
+				    volume_ref_format(to, text));
+		return layout_fail(err, errno, "rename", from);
+	}
+	return layout_sync_parent(layout, to, err);
+}
+
+int layout_record_write(struct pool *pool, const struct volume_ref *ref, const char *record,
+			struct coppice_error *err)
+{
+	struct layout *layout = layout_of(pool);
+	_cleanup_(freep) char *word = text_shell_quote(record);
+	_cleanup_(closep) int fd = -1;
+	char path[PATH_MAX], full[2 * PATH_MAX];
+	int r;
+
+	if (!word)
+		return fail_memory(err);
+	(void)snprintf(full, sizeof(full), "%s/%s", layout->quoted, layout_ref_path(ref, path));
+	layout_record_explain(layout, word, full);
+	if (pool->is_dry_run)
+		return COPPICE_OK;
+	fd = openat(layout->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return layout_fail(err, errno, "open", ref);
+	r = layout_record_put(fd, layout->has_no_attributes, record, err);
+	return r < 0 ? r : layout_sync(layout, fd, path, err);
+}

@@ -230,11 +230,13 @@ static int open_db(const char *path, unsigned timeout_ms, struct catalog **ret,
 			 "the catalog '%s' has version %d, made by a newer Coppice; this one knows "
 			 "version %d",
 			 path, version, VERSION);
-	/* Else the last one out writes all of the log into the database, every time. */
+	/*
+	 * Not synced: after a power cut it is made anew. A journal that stays, and not
+	 * a write-ahead log: that is for programs that stay, as its last user writes it
+	 * back and removes it, or else its next one reads all of it again.
+	 */
 	if (r == COPPICE_OK)
-		(void)sqlite3_db_config(catalog->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-	if (r == COPPICE_OK)
-		r = run(catalog, "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF",
+		r = run(catalog, "PRAGMA journal_mode = PERSIST; PRAGMA synchronous = OFF",
 			"open the catalog", err);
 	if (r == COPPICE_OK && version < VERSION)
 		r = make_tables(catalog, err);
@@ -250,7 +252,7 @@ static int open_db(const char *path, unsigned timeout_ms, struct catalog **ret,
 
 static void remove_db(const char *path)
 {
-	static const char *const tails[] = { "", "-wal", "-shm" };
+	static const char *const tails[] = { "", "-journal", "-wal", "-shm" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(tails); i++) {
 		_cleanup_(freep) char *name = text_format("%s%s", path, tails[i]);

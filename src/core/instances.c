@@ -237,6 +237,9 @@ int coppice_instance_init(struct coppice *coppice, const char *image, const char
 	r = parse_names(names, n, init.names, err);
 	if (r == COPPICE_OK)
 		r = images_refresh(coppice, err);
+	/* Without pools the store alone can have it: no pool is made for nothing. */
+	if (r == COPPICE_OK && coppice->n_pools == 0)
+		r = image_resolve(coppice, image, &init.image.name, err);
 	if (r == COPPICE_OK)
 		r = pools_choose(coppice, pool, true, &init.entry, err);
 	if (r == COPPICE_OK)

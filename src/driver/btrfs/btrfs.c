@@ -133,7 +133,8 @@ static int begin_volume(struct draft *draft, const struct new_volume *volume,
 		return r;
 	r = quota_group_create(fd, group, err);
 	/* One that was moved away, and comes back, finds what was not yet freed of its account. */
-	if (r < 0 && err->os_errno == EEXIST)
+	if (r < 0 && err->os_errno == EEXIST &&
+	    layout_has_account_left(&btrfs->layout, &volume->group))
 		r = COPPICE_OK;
 	if (r == COPPICE_OK && volume->limit_bytes > 0)
 		r = quota_group_limit(fd, group, volume->limit_bytes, err);

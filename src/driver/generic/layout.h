@@ -100,6 +100,9 @@ _nonnull_ void layout_item_explain(struct draft *draft, const struct new_volume 
 /* Do two volumes' space accounts coincide: has the volume one of its own? */
 _nonnull_ bool layout_has_own_account(const struct new_volume *volume);
 
+/* Is the account of a retired volume with this uuid still to be closed? */
+_nonnull_ bool layout_has_account_left(struct layout *layout, const struct uuid *uuid);
+
 /* Called for each retired volume whose directory is still there, with its record. */
 typedef int deleted_fn(void *user, const char *record, const struct uuid *uuid,
 		       struct coppice_error *err);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -53,6 +54,21 @@ int write_all(int fd, const void *data, size_t length, const char *what, struct 
 	return COPPICE_OK;
 }
 
+/* Held by flock, so that who sweeps knows that its maker lives; another if it was swept. */
+static int open_draft(int dir_fd, const char *draft)
+{
+	for (;;) {
+		int fd = openat(dir_fd, draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+		struct stat st;
+
+		if (fd < 0)
+			return -1;
+		if (flock(fd, LOCK_EX) == 0 && fstat(fd, &st) == 0 && st.st_nlink > 0)
+			return fd;
+		(void)close(fd);
+	}
+}
+
 int file_write(int dir_fd, const char *path, const char *content, bool is_durable,
 	       struct coppice_error *err)
 {
@@ -62,7 +78,7 @@ int file_write(int dir_fd, const char *path, const char *content, bool is_durabl
 
 	if (!draft)
 		return fail_memory(err);
-	fd = openat(dir_fd, draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	fd = open_draft(dir_fd, draft);
 	if (fd < 0)
 		return fail_errno(err, errno, "cannot create '%s'", draft);
 	r = write_all(fd, content, strlen(content), draft, err);

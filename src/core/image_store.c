@@ -225,6 +225,9 @@ static int index_store(struct coppice *coppice, bool *ret_is_swept, struct coppi
 		}
 		if (strcmp(entry->d_name + 64, ".json") == 0)
 			r = index_file(coppice, fingerprint, err);
+		else if (strcmp(entry->d_name + 64, ".json.new") == 0 &&
+			 !sweep_file(coppice, entry->d_name))
+			*ret_is_swept = false;
 		else if (entry->d_name[64] == '\0' && !has_file(coppice, fingerprint, ".json") &&
 			 !sweep_file(coppice, entry->d_name))
 			*ret_is_swept = false;

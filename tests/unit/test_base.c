@@ -154,7 +154,7 @@ static void test_uuid(void)
 	ok_call(uuid_new(&a, &err), &err);
 	ok_call(uuid_new(&b, &err), &err);
 	ok(strcmp(a.text, b.text) != 0);
-	ok_int(a.text[14], ==, '4');
+	ok_int(a.text[14], ==, '8');
 	ok(!uuid_parse("", &parsed));
 	ok(!uuid_parse("12345678-1234-4234-8234-12345678901", &parsed));
 	ok(!uuid_parse("12345678-1234-4234-8234-1234567890123", &parsed));

@@ -176,6 +176,21 @@ static int pool_umount(const struct pool_spec *spec, struct coppice_error *err)
 	return COPPICE_OK;
 }
 
+/* What is in our own directory for pools, whatever it is; not there: nothing. */
+static int remove_own(const struct pool_spec *spec, struct coppice_error *err)
+{
+	_cleanup_(freep) char *parent = text_format("%s/storage-pools", spec->state_path);
+	_cleanup_(closep) int fd = -1;
+
+	if (!parent)
+		return fail_memory(err);
+	fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? COPPICE_OK :
+					 fail_errno(err, errno, "cannot open '%s'", parent);
+	return tree_remove(fd, spec->name, 1, err);
+}
+
 static int pool_destroy(const struct pool_spec *spec, struct coppice_error *err)
 {
 	_cleanup_(pool_closep) struct pool *pool = NULL;
@@ -194,7 +209,7 @@ static int pool_destroy(const struct pool_spec *spec, struct coppice_error *err)
 		return r;
 	} else if (!spec->source) {
 		/* Never made, or killed while it was made: folders without a record. */
-		return access(path, F_OK) < 0 ? COPPICE_OK : tree_remove(AT_FDCWD, path, 1, err);
+		return remove_own(spec, err);
 	}
 	if (!spec->source)
 		(void)rmdir(path);

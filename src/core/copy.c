@@ -162,17 +162,22 @@ static int describe(struct coppice *coppice, const struct copying *copying, stru
 
 /* ---- making the data ---- */
 
-static int clone_all(const struct copying *copying, struct draft *draft,
+/* With snapshots it is several batches of clones, which are published as one. */
+static int clone_all(struct coppice *coppice, const struct copying *copying, struct draft *draft,
 		     const struct makings *makings, struct coppice_error *err)
 {
-	const struct driver *driver = copying->target->driver;
-	int r = driver->clone(draft, &copying->source.ref, &makings->making[0].volume, 1, false,
-			      err);
+	struct pool_entry *entry = copying->target;
+	const struct driver *driver = entry->driver;
+	int r;
 
+	if (copying->n_snapshots == 0)
+		return publish_clones(coppice, entry, draft, &copying->source.ref, makings, false,
+				      err);
+	r = driver->clone(draft, &copying->source.ref, &makings->making[0].volume, 1, false, err);
 	for (size_t i = 0; i < copying->n_snapshots && r == COPPICE_OK; i++)
 		r = driver->clone(draft, &copying->snapshots[i].ref, &makings->making[1 + i].volume,
 				  1, true, err);
-	return r;
+	return r < 0 ? r : publish(coppice, entry, draft, makings, err);
 }
 
 /* Copy the directory @from into a new volume. */
@@ -249,7 +254,7 @@ static int fill_from_frozen(const struct copying *copying, struct draft *draft,
 	return r < 0 ? r : fill_one_mute(draft, volume, from, err);
 }
 
-static int fill_all(const struct copying *copying, struct draft *draft,
+static int fill_all(struct coppice *coppice, const struct copying *copying, struct draft *draft,
 		    const struct makings *makings, struct coppice_error *err)
 {
 	int r;
@@ -261,7 +266,7 @@ static int fill_all(const struct copying *copying, struct draft *draft,
 	for (size_t i = 0; i < copying->n_snapshots && r == COPPICE_OK; i++)
 		r = fill_from(copying->source.entry, &copying->snapshots[i].ref, draft,
 			      &makings->making[1 + i].volume, err);
-	return r;
+	return r < 0 ? r : publish(coppice, copying->target, draft, makings, err);
 }
 
 /* Under the locks, with the source found: make the copy and publish it. */
@@ -277,10 +282,8 @@ static int copy(struct coppice *coppice, struct copying *copying, struct coppice
 	if (r == COPPICE_OK)
 		r = describe(coppice, copying, &makings, err);
 	if (r == COPPICE_OK)
-		r = copying->is_clone ? clone_all(copying, &draft, &makings, err)
-				      : fill_all(copying, &draft, &makings, err);
-	if (r == COPPICE_OK)
-		r = publish(coppice, copying->target, &draft, &makings, err);
+		r = copying->is_clone ? clone_all(coppice, copying, &draft, &makings, err)
+				      : fill_all(coppice, copying, &draft, &makings, err);
 	if (r == COPPICE_OK)
 		undo_commit(&undo);
 	return r;

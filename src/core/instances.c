@@ -47,24 +47,36 @@ static void unpublish(struct coppice *coppice, struct pool_entry *entry,
 	}
 }
 
+/* What is to be published of @makings: what is nested goes with its instance. */
+static int outer_volumes(const struct makings *makings, struct new_volume **ret, size_t *ret_n,
+			 struct coppice_error *err)
+{
+	struct new_volume *volumes = calloc(makings->n, sizeof(*volumes));
+
+	if (!volumes)
+		return fail_memory(err);
+	*ret_n = 0;
+	for (size_t i = 0; i < makings->n; i++)
+		if (!makings->making[i].volume.is_nested)
+			volumes[(*ret_n)++] = makings->making[i].volume;
+	*ret = volumes;
+	return COPPICE_OK;
+}
+
 int publish(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
 	    const struct makings *makings, struct coppice_error *err)
 {
-	_cleanup_(freep) struct new_volume *volumes = calloc(makings->n, sizeof(*volumes));
+	_cleanup_(freep) struct new_volume *volumes = NULL;
 	const struct driver *driver = entry->driver;
 	struct coppice_error ignored;
 	size_t n = 0;
 	int r;
 
-	if (!volumes)
-		return fail_memory(err);
-	for (size_t i = 0; i < makings->n; i++)
-		if (!makings->making[i].volume.is_nested)
-			volumes[n++] = makings->making[i].volume;
 	if (is_interrupted(coppice))
 		return fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was changed");
-
-	r = change_begin(coppice, entry, err);
+	r = outer_volumes(makings, &volumes, &n, err);
+	if (r == COPPICE_OK)
+		r = change_begin(coppice, entry, err);
 	if (r < 0)
 		return r;
 	r = driver->publish(draft, volumes, n, err);
@@ -79,6 +91,91 @@ int publish(struct coppice *coppice, struct pool_entry *entry, struct draft *dra
 	r = driver->commit(entry->pool, err);
 	if (r < 0)
 		unpublish(coppice, entry, makings);
+	return r;
+}
+
+/* ---- clones that get their data under their names ---- */
+
+/* The names alone: the catalog hears of volumes when they are volumes. */
+static int publish_names(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
+			 const struct new_volume *volumes, size_t n, struct coppice_error *err)
+{
+	struct coppice_error ignored;
+	int r;
+
+	r = change_begin(coppice, entry, err);
+	if (r < 0)
+		return r;
+	r = entry->driver->publish(draft, volumes, n, err);
+	if (r < 0 || change_end(coppice, entry, &ignored) < 0)
+		change_abort(coppice);
+	return r;
+}
+
+/* As if the names had never been there; who read the pool meanwhile may have told of some. */
+static void take_back(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
+		      const struct new_volume *volumes, size_t n)
+{
+	struct coppice_error ignored;
+	bool is_changing = change_begin(coppice, entry, &ignored) == COPPICE_OK;
+	int r;
+
+	(void)entry->driver->unpublish(draft, volumes, n, &ignored);
+	r = is_changing ? COPPICE_OK : COPPICE_FAILED;
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
+		r = catalog_volume_delete(coppice->catalog, entry->name, (int)volumes[i].ref.kind,
+					  volumes[i].ref.name.text, volumes[i].ref.snapshot.text,
+					  &ignored);
+	if (r < 0 || change_end(coppice, entry, &ignored) < 0)
+		change_abort(coppice);
+}
+
+/*
+ * Killed before this: the draft is still there, and whoever sweeps it has the pool
+ * read anew. It must go last.
+ */
+static void tell_of_clones(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
+			   const struct makings *makings)
+{
+	struct coppice_error ignored;
+
+	if (change_begin(coppice, entry, &ignored) < 0 ||
+	    tell_catalog(coppice, entry, makings, &ignored) < 0 ||
+	    change_end(coppice, entry, &ignored) < 0) {
+		change_abort(coppice);
+		(void)entry->driver->touch(entry->pool, &ignored);
+	}
+	(void)entry->driver->draft_discard(draft, &ignored);
+}
+
+int publish_clones(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
+		   const struct volume_ref *origin, const struct makings *makings,
+		   bool is_read_only, struct coppice_error *err)
+{
+	_cleanup_(freep) struct new_volume *volumes = NULL;
+	const struct driver *driver = entry->driver;
+	size_t n = 0;
+	int r;
+
+	r = outer_volumes(makings, &volumes, &n, err);
+	if (r < 0)
+		return r;
+	if (!driver->clone_begin) {
+		r = driver->clone(draft, origin, volumes, n, is_read_only, err);
+		return r < 0 ? r : publish(coppice, entry, draft, makings, err);
+	}
+	r = driver->clone_begin(draft, origin, volumes, n, is_read_only, err);
+	if (r == COPPICE_OK && is_interrupted(coppice))
+		r = fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was changed");
+	if (r == COPPICE_OK)
+		r = publish_names(coppice, entry, draft, volumes, n, err);
+	if (r < 0)
+		return r;
+	r = driver->clone_finish(draft, origin, volumes, n, is_read_only, err);
+	if (r < 0)
+		take_back(coppice, entry, draft, volumes, n);
+	else
+		tell_of_clones(coppice, entry, draft, makings);
 	return r;
 }
 
@@ -182,14 +279,11 @@ static int make_instances(struct coppice *coppice, struct init *init, struct cop
 {
 	_cleanup_(undo_rollback) struct undo undo = UNDO_INIT;
 	_cleanup_(makings_done) struct makings makings = { 0 };
-	_cleanup_(freep) struct new_volume *volumes = calloc(init->n, sizeof(*volumes));
 	_cleanup_(freep) char *record = NULL;
 	struct draft draft = { .fd = -1 };
 	struct pool_entry *entry = init->entry;
 	int r;
 
-	if (!volumes)
-		return fail_memory(err);
 	r = volumes_must_not_exist(coppice, init->names, init->n, err);
 	if (r < 0)
 		return r;
@@ -203,13 +297,8 @@ static int make_instances(struct coppice *coppice, struct init *init, struct cop
 		r = draft_begin(entry, &draft, &undo, err);
 	if (r == COPPICE_OK)
 		r = describe(coppice, init, &makings, err);
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < init->n; i++)
-		volumes[i] = makings.making[i].volume;
-	r = entry->driver->clone(&draft, &init->image, volumes, init->n, false, err);
 	if (r == COPPICE_OK)
-		r = publish(coppice, entry, &draft, &makings, err);
+		r = publish_clones(coppice, entry, &draft, &init->image, &makings, false, err);
 	if (r == COPPICE_OK)
 		undo_commit(&undo);
 	return r;

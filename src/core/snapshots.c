@@ -88,10 +88,8 @@ static int make_snapshot(struct coppice *coppice, const struct volume *instance,
 	if (r == COPPICE_OK)
 		r = making_finish(coppice, &makings, 0, &instance->record.uuid, NULL, err);
 	if (r == COPPICE_OK)
-		r = instance->entry->driver->clone(&draft, &instance->ref, &making->volume, 1, true,
-						   err);
-	if (r == COPPICE_OK)
-		r = publish(coppice, instance->entry, &draft, &makings, err);
+		r = publish_clones(coppice, instance->entry, &draft, &instance->ref, &makings, true,
+				   err);
 	if (r == COPPICE_OK)
 		undo_commit(&undo);
 	return r;

@@ -14,6 +14,15 @@
  *	draft_open → clone / volume_create … volume_seal → publish → commit
  *	          ↘ any failure: draft_discard
  *
+ * Where the engine's snapshots commit by themselves, clones can be published first
+ * and get their data under their names, which saves the second commit:
+ *
+ *	draft_open → clone_begin → publish → clone_finish
+ *	          ↘ any failure: unpublish, draft_discard
+ *
+ * Such a volume is one once it has its data. Until then it belongs to its draft:
+ * draft_sweep destroys it as well, and a scan that meets it calls it data-missing.
+ *
  * It ceases to be the other way round: retire takes it out of sight and frees
  * its name in one atomic step; reap destroys what nobody stands on any more.
  * A draft is locked by its maker; draft_sweep destroys those whose maker died.
@@ -223,6 +232,23 @@ struct driver {
 		     struct coppice_error *err);
 
 	/*
+	 * The same in two halves, between which the volumes are published: all but the
+	 * data, and the data, durable when it returns; the other arguments are those that
+	 * the first was given. What fails is taken back by unpublish. NULL, all three:
+	 * clone, publish and commit do as well.
+	 */
+	int (*clone_begin)(struct draft *draft, const struct volume_ref *origin,
+			   const struct new_volume *volumes, size_t n, bool is_read_only,
+			   struct coppice_error *err);
+	int (*clone_finish)(struct draft *draft, const struct volume_ref *origin,
+			    const struct new_volume *volumes, size_t n, bool is_read_only,
+			    struct coppice_error *err);
+
+	/* Take back into the draft what was published. Goes as far as it can. */
+	int (*unpublish)(struct draft *draft, const struct new_volume *volumes, size_t n,
+			 struct coppice_error *err);
+
+	/*
 	 * Give volumes of the draft their names; each takes the snapshots nested in it
 	 * along, which are not named here. All or nothing but for a kill; each one atomic.
 	 * COPPICE_EXISTS naming the first taken name: then none is published.
@@ -235,7 +261,8 @@ struct driver {
 
 	/*
 	 * Destroy drafts whose makers died, *ret_n of them, and what others had
-	 * retired and no time to reap. Cheap when there is nothing.
+	 * retired and no time to reap. Cheap when there is nothing. A draft that had
+	 * published volumes changes the stamp, as the catalog may not know of them.
 	 */
 	int (*draft_sweep)(struct pool *pool, size_t *ret_n, struct coppice_error *err);
 

@@ -48,6 +48,7 @@ struct volume {
 	enum state state;
 	struct uuid draft; /* which it is in */
 	bool is_nested;    /* in a draft: published with its volume */
+	bool has_no_data;  /* between clone_begin and clone_finish; of @draft, even if it is live */
 	struct volume_ref ref;
 	struct uuid uuid, group;
 	uint64_t limit_bytes;
@@ -636,7 +637,8 @@ static void draft_destroy(struct store *store, struct memory_draft **at)
 
 	for (struct volume *v = store->volumes; v; v = next) {
 		next = v->next;
-		if (v->state != STATE_DRAFT || !is_same_uuid(&v->draft, &draft->id))
+		if ((v->state != STATE_DRAFT && !v->has_no_data) ||
+		    !is_same_uuid(&v->draft, &draft->id))
 			continue;
 		data_promote_clones(store, v->data);
 		volume_destroy(store, v);
@@ -777,11 +779,10 @@ static int clone_one(struct draft *draft, struct volume *origin, const struct ne
 	return volume_add(draft, volume, &data, err);
 }
 
-static int memory_clone(struct draft *draft, const struct volume_ref *origin,
-			const struct new_volume *volumes, size_t n, bool is_read_only,
-			struct coppice_error *err)
+static int clone_all(struct draft *draft, const struct volume_ref *origin,
+		     const struct new_volume *volumes, size_t n, bool is_read_only,
+		     struct coppice_error *err)
 {
-	LOCKED;
 	struct store *store = store_of(draft->pool);
 	struct volume *from;
 	int r;
@@ -802,6 +803,48 @@ static int memory_clone(struct draft *draft, const struct volume_ref *origin,
 		return r;
 	}
 	return COPPICE_OK;
+}
+
+static int memory_clone(struct draft *draft, const struct volume_ref *origin,
+			const struct new_volume *volumes, size_t n, bool is_read_only,
+			struct coppice_error *err)
+{
+	LOCKED;
+
+	return clone_all(draft, origin, volumes, n, is_read_only, err);
+}
+
+static int memory_clone_begin(struct draft *draft, const struct volume_ref *origin,
+			      const struct new_volume *volumes, size_t n, bool is_read_only,
+			      struct coppice_error *err)
+{
+	LOCKED;
+	int r = clone_all(draft, origin, volumes, n, is_read_only, err);
+
+	for (size_t i = 0; i < n && r == COPPICE_OK && !draft->pool->is_dry_run; i++)
+		find_in_draft(draft, &volumes[i].uuid)->has_no_data = true;
+	return r;
+}
+
+static int memory_clone_finish(struct draft *draft, const struct volume_ref *origin,
+			       const struct new_volume *volumes, size_t n, bool is_read_only,
+			       struct coppice_error *err)
+{
+	LOCKED;
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		struct volume *found = NULL;
+
+		if (!explain_ref(draft->pool, "finish", &volumes[i].ref))
+			continue;
+		r = step(err);
+		if (r == COPPICE_OK)
+			r = find_or_fail(store_of(draft->pool), &volumes[i].ref, &found, err);
+		if (r == COPPICE_OK)
+			found->has_no_data = false;
+	}
+	return r;
 }
 
 static bool is_among(const struct volume_ref *ref, const struct new_volume *volumes, size_t n)
@@ -869,6 +912,17 @@ static int memory_publish(struct draft *draft, const struct new_volume *volumes,
 			publish_one(draft, &volumes[i], STATE_LIVE, STATE_DRAFT);
 		return r;
 	}
+	return COPPICE_OK;
+}
+
+static int memory_unpublish(struct draft *draft, const struct new_volume *volumes, size_t n,
+			    struct coppice_error *err)
+{
+	LOCKED;
+
+	for (size_t i = 0; i < n; i++)
+		publish_one(draft, &volumes[i], STATE_LIVE, STATE_DRAFT);
+	store_of(draft->pool)->stamp++;
 	return COPPICE_OK;
 }
 
@@ -1053,6 +1107,7 @@ static int memory_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_e
 		if (r < 0)
 			return r;
 		draft_destroy(store, at);
+		store->stamp++; /* it may have published what the catalog does not know */
 		n++;
 	}
 	r = pool->is_dry_run ? COPPICE_OK : reap_all(store, err);
@@ -1070,6 +1125,7 @@ struct told {
 		struct volume_ref ref;
 		char *record;
 		uint64_t bytes;
+		bool has_no_data;
 	} * volume;
 };
 
@@ -1103,7 +1159,8 @@ static int tell(struct store *store, enum state state, struct told *told, struct
 
 		if (v->state != state)
 			continue;
-		*to = (struct told_volume){ v->ref, strdup(v->record), data_size(v->data) };
+		*to = (struct told_volume){ v->ref, strdup(v->record), data_size(v->data),
+					    v->has_no_data };
 		if (!to->record)
 			return fail_memory(err);
 		told->n++;
@@ -1155,6 +1212,10 @@ static int memory_scan(struct pool *pool, scan_fn *fn, void *user, struct coppic
 		struct found_volume found = { .ref = told.volume[i].ref,
 					      .record = told.volume[i].record };
 
+		if (told.volume[i].has_no_data) {
+			found.what = "data-missing";
+			found.problem = "its data is missing";
+		}
 		r = fn(user, &found, err);
 	}
 	return r < 0 ? r : COPPICE_OK;
@@ -1325,7 +1386,10 @@ const struct driver driver_memory = {
 	.draft_path = memory_draft_path,
 	.volume_seal = memory_volume_seal,
 	.clone = memory_clone,
+	.clone_begin = memory_clone_begin,
+	.clone_finish = memory_clone_finish,
 	.publish = memory_publish,
+	.unpublish = memory_unpublish,
 	.commit = memory_commit,
 	.draft_sweep = memory_draft_sweep,
 	.swap = memory_swap,

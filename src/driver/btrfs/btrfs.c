@@ -158,22 +158,21 @@ static void begin_volume_explain(struct draft *draft, const struct new_volume *v
 			       (unsigned long long)volume->limit_bytes, word, btrfs->layout.quoted);
 }
 
-/* "btrfs subvolume VERB [-r] [-i GROUP] WHAT", where WHAT begins in the draft's item. */
+/* "btrfs subvolume VERB [-i GROUP] [SOURCE] TARGET", both words for a shell. */
 static void subvolume_explain(struct draft *draft, const struct new_volume *volume,
-			      const char *verb, const char *source, const char *name)
+			      const char *verb, const char *source, const char *target)
 {
 	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
 	_cleanup_(freep) char *word = NULL;
-	char item[PATH_MAX];
 
 	if (!draft->pool->explain)
 		return;
 	word = group_word(volume);
 	if (!word)
 		return;
-	layout_explain(&btrfs->layout, "btrfs subvolume %s%s%s %s%s\"$draft\"/%s/%s", verb,
+	layout_explain(&btrfs->layout, "btrfs subvolume %s%s%s %s%s%s", verb,
 		       btrfs->has_quota ? " -i " : "", btrfs->has_quota ? word : "", source,
-		       *source ? " " : "", layout_item_path(volume, item), name);
+		       *source ? " " : "", target);
 }
 
 static int volume_create(struct draft *draft, const struct new_volume *volume, char **ret_path,
@@ -183,13 +182,14 @@ static int volume_create(struct draft *draft, const struct new_volume *volume, c
 	struct btrfs_ioctl_vol_args_v2 args = { .name = "unpack" };
 	_cleanup_(closep) int fd = -1;
 	struct membership membership;
-	char item[PATH_MAX];
+	char item[PATH_MAX], target[PATH_MAX + 32];
 	int r;
 
+	(void)snprintf(target, sizeof(target), "\"$draft\"/%s/unpack",
+		       layout_item_path(volume, item));
 	begin_volume_explain(draft, volume);
-	subvolume_explain(draft, volume, "create", "", "unpack");
-	*ret_path = text_format("%s/drafts/%s/%s/unpack", btrfs->layout.path, draft->id.text,
-				layout_item_path(volume, item));
+	subvolume_explain(draft, volume, "create", "", target);
+	*ret_path = text_format("%s/drafts/%s/%s/unpack", btrfs->layout.path, draft->id.text, item);
 	if (!*ret_path)
 		return fail_memory(err);
 	if (draft->pool->is_dry_run)
@@ -235,12 +235,13 @@ static int volume_seal(struct draft *draft, const struct new_volume *volume, boo
 {
 	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
 	_cleanup_(closep) int dir_fd = -1, origin_fd = -1;
-	char item[PATH_MAX], source[PATH_MAX + 32];
+	char item[PATH_MAX], source[PATH_MAX + 32], target[PATH_MAX + 32];
 	int r;
 
-	(void)snprintf(source, sizeof(source), "\"$draft\"/%s/unpack",
-		       layout_item_path(volume, item));
-	subvolume_explain(draft, volume, is_read_only ? "snapshot -r" : "snapshot", source, "live");
+	(void)layout_item_path(volume, item);
+	(void)snprintf(source, sizeof(source), "\"$draft\"/%s/unpack", item);
+	(void)snprintf(target, sizeof(target), "\"$draft\"/%s/live", item);
+	subvolume_explain(draft, volume, is_read_only ? "snapshot -r" : "snapshot", source, target);
 	data_destroy_explain(&btrfs->layout, source);
 	if (draft->pool->is_dry_run)
 		return COPPICE_OK;
@@ -260,76 +261,142 @@ static int volume_seal(struct draft *draft, const struct new_volume *volume, boo
 /* ---- the batch ---- */
 
 struct batch {
-	struct draft *draft;
-	struct btrfs_pool *btrfs;
+	struct pool *pool;
 	const struct new_volume *volumes;
+	int parent_fd; /* the draft, or the root once they are published */
 	int origin_fd;
-	bool is_read_only;
+	bool is_published, is_read_only;
 };
+
+/* Where a new volume's directory is, below the parent_fd of its batch. */
+static const char *batch_path(const struct new_volume *volume, bool is_published,
+			      char ret[static PATH_MAX])
+{
+	return is_published ? layout_ref_path(&volume->ref, ret) : layout_item_path(volume, ret);
+}
 
 static int clone_one(void *user, size_t i, struct coppice_error *err)
 {
 	struct batch *batch = user;
 	const struct new_volume *volume = &batch->volumes[i];
 	_cleanup_(closep) int fd = -1;
-	char item[PATH_MAX];
+	char path[PATH_MAX];
 	int r;
 
-	if (batch->draft->pool->is_interrupted &&
-	    batch->draft->pool->is_interrupted(batch->draft->pool->interrupted_user))
+	if (batch->pool->is_interrupted &&
+	    batch->pool->is_interrupted(batch->pool->interrupted_user))
 		return fail(err, COPPICE_INTERRUPTED, "interrupted");
-	fd = openat(batch->draft->fd, layout_item_path(volume, item),
+	fd = openat(batch->parent_fd, batch_path(volume, batch->is_published, path),
 		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
-		return fail_errno(err, errno, "cannot open '%s'", item);
-	r = snapshot(batch->btrfs, batch->origin_fd, fd, batch->is_read_only, &volume->group, err);
-	return r < 0 ? wrap(err, "cannot clone as '%s'", item) : COPPICE_OK;
+		return fail_errno(err, errno, "cannot open '%s'", path);
+	r = snapshot(btrfs_pool_of(batch->pool), batch->origin_fd, fd, batch->is_read_only,
+		     &volume->group, err);
+	return r < 0 ? wrap(err, "cannot clone as '%s'", path) : COPPICE_OK;
+}
+
+/* The origin's data; -1 with *r COPPICE_OK in a dry run, which may not have it yet. */
+static int origin_open(struct pool *pool, const struct volume_ref *origin, int *r,
+		       struct coppice_error *err)
+{
+	struct btrfs_pool *btrfs = btrfs_pool_of(pool);
+	char path[PATH_MAX], live[PATH_MAX + 8];
+	int fd;
+
+	*r = COPPICE_OK;
+	if (pool->is_dry_run)
+		return -1;
+	(void)snprintf(live, sizeof(live), "%s/live", layout_ref_path(origin, path));
+	fd = openat(btrfs->layout.fd, live, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT)
+		*r = fail(err, COPPICE_NOT_FOUND, "no %s '%s'", volume_kind_name(origin->kind),
+			  origin->name.text);
+	else if (fd < 0)
+		*r = fail_errno(err, errno, "cannot open '%s'", live);
+	return fd;
+}
+
+static void clone_explain(struct draft *draft, const struct volume_ref *origin,
+			  const struct new_volume *volume, bool is_published, bool is_read_only)
+{
+	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
+	char path[PATH_MAX], source[2 * PATH_MAX], target[2 * PATH_MAX];
+
+	(void)snprintf(source, sizeof(source), "%s/%s/live", btrfs->layout.quoted,
+		       layout_ref_path(origin, path));
+	(void)snprintf(target, sizeof(target), "%s/%s/live",
+		       is_published ? btrfs->layout.quoted : "\"$draft\"",
+		       batch_path(volume, is_published, path));
+	subvolume_explain(draft, volume, is_read_only ? "snapshot -r" : "snapshot", source, target);
 }
 
 /*
  * The snapshot ioctl holds the lock of the directory it creates in while it
  * commits. Each in a directory of its own and at the same time, they share one
- * commit: 100 take 32 ms, where one after another takes 255 ms. Directories,
- * records and accounts come first, so that they are in that commit too.
+ * commit: 100 take 32 ms, where one after another takes 255 ms. What was done
+ * before them - directories, records, accounts, names - is in that commit too.
  */
-static int clone_batch(struct draft *draft, const struct volume_ref *origin,
-		       const struct new_volume *volumes, size_t n, bool is_read_only,
-		       struct coppice_error *err)
+static int clone_data(struct draft *draft, const struct volume_ref *origin,
+		      const struct new_volume *volumes, size_t n, bool is_published,
+		      bool is_read_only, struct coppice_error *err)
 {
 	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
 	struct batch batch = {
-		.draft = draft,
-		.btrfs = btrfs,
+		.pool = draft->pool,
 		.volumes = volumes,
-		.origin_fd = -1,
+		.parent_fd = is_published ? btrfs->layout.fd : draft->fd,
+		.is_published = is_published,
 		.is_read_only = is_read_only,
 	};
-	char path[PATH_MAX], source[2 * PATH_MAX];
 	_cleanup_(closep) int origin_fd = -1;
-	int r = COPPICE_OK;
+	int r;
 
-	(void)snprintf(source, sizeof(source), "%s/%s/live", btrfs->layout.quoted,
-		       layout_ref_path(origin, path));
-	for (size_t i = 0; i < n; i++) {
-		begin_volume_explain(draft, &volumes[i]);
-		subvolume_explain(draft, &volumes[i], is_read_only ? "snapshot -r" : "snapshot",
-				  source, "live");
-	}
-	if (draft->pool->is_dry_run)
-		return COPPICE_OK;
-
-	(void)snprintf(source, sizeof(source), "%s/live", path);
-	origin_fd =
-		openat(btrfs->layout.fd, source, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (origin_fd < 0 && errno == ENOENT)
-		return fail(err, COPPICE_NOT_FOUND, "no %s '%s'", volume_kind_name(origin->kind),
-			    origin->name.text);
+	for (size_t i = 0; i < n; i++)
+		clone_explain(draft, origin, &volumes[i], is_published, is_read_only);
+	origin_fd = origin_open(draft->pool, origin, &r, err);
 	if (origin_fd < 0)
-		return fail_errno(err, errno, "cannot open '%s'", source);
+		return r;
 	batch.origin_fd = origin_fd;
-	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
+	return parallel_run(n, BATCH_THREADS, clone_one, &batch, err);
+}
+
+static int begin_volumes(struct draft *draft, const struct volume_ref *origin,
+			 const struct new_volume *volumes, size_t n, struct coppice_error *err)
+{
+	_cleanup_(closep) int origin_fd = -1;
+	int r;
+
+	for (size_t i = 0; i < n; i++)
+		begin_volume_explain(draft, &volumes[i]);
+	origin_fd = origin_open(draft->pool, origin, &r, err);
+	for (size_t i = 0; i < n && origin_fd >= 0 && r == COPPICE_OK; i++)
 		r = begin_volume(draft, &volumes[i], err);
-	return r < 0 ? r : parallel_run(n, BATCH_THREADS, clone_one, &batch, err);
+	return r;
+}
+
+static int clone_in_draft(struct draft *draft, const struct volume_ref *origin,
+			  const struct new_volume *volumes, size_t n, bool is_read_only,
+			  struct coppice_error *err)
+{
+	int r = begin_volumes(draft, origin, volumes, n, err);
+
+	return r < 0 ? r : clone_data(draft, origin, volumes, n, false, is_read_only, err);
+}
+
+static int clone_begin(struct draft *draft, const struct volume_ref *origin,
+		       const struct new_volume *volumes, size_t n, bool is_read_only,
+		       struct coppice_error *err)
+{
+	int r = begin_volumes(draft, origin, volumes, n, err);
+
+	return r < 0 || draft->pool->is_dry_run ? r : layout_announce(draft, volumes, n, err);
+}
+
+static int clone_finish(struct draft *draft, const struct volume_ref *origin,
+			const struct new_volume *volumes, size_t n, bool is_read_only,
+			struct coppice_error *err)
+{
+	return clone_data(draft, origin, volumes, n, true, is_read_only, err);
 }
 
 /* ---- accounts ---- */
@@ -537,8 +604,11 @@ const struct driver driver_btrfs = {
 	.volume_fill = fill_by_copying,
 	.draft_path = layout_draft_path,
 	.volume_seal = volume_seal,
-	.clone = clone_batch,
+	.clone = clone_in_draft,
+	.clone_begin = clone_begin,
+	.clone_finish = clone_finish,
 	.publish = layout_publish,
+	.unpublish = layout_unpublish,
 	.commit = commit,
 	.draft_sweep = layout_draft_sweep,
 

@@ -97,6 +97,13 @@ _nonnull_ int layout_item_record(struct draft *draft, const struct new_volume *v
 				 struct coppice_error *err); /* replaces it */
 _nonnull_ void layout_item_explain(struct draft *draft, const struct new_volume *volume);
 
+/*
+ * Write on the draft which volumes get their data only once they are published.
+ * With its maker dead, a sweep destroys those of them that have none.
+ */
+_nonnull_ int layout_announce(struct draft *draft, const struct new_volume *volumes, size_t n,
+			      struct coppice_error *err);
+
 /* Do two volumes' space accounts coincide: has the volume one of its own? */
 _nonnull_ bool layout_has_own_account(const struct new_volume *volume);
 
@@ -121,6 +128,8 @@ int layout_draft_path(struct draft *draft, const struct new_volume *volume, char
 int layout_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err);
 int layout_publish(struct draft *draft, const struct new_volume *volumes, size_t n,
 		   struct coppice_error *err);
+int layout_unpublish(struct draft *draft, const struct new_volume *volumes, size_t n,
+		     struct coppice_error *err);
 int layout_swap(struct draft *draft, const struct new_volume *replacement,
 		const struct volume_ref *ref, struct coppice_error *err);
 int layout_rename(struct pool *pool, const struct volume_ref *from, const struct volume_ref *to,

@@ -145,6 +145,62 @@ static int reap(struct layout *layout, bool has_time, struct coppice_error *err)
 	return result < 0 ? result : r;
 }
 
+/*
+ * What a dead maker published, and gave no data: back into the draft, of which it is
+ * part. By the identity in its record: the name may be another's by now.
+ */
+static int take_back_one(struct layout *layout, struct draft *draft, const char *path,
+			 const char *uuid, struct coppice_error *err)
+{
+	_cleanup_(freep) char *record = NULL;
+	char live[PATH_MAX + 8];
+	struct coppice_error why;
+	struct uuid found;
+	int r;
+
+	(void)snprintf(live, sizeof(live), "%s/live", path);
+	r = layout_record_get(layout, path, &record, &why);
+	if (r < 0 && (why.os_errno == ENOENT || why.os_errno == ENODATA))
+		return COPPICE_OK;
+	if (r < 0)
+		return fail_errno(err, why.os_errno, "cannot read the record of '%s'", path);
+	if (!layout_record_uuid(record, &found) || strcmp(found.text, uuid) != 0 ||
+	    faccessat(layout->fd, live, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return COPPICE_OK;
+	if (renameat2(layout->fd, path, draft->fd, uuid, RENAME_NOREPLACE) < 0)
+		return fail_errno(err, errno, "cannot take back '%s'", path);
+	return COPPICE_OK;
+}
+
+/* Read what layout_announce() wrote. */
+static int take_back_announced(struct layout *layout, struct draft *draft,
+			       struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (unsigned part = 0; r == COPPICE_OK; part++) {
+		char name[64], lines[2 * PATH_MAX], *rest = lines, *line;
+		ssize_t n;
+
+		(void)snprintf(name, sizeof(name), LAYOUT_ANNOUNCEMENT, part);
+		n = fgetxattr(draft->fd, name, lines, sizeof(lines) - 1);
+		if (n < 0 && (errno == ENODATA || errno == EOPNOTSUPP))
+			/* Whether all of it or none was left: the catalog may not know. */
+			return part == 0 ? COPPICE_OK : layout_touch(&layout->pool, err);
+		if (n < 0)
+			return fail_errno(err, errno, "cannot read what draft '%s' published",
+					  draft->id.text);
+		lines[n] = '\0';
+		while (r == COPPICE_OK && (line = strsep(&rest, "\n")) != NULL) {
+			const char *path = strsep(&line, " ");
+
+			if (line)
+				r = take_back_one(layout, draft, path, line, err);
+		}
+	}
+	return r;
+}
+
 int layout_draft_discard(struct draft *draft, struct coppice_error *err)
 {
 	struct layout *layout;
@@ -184,7 +240,9 @@ int layout_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *e
 			continue; /* its maker lives */
 		}
 		if (!pool->is_dry_run) {
-			r = layout_draft_discard(&draft, err);
+			r = take_back_announced(layout, &draft, err);
+			if (r == COPPICE_OK)
+				r = layout_draft_discard(&draft, err);
 			n++;
 		}
 		closep(&draft.fd);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 
 #include "base/file.h"
 #include "base/text.h"
@@ -118,6 +119,42 @@ int layout_item_create(struct draft *draft, const struct new_volume *volume,
 	return layout_item_record(draft, volume, err);
 }
 
+/* Some more must fit into a Btrfs node of 4 KiB, the smallest there is. */
+#define ANNOUNCEMENT_MAX 3072
+
+static int announce_part(struct draft *draft, unsigned part, struct text *text,
+			 struct coppice_error *err)
+{
+	size_t length = text->length;
+	_cleanup_(freep) char *lines = text_take(text);
+	char name[64];
+
+	if (!lines)
+		return fail_memory(err);
+	(void)snprintf(name, sizeof(name), LAYOUT_ANNOUNCEMENT, part);
+	if (fsetxattr(draft->fd, name, lines, length, 0) < 0)
+		return fail_errno(err, errno, "cannot write on draft '%s'", draft->id.text);
+	return COPPICE_OK;
+}
+
+/* "containers/c1 UUID", a line each, in as many attributes as it takes. */
+int layout_announce(struct draft *draft, const struct new_volume *volumes, size_t n,
+		    struct coppice_error *err)
+{
+	_cleanup_(text_done) struct text text = TEXT_INIT;
+	char path[PATH_MAX];
+	unsigned part = 0;
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		text_add(&text, "%s %s\n", layout_ref_path(&volumes[i].ref, path),
+			 volumes[i].uuid.text);
+		if (i + 1 == n || text.length > ANNOUNCEMENT_MAX)
+			r = announce_part(draft, part++, &text, err);
+	}
+	return r;
+}
+
 /* A snapshot's parent folder comes with its first snapshot, and is not an error if it is there. */
 static int ensure_snapshots_folder(struct layout *layout, const struct volume_ref *ref,
 				   struct coppice_error *err)
@@ -151,14 +188,18 @@ static int publish_one(struct layout *layout, struct draft *draft, const struct 
 	return fail_errno(err, errno, "cannot publish '%s'", target);
 }
 
-static void unpublish(struct layout *layout, struct draft *draft, const struct new_volume *volumes,
-		      size_t n)
+int layout_unpublish(struct draft *draft, const struct new_volume *volumes, size_t n,
+		     struct coppice_error *err)
 {
+	struct layout *layout = layout_of(draft->pool);
 	char item[PATH_MAX], target[PATH_MAX];
+	int r = COPPICE_OK;
 
 	while (n-- > 0)
-		(void)renameat2(layout->fd, layout_ref_path(&volumes[n].ref, target), draft->fd,
-				layout_item_path(&volumes[n], item), RENAME_NOREPLACE);
+		if (renameat2(layout->fd, layout_ref_path(&volumes[n].ref, target), draft->fd,
+			      layout_item_path(&volumes[n], item), RENAME_NOREPLACE) < 0)
+			r = fail_errno(err, errno, "cannot take back '%s'", target);
+	return r;
 }
 
 static void publish_explain(struct layout *layout, const struct new_volume *volumes, size_t n)
@@ -182,6 +223,7 @@ int layout_publish(struct draft *draft, const struct new_volume *volumes, size_t
 		   struct coppice_error *err)
 {
 	struct layout *layout = layout_of(draft->pool);
+	struct coppice_error ignored;
 	int r;
 
 	publish_explain(layout, volumes, n);
@@ -190,7 +232,7 @@ int layout_publish(struct draft *draft, const struct new_volume *volumes, size_t
 	for (size_t i = 0; i < n; i++) {
 		r = publish_one(layout, draft, &volumes[i], err);
 		if (r < 0) {
-			unpublish(layout, draft, volumes, i);
+			(void)layout_unpublish(draft, volumes, i, &ignored);
 			return r;
 		}
 	}
@@ -200,7 +242,7 @@ int layout_publish(struct draft *draft, const struct new_volume *volumes, size_t
 			continue; /* the same folder as the one before */
 		r = layout_sync_parent(layout, &volumes[i].ref, err);
 		if (r < 0) {
-			unpublish(layout, draft, volumes, n);
+			(void)layout_unpublish(draft, volumes, n, &ignored);
 			return r;
 		}
 	}

@@ -6,6 +6,7 @@
 #include "driver/generic/layout.h"
 
 #define LAYOUT_ATTRIBUTE   "trusted.coppice"
+#define LAYOUT_ANNOUNCEMENT "trusted.coppice.%u" /* on a draft: what it publishes before it has data */
 #define LAYOUT_RECORD_FILE "record" /* where the file system has no attributes */
 
 static inline struct layout *layout_of(struct pool *pool)

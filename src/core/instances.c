@@ -97,8 +97,9 @@ int publish(struct coppice *coppice, struct pool_entry *entry, struct draft *dra
 /* ---- clones that get their data under their names ---- */
 
 /* The names alone: the catalog hears of volumes when they are volumes. */
-static int publish_names(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
-			 const struct new_volume *volumes, size_t n, struct coppice_error *err)
+static int begin_clones(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
+			const struct volume_ref *origin, const struct new_volume *volumes, size_t n,
+			bool is_read_only, struct coppice_error *err)
 {
 	struct coppice_error ignored;
 	int r;
@@ -106,7 +107,7 @@ static int publish_names(struct coppice *coppice, struct pool_entry *entry, stru
 	r = change_begin(coppice, entry, err);
 	if (r < 0)
 		return r;
-	r = entry->driver->publish(draft, volumes, n, err);
+	r = entry->driver->clone_begin(draft, origin, volumes, n, is_read_only, err);
 	if (r < 0 || change_end(coppice, entry, &ignored) < 0)
 		change_abort(coppice);
 	return r;
@@ -120,7 +121,7 @@ static void take_back(struct coppice *coppice, struct pool_entry *entry, struct 
 	bool is_changing = change_begin(coppice, entry, &ignored) == COPPICE_OK;
 	int r;
 
-	(void)entry->driver->unpublish(draft, volumes, n, &ignored);
+	(void)entry->driver->clone_undo(draft, volumes, n, &ignored);
 	r = is_changing ? COPPICE_OK : COPPICE_FAILED;
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
 		r = catalog_volume_delete(coppice->catalog, entry->name, (int)volumes[i].ref.kind,
@@ -164,11 +165,9 @@ int publish_clones(struct coppice *coppice, struct pool_entry *entry, struct dra
 		r = driver->clone(draft, origin, volumes, n, is_read_only, err);
 		return r < 0 ? r : publish(coppice, entry, draft, makings, err);
 	}
-	r = driver->clone_begin(draft, origin, volumes, n, is_read_only, err);
-	if (r == COPPICE_OK && is_interrupted(coppice))
-		r = fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was changed");
-	if (r == COPPICE_OK)
-		r = publish_names(coppice, entry, draft, volumes, n, err);
+	if (is_interrupted(coppice))
+		return fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was changed");
+	r = begin_clones(coppice, entry, draft, origin, volumes, n, is_read_only, err);
 	if (r < 0)
 		return r;
 	r = driver->clone_finish(draft, origin, volumes, n, is_read_only, err);

@@ -14,11 +14,11 @@
  *	draft_open → clone / volume_create … volume_seal → publish → commit
  *	          ↘ any failure: draft_discard
  *
- * Where the engine's snapshots commit by themselves, clones can be published first
- * and get their data under their names, which saves the second commit:
+ * Where the engine's snapshots commit by themselves, clones get their names first
+ * and their data there, which saves the second commit:
  *
- *	draft_open → clone_begin → publish → clone_finish
- *	          ↘ any failure: unpublish, draft_discard
+ *	draft_open → clone_begin → clone_finish → draft_discard
+ *	          ↘ any failure: clone_undo, draft_discard
  *
  * Such a volume is one once it has its data. Until then it belongs to its draft:
  * draft_sweep destroys it as well, and a scan that meets it calls it data-missing.
@@ -232,10 +232,12 @@ struct driver {
 		     struct coppice_error *err);
 
 	/*
-	 * The same in two halves, between which the volumes are published: all but the
-	 * data, and the data, durable when it returns; the other arguments are those that
-	 * the first was given. What fails is taken back by unpublish. NULL, all three:
-	 * clone, publish and commit do as well.
+	 * The same and publish, in two halves. The first gives them all but data: names,
+	 * records, accounts; none is nested; all or nothing but for a kill; COPPICE_EXISTS
+	 * naming the first taken name. The second, with the same arguments, gives them
+	 * data, and all is durable when it returns; if it fails, clone_undo takes the
+	 * volumes back into the draft, as far as it can. NULL, all three: clone, publish
+	 * and commit do as well.
 	 */
 	int (*clone_begin)(struct draft *draft, const struct volume_ref *origin,
 			   const struct new_volume *volumes, size_t n, bool is_read_only,
@@ -243,10 +245,8 @@ struct driver {
 	int (*clone_finish)(struct draft *draft, const struct volume_ref *origin,
 			    const struct new_volume *volumes, size_t n, bool is_read_only,
 			    struct coppice_error *err);
-
-	/* Take back into the draft what was published. Goes as far as it can. */
-	int (*unpublish)(struct draft *draft, const struct new_volume *volumes, size_t n,
-			 struct coppice_error *err);
+	int (*clone_undo)(struct draft *draft, const struct new_volume *volumes, size_t n,
+			  struct coppice_error *err);
 
 	/*
 	 * Give volumes of the draft their names; each takes the snapshots nested in it

@@ -814,39 +814,6 @@ static int memory_clone(struct draft *draft, const struct volume_ref *origin,
 	return clone_all(draft, origin, volumes, n, is_read_only, err);
 }
 
-static int memory_clone_begin(struct draft *draft, const struct volume_ref *origin,
-			      const struct new_volume *volumes, size_t n, bool is_read_only,
-			      struct coppice_error *err)
-{
-	LOCKED;
-	int r = clone_all(draft, origin, volumes, n, is_read_only, err);
-
-	for (size_t i = 0; i < n && r == COPPICE_OK && !draft->pool->is_dry_run; i++)
-		find_in_draft(draft, &volumes[i].uuid)->has_no_data = true;
-	return r;
-}
-
-static int memory_clone_finish(struct draft *draft, const struct volume_ref *origin,
-			       const struct new_volume *volumes, size_t n, bool is_read_only,
-			       struct coppice_error *err)
-{
-	LOCKED;
-	int r = COPPICE_OK;
-
-	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
-		struct volume *found = NULL;
-
-		if (!explain_ref(draft->pool, "finish", &volumes[i].ref))
-			continue;
-		r = step(err);
-		if (r == COPPICE_OK)
-			r = find_or_fail(store_of(draft->pool), &volumes[i].ref, &found, err);
-		if (r == COPPICE_OK)
-			found->has_no_data = false;
-	}
-	return r;
-}
-
 static bool is_among(const struct volume_ref *ref, const struct new_volume *volumes, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
@@ -888,10 +855,9 @@ static void publish_one(struct draft *draft, const struct new_volume *volume, en
 			v->state = to;
 }
 
-static int memory_publish(struct draft *draft, const struct new_volume *volumes, size_t n,
-			  struct coppice_error *err)
+static int publish_all(struct draft *draft, const struct new_volume *volumes, size_t n,
+		       struct coppice_error *err)
 {
-	LOCKED;
 	int r;
 
 	for (size_t i = 0; i < n; i++)
@@ -915,8 +881,49 @@ static int memory_publish(struct draft *draft, const struct new_volume *volumes,
 	return COPPICE_OK;
 }
 
-static int memory_unpublish(struct draft *draft, const struct new_volume *volumes, size_t n,
-			    struct coppice_error *err)
+static int memory_publish(struct draft *draft, const struct new_volume *volumes, size_t n,
+			  struct coppice_error *err)
+{
+	LOCKED;
+
+	return publish_all(draft, volumes, n, err);
+}
+
+static int memory_clone_begin(struct draft *draft, const struct volume_ref *origin,
+			      const struct new_volume *volumes, size_t n, bool is_read_only,
+			      struct coppice_error *err)
+{
+	LOCKED;
+	int r = clone_all(draft, origin, volumes, n, is_read_only, err);
+
+	for (size_t i = 0; i < n && r == COPPICE_OK && !draft->pool->is_dry_run; i++)
+		find_in_draft(draft, &volumes[i].uuid)->has_no_data = true;
+	return r < 0 ? r : publish_all(draft, volumes, n, err);
+}
+
+static int memory_clone_finish(struct draft *draft, const struct volume_ref *origin,
+			       const struct new_volume *volumes, size_t n, bool is_read_only,
+			       struct coppice_error *err)
+{
+	LOCKED;
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		struct volume *found = NULL;
+
+		if (!explain_ref(draft->pool, "finish", &volumes[i].ref))
+			continue;
+		r = step(err);
+		if (r == COPPICE_OK)
+			r = find_or_fail(store_of(draft->pool), &volumes[i].ref, &found, err);
+		if (r == COPPICE_OK)
+			found->has_no_data = false;
+	}
+	return r;
+}
+
+static int memory_clone_undo(struct draft *draft, const struct new_volume *volumes, size_t n,
+			     struct coppice_error *err)
 {
 	LOCKED;
 
@@ -1388,8 +1395,8 @@ const struct driver driver_memory = {
 	.clone = memory_clone,
 	.clone_begin = memory_clone_begin,
 	.clone_finish = memory_clone_finish,
+	.clone_undo = memory_clone_undo,
 	.publish = memory_publish,
-	.unpublish = memory_unpublish,
 	.commit = memory_commit,
 	.draft_sweep = memory_draft_sweep,
 	.swap = memory_swap,

@@ -72,8 +72,8 @@ const char *driver_problem(const struct driver *driver)
 	if (driver->traits.can_limit && !driver->limit_set)
 		return "limit_set, as can_limit says";
 	if (!driver->clone_begin != !driver->clone_finish ||
-	    !driver->clone_begin != !driver->unpublish)
-		return "clone_begin, clone_finish or unpublish, which go together";
+	    !driver->clone_begin != !driver->clone_undo)
+		return "clone_begin, clone_finish or clone_undo, which go together";
 	if (!driver->volume_fill != !driver->draft_path)
 		return "volume_fill or draft_path, which go together";
 	return NULL;

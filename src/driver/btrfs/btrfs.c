@@ -119,18 +119,12 @@ static void join(struct btrfs_pool *btrfs, struct btrfs_ioctl_vol_args_v2 *args,
 	args->qgroup_inherit = &membership->inherit;
 }
 
-/* Directory, record and account of a new volume, without data yet. */
-static int begin_volume(struct draft *draft, const struct new_volume *volume,
+static int open_account(struct btrfs_pool *btrfs, const struct new_volume *volume,
 			struct coppice_error *err)
 {
-	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
-	int fd = btrfs->layout.fd;
 	uint64_t group = quota_group(&volume->group);
-	int r;
+	int fd = btrfs->layout.fd, r;
 
-	r = layout_item_create(draft, volume, err);
-	if (r < 0 || !btrfs->has_quota || !layout_has_own_account(volume))
-		return r;
 	r = quota_group_create(fd, group, err);
 	/* One that was moved away, and comes back, finds what was not yet freed of its account. */
 	if (r < 0 && err->os_errno == EEXIST &&
@@ -141,14 +135,32 @@ static int begin_volume(struct draft *draft, const struct new_volume *volume,
 	return r;
 }
 
-static void begin_volume_explain(struct draft *draft, const struct new_volume *volume)
+/* Directory, record and account of a new volume, without data yet. */
+static int begin_volume(struct draft *draft, const struct new_volume *volume,
+			enum layout_place place, struct coppice_error *err)
+{
+	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
+	struct coppice_error ignored;
+	int r;
+
+	r = layout_item_create(draft, volume, place, err);
+	if (r < 0 || !btrfs->has_quota || !layout_has_own_account(volume))
+		return r;
+	r = open_account(btrfs, volume, err);
+	if (r < 0 && place == IN_PLACE)
+		(void)layout_take_back(draft, volume, 1, &ignored);
+	return r;
+}
+
+static void begin_volume_explain(struct draft *draft, const struct new_volume *volume,
+				 enum layout_place place)
 {
 	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
 	_cleanup_(freep) char *word = NULL;
 
 	if (!draft->pool->explain)
 		return;
-	layout_item_explain(draft, volume);
+	layout_item_explain(draft, volume, place);
 	word = group_word(volume);
 	if (!word || !btrfs->has_quota || !layout_has_own_account(volume))
 		return;
@@ -187,7 +199,7 @@ static int volume_create(struct draft *draft, const struct new_volume *volume, c
 
 	(void)snprintf(target, sizeof(target), "\"$draft\"/%s/unpack",
 		       layout_item_path(volume, item));
-	begin_volume_explain(draft, volume);
+	begin_volume_explain(draft, volume, IN_DRAFT);
 	subvolume_explain(draft, volume, "create", "", target);
 	*ret_path = text_format("%s/drafts/%s/%s/unpack", btrfs->layout.path, draft->id.text, item);
 	if (!*ret_path)
@@ -195,7 +207,7 @@ static int volume_create(struct draft *draft, const struct new_volume *volume, c
 	if (draft->pool->is_dry_run)
 		return COPPICE_OK;
 
-	r = begin_volume(draft, volume, err);
+	r = begin_volume(draft, volume, IN_DRAFT, err);
 	if (r == COPPICE_OK)
 		fd = openat(draft->fd, item, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (r == COPPICE_OK && fd < 0)
@@ -261,37 +273,31 @@ static int volume_seal(struct draft *draft, const struct new_volume *volume, boo
 /* ---- the batch ---- */
 
 struct batch {
-	struct pool *pool;
+	struct draft *draft;
 	const struct new_volume *volumes;
-	int parent_fd; /* the draft, or the root once they are published */
+	enum layout_place place;
 	int origin_fd;
-	bool is_published, is_read_only;
+	bool is_read_only;
 };
-
-/* Where a new volume's directory is, below the parent_fd of its batch. */
-static const char *batch_path(const struct new_volume *volume, bool is_published,
-			      char ret[static PATH_MAX])
-{
-	return is_published ? layout_ref_path(&volume->ref, ret) : layout_item_path(volume, ret);
-}
 
 static int clone_one(void *user, size_t i, struct coppice_error *err)
 {
 	struct batch *batch = user;
 	const struct new_volume *volume = &batch->volumes[i];
+	struct pool *pool = batch->draft->pool;
 	_cleanup_(closep) int fd = -1;
 	char path[PATH_MAX];
 	int r;
 
-	if (batch->pool->is_interrupted &&
-	    batch->pool->is_interrupted(batch->pool->interrupted_user))
+	if (pool->is_interrupted && pool->is_interrupted(pool->interrupted_user))
 		return fail(err, COPPICE_INTERRUPTED, "interrupted");
-	fd = openat(batch->parent_fd, batch_path(volume, batch->is_published, path),
+	fd = openat(layout_place_fd(batch->draft, batch->place),
+		    layout_place_path(volume, batch->place, path),
 		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return fail_errno(err, errno, "cannot open '%s'", path);
-	r = snapshot(btrfs_pool_of(batch->pool), batch->origin_fd, fd, batch->is_read_only,
-		     &volume->group, err);
+	r = snapshot(btrfs_pool_of(pool), batch->origin_fd, fd, batch->is_read_only, &volume->group,
+		     err);
 	return r < 0 ? wrap(err, "cannot clone as '%s'", path) : COPPICE_OK;
 }
 
@@ -317,7 +323,8 @@ static int origin_open(struct pool *pool, const struct volume_ref *origin, int *
 }
 
 static void clone_explain(struct draft *draft, const struct volume_ref *origin,
-			  const struct new_volume *volume, bool is_published, bool is_read_only)
+			  const struct new_volume *volume, enum layout_place place,
+			  bool is_read_only)
 {
 	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
 	char path[PATH_MAX], source[2 * PATH_MAX], target[2 * PATH_MAX];
@@ -325,78 +332,112 @@ static void clone_explain(struct draft *draft, const struct volume_ref *origin,
 	(void)snprintf(source, sizeof(source), "%s/%s/live", btrfs->layout.quoted,
 		       layout_ref_path(origin, path));
 	(void)snprintf(target, sizeof(target), "%s/%s/live",
-		       is_published ? btrfs->layout.quoted : "\"$draft\"",
-		       batch_path(volume, is_published, path));
+		       place == IN_PLACE ? btrfs->layout.quoted : "\"$draft\"",
+		       layout_place_path(volume, place, path));
 	subvolume_explain(draft, volume, is_read_only ? "snapshot -r" : "snapshot", source, target);
+}
+
+/* *ret_n: how many were made, all unless it fails. */
+static int clone_prepare(struct draft *draft, const struct volume_ref *origin,
+			 const struct new_volume *volumes, size_t n, enum layout_place place,
+			 size_t *ret_n, struct coppice_error *err)
+{
+	_cleanup_(closep) int origin_fd = -1;
+	int r;
+
+	*ret_n = 0;
+	for (size_t i = 0; i < n; i++)
+		begin_volume_explain(draft, &volumes[i], place);
+	origin_fd = origin_open(draft->pool, origin, &r, err);
+	if (origin_fd < 0)
+		return r;
+	for (; *ret_n < n; ++*ret_n) {
+		r = begin_volume(draft, &volumes[*ret_n], place, err);
+		if (r < 0)
+			return r;
+	}
+	return COPPICE_OK;
+}
+
+/*
+ * Begin to commit what was prepared, and do not wait. A snapshot begins a commit
+ * at once, which only those share that are asking in that instant; but while the
+ * commit before it runs, it waits, and all the others join it.
+ */
+static void commit_ahead(struct btrfs_pool *btrfs)
+{
+	uint64_t transid = 0;
+
+	(void)ioctl(btrfs->layout.fd, BTRFS_IOC_START_SYNC, &transid);
 }
 
 /*
  * The snapshot ioctl holds the lock of the directory it creates in while it
  * commits. Each in a directory of its own and at the same time, they share one
  * commit: 100 take 32 ms, where one after another takes 255 ms. What was done
- * before them - directories, records, accounts, names - is in that commit too.
+ * before them - directories, records, accounts - is durable then, too.
  */
 static int clone_data(struct draft *draft, const struct volume_ref *origin,
-		      const struct new_volume *volumes, size_t n, bool is_published,
+		      const struct new_volume *volumes, size_t n, enum layout_place place,
 		      bool is_read_only, struct coppice_error *err)
 {
-	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
 	struct batch batch = {
-		.pool = draft->pool,
+		.draft = draft,
 		.volumes = volumes,
-		.parent_fd = is_published ? btrfs->layout.fd : draft->fd,
-		.is_published = is_published,
+		.place = place,
 		.is_read_only = is_read_only,
 	};
 	_cleanup_(closep) int origin_fd = -1;
 	int r;
 
 	for (size_t i = 0; i < n; i++)
-		clone_explain(draft, origin, &volumes[i], is_published, is_read_only);
+		clone_explain(draft, origin, &volumes[i], place, is_read_only);
 	origin_fd = origin_open(draft->pool, origin, &r, err);
 	if (origin_fd < 0)
 		return r;
 	batch.origin_fd = origin_fd;
+	if (n > 1)
+		commit_ahead(btrfs_pool_of(draft->pool));
 	return parallel_run(n, BATCH_THREADS, clone_one, &batch, err);
-}
-
-static int begin_volumes(struct draft *draft, const struct volume_ref *origin,
-			 const struct new_volume *volumes, size_t n, struct coppice_error *err)
-{
-	_cleanup_(closep) int origin_fd = -1;
-	int r;
-
-	for (size_t i = 0; i < n; i++)
-		begin_volume_explain(draft, &volumes[i]);
-	origin_fd = origin_open(draft->pool, origin, &r, err);
-	for (size_t i = 0; i < n && origin_fd >= 0 && r == COPPICE_OK; i++)
-		r = begin_volume(draft, &volumes[i], err);
-	return r;
 }
 
 static int clone_in_draft(struct draft *draft, const struct volume_ref *origin,
 			  const struct new_volume *volumes, size_t n, bool is_read_only,
 			  struct coppice_error *err)
 {
-	int r = begin_volumes(draft, origin, volumes, n, err);
+	size_t n_made;
+	int r = clone_prepare(draft, origin, volumes, n, IN_DRAFT, &n_made, err);
 
-	return r < 0 ? r : clone_data(draft, origin, volumes, n, false, is_read_only, err);
+	return r < 0 ? r : clone_data(draft, origin, volumes, n, IN_DRAFT, is_read_only, err);
 }
 
 static int clone_begin(struct draft *draft, const struct volume_ref *origin,
 		       const struct new_volume *volumes, size_t n, bool is_read_only,
 		       struct coppice_error *err)
 {
-	int r = begin_volumes(draft, origin, volumes, n, err);
+	struct coppice_error ignored;
+	bool is_dry_run = draft->pool->is_dry_run;
+	size_t n_made;
+	int r = is_dry_run ? COPPICE_OK : layout_announce(draft, volumes, n, err);
 
-	return r < 0 || draft->pool->is_dry_run ? r : layout_announce(draft, volumes, n, err);
+	if (r < 0)
+		return r;
+	r = clone_prepare(draft, origin, volumes, n, IN_PLACE, &n_made, err);
+	if (r < 0)
+		(void)layout_take_back(draft, volumes, n_made, &ignored);
+	if (!is_dry_run)
+		layout_announced(draft);
+	return r;
 }
 
 static int clone_finish(struct draft *draft, const struct volume_ref *origin,
 			const struct new_volume *volumes, size_t n, bool is_read_only,
 			struct coppice_error *err)
 {
-	return clone_data(draft, origin, volumes, n, true, is_read_only, err);
+	int r = clone_data(draft, origin, volumes, n, IN_PLACE, is_read_only, err);
+
+	layout_explain(&btrfs_pool_of(draft->pool)->layout, "rmdir \"$draft\"");
+	return r;
 }
 
 /* ---- accounts ---- */
@@ -607,8 +648,8 @@ const struct driver driver_btrfs = {
 	.clone = clone_in_draft,
 	.clone_begin = clone_begin,
 	.clone_finish = clone_finish,
+	.clone_undo = layout_take_back,
 	.publish = layout_publish,
-	.unpublish = layout_unpublish,
 	.commit = commit,
 	.draft_sweep = layout_draft_sweep,
 

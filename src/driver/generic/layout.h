@@ -90,19 +90,38 @@ _nonnull_ int layout_check_owner(struct layout *layout, const struct pool_spec *
 /* Tell the explain hook a line; every %s must be quoted for a shell where it needs to be. */
 _nonnull_ _printf_(2, 3) void layout_explain(struct layout *layout, const char *fmt, ...);
 
-/* Make the directory of a new volume in its draft, with its record. */
+/*
+ * Where a new volume's directory is made: in its draft, or at once under its name.
+ * Below layout_place_fd(), or, for a shell, below "$draft" or the quoted root.
+ */
+enum layout_place { IN_DRAFT, IN_PLACE };
+
+_nonnull_ int layout_place_fd(const struct draft *draft, enum layout_place place);
+_nonnull_ const char *layout_place_path(const struct new_volume *volume, enum layout_place place,
+					char ret[static PATH_MAX]);
+
+/* Make the directory of a new volume, with its record. */
 _nonnull_ int layout_item_create(struct draft *draft, const struct new_volume *volume,
-				 struct coppice_error *err);
+				 enum layout_place place, struct coppice_error *err);
+_nonnull_ void layout_item_explain(struct draft *draft, const struct new_volume *volume,
+				   enum layout_place place);
+
+/* Replace the record of one that is in the draft. */
 _nonnull_ int layout_item_record(struct draft *draft, const struct new_volume *volume,
-				 struct coppice_error *err); /* replaces it */
-_nonnull_ void layout_item_explain(struct draft *draft, const struct new_volume *volume);
+				 struct coppice_error *err);
 
 /*
- * Write on the draft which volumes get their data only once they are published.
- * With its maker dead, a sweep destroys those of them that have none.
+ * Before volumes are made IN_PLACE, which are to have data later: write on the draft
+ * which they are, so that a sweep destroys those that have none with their maker
+ * dead. No sweep looks until layout_announced() says that all have records.
  */
 _nonnull_ int layout_announce(struct draft *draft, const struct new_volume *volumes, size_t n,
 			      struct coppice_error *err);
+_nonnull_ void layout_announced(struct draft *draft);
+
+/* Take such volumes back into the draft. */
+_nonnull_ int layout_take_back(struct draft *draft, const struct new_volume *volumes, size_t n,
+			       struct coppice_error *err);
 
 /* Do two volumes' space accounts coincide: has the volume one of its own? */
 _nonnull_ bool layout_has_own_account(const struct new_volume *volume);
@@ -128,8 +147,6 @@ int layout_draft_path(struct draft *draft, const struct new_volume *volume, char
 int layout_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err);
 int layout_publish(struct draft *draft, const struct new_volume *volumes, size_t n,
 		   struct coppice_error *err);
-int layout_unpublish(struct draft *draft, const struct new_volume *volumes, size_t n,
-		     struct coppice_error *err);
 int layout_swap(struct draft *draft, const struct new_volume *replacement,
 		const struct volume_ref *ref, struct coppice_error *err);
 int layout_rename(struct pool *pool, const struct volume_ref *from, const struct volume_ref *to,

@@ -146,8 +146,9 @@ static int reap(struct layout *layout, bool has_time, struct coppice_error *err)
 }
 
 /*
- * What a dead maker published, and gave no data: back into the draft, of which it is
- * part. By the identity in its record: the name may be another's by now.
+ * What a dead maker gave a name, and no data: back into the draft, of which it is
+ * part. Known by the identity in its record, as the name may be another's by now;
+ * with no record it is the dead maker's or empty, under the lock that we hold.
  */
 static int take_back_one(struct layout *layout, struct draft *draft, const char *path,
 			 const char *uuid, struct coppice_error *err)
@@ -160,6 +161,8 @@ static int take_back_one(struct layout *layout, struct draft *draft, const char 
 
 	(void)snprintf(live, sizeof(live), "%s/live", path);
 	r = layout_record_get(layout, path, &record, &why);
+	if (r < 0 && why.os_errno == ENODATA)
+		(void)unlinkat(layout->fd, path, AT_REMOVEDIR);
 	if (r < 0 && (why.os_errno == ENOENT || why.os_errno == ENODATA))
 		return COPPICE_OK;
 	if (r < 0)
@@ -172,33 +175,48 @@ static int take_back_one(struct layout *layout, struct draft *draft, const char 
 	return COPPICE_OK;
 }
 
-/* Read what layout_announce() wrote. */
+/* A part of what layout_announce() wrote. */
+static int take_back_lines(struct layout *layout, struct draft *draft, char *lines,
+			   struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+	char *line;
+
+	while (r == COPPICE_OK && (line = strsep(&lines, "\n")) != NULL) {
+		const char *path = strsep(&line, " ");
+
+		if (line)
+			r = take_back_one(layout, draft, path, line, err);
+	}
+	return r;
+}
+
 static int take_back_announced(struct layout *layout, struct draft *draft,
 			       struct coppice_error *err)
 {
+	char name[64], lines[2 * PATH_MAX];
+	unsigned part;
+	ssize_t n;
 	int r = COPPICE_OK;
 
-	for (unsigned part = 0; r == COPPICE_OK; part++) {
-		char name[64], lines[2 * PATH_MAX], *rest = lines, *line;
-		ssize_t n;
-
+	for (part = 0; r == COPPICE_OK; part++) {
 		(void)snprintf(name, sizeof(name), LAYOUT_ANNOUNCEMENT, part);
 		n = fgetxattr(draft->fd, name, lines, sizeof(lines) - 1);
 		if (n < 0 && (errno == ENODATA || errno == EOPNOTSUPP))
-			/* Whether all of it or none was left: the catalog may not know. */
-			return part == 0 ? COPPICE_OK : layout_touch(&layout->pool, err);
+			break;
 		if (n < 0)
-			return fail_errno(err, errno, "cannot read what draft '%s' published",
+			return fail_errno(err, errno, "cannot read what draft '%s' announced",
 					  draft->id.text);
 		lines[n] = '\0';
-		while (r == COPPICE_OK && (line = strsep(&rest, "\n")) != NULL) {
-			const char *path = strsep(&line, " ");
-
-			if (line)
-				r = take_back_one(layout, draft, path, line, err);
-		}
+		if (part == 0 && flock(layout->drafts_fd, LOCK_EX) < 0)
+			return fail_errno(err, errno, "cannot lock the folder of drafts");
+		r = take_back_lines(layout, draft, lines, err);
 	}
-	return r;
+	if (part == 0)
+		return r;
+	(void)flock(layout->drafts_fd, LOCK_UN);
+	/* Of those that have their data, too, the catalog may not know. */
+	return r < 0 ? r : layout_touch(&layout->pool, err);
 }
 
 int layout_draft_discard(struct draft *draft, struct coppice_error *err)

@@ -73,25 +73,71 @@ int layout_draft_path(struct draft *draft, const struct new_volume *volume, char
 
 /* ---- making volumes ---- */
 
-void layout_item_explain(struct draft *draft, const struct new_volume *volume)
+int layout_place_fd(const struct draft *draft, enum layout_place place)
+{
+	return place == IN_PLACE ? layout_of(draft->pool)->fd : draft->fd;
+}
+
+const char *layout_place_path(const struct new_volume *volume, enum layout_place place,
+			      char ret[static PATH_MAX])
+{
+	return place == IN_PLACE ? layout_ref_path(&volume->ref, ret)
+				 : layout_item_path(volume, ret);
+}
+
+/* A snapshot's parent folder comes with its first snapshot, and is not an error if it is there. */
+static int ensure_snapshots_folder(struct layout *layout, const struct volume_ref *ref,
+				   struct coppice_error *err)
+{
+	char path[PATH_MAX];
+
+	if (!volume_is_snapshot(ref))
+		return COPPICE_OK;
+	(void)snprintf(path, sizeof(path), "%s/%s/snapshots", layout_kind_folder(ref->kind),
+		       ref->name.text);
+	return directory_ensure(layout->fd, path, 0700, err);
+}
+
+static void snapshots_folder_explain(struct layout *layout, const struct volume_ref *ref)
+{
+	if (volume_is_snapshot(ref))
+		layout_explain(layout, "mkdir -p %s/%s/%s/snapshots", layout->quoted,
+			       layout_kind_folder(ref->kind), ref->name.text);
+}
+
+static int fail_exists(const struct volume_ref *ref, struct coppice_error *err)
+{
+	char text[VOLUME_REF_TEXT_MAX];
+
+	return fail(err, COPPICE_EXISTS, "%s '%s' exists already",
+		    volume_is_snapshot(ref) ? "snapshot" : volume_kind_name(ref->kind),
+		    volume_ref_format(ref, text));
+}
+
+void layout_item_explain(struct draft *draft, const struct new_volume *volume,
+			 enum layout_place place)
 {
 	struct layout *layout = layout_of(draft->pool);
-	char item[PATH_MAX], path[PATH_MAX + 16];
+	char below[PATH_MAX], path[2 * PATH_MAX];
 
-	(void)snprintf(path, sizeof(path), "\"$draft\"/%s", layout_item_path(volume, item));
+	(void)snprintf(path, sizeof(path), "%s/%s",
+		       place == IN_PLACE ? layout->quoted : "\"$draft\"",
+		       layout_place_path(volume, place, below));
+	if (place == IN_PLACE)
+		snapshots_folder_explain(layout, &volume->ref);
 	layout_explain(layout, volume->is_nested ? "mkdir -p %s" : "mkdir %s", path);
 	layout_record_explain(layout, volume->explain_record, path);
 }
 
-int layout_item_record(struct draft *draft, const struct new_volume *volume,
-		       struct coppice_error *err)
+static int put_record(struct draft *draft, const struct new_volume *volume, enum layout_place place,
+		      struct coppice_error *err)
 {
 	struct layout *layout = layout_of(draft->pool);
 	_cleanup_(closep) int fd = -1;
 	char path[PATH_MAX];
 	int r;
 
-	fd = openat(draft->fd, layout_item_path(volume, path),
+	fd = openat(layout_place_fd(draft, place), layout_place_path(volume, place, path),
 		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return fail_errno(err, errno, "cannot open the directory of '%s'", path);
@@ -101,23 +147,38 @@ int layout_item_record(struct draft *draft, const struct new_volume *volume,
 	return r < 0 ? wrap(err, "cannot make '%s'", path) : COPPICE_OK;
 }
 
-int layout_item_create(struct draft *draft, const struct new_volume *volume,
+int layout_item_record(struct draft *draft, const struct new_volume *volume,
 		       struct coppice_error *err)
 {
-	char path[PATH_MAX];
-	int r;
+	return put_record(draft, volume, IN_DRAFT, err);
+}
 
-	if (volume->is_nested) {
+int layout_item_create(struct draft *draft, const struct new_volume *volume,
+		       enum layout_place place, struct coppice_error *err)
+{
+	char path[PATH_MAX];
+	int r = COPPICE_OK;
+
+	if (place == IN_PLACE) {
+		r = ensure_snapshots_folder(layout_of(draft->pool), &volume->ref, err);
+	} else if (volume->is_nested) {
 		(void)snprintf(path, sizeof(path), "%s/snapshots", volume->ref.name.text);
 		r = directory_ensure(draft->fd, path, 0700, err);
-		if (r < 0)
-			return r;
 	}
-	(void)layout_item_path(volume, path);
-	if (mkdirat(draft->fd, path, 0700) < 0)
-		return fail_errno(err, errno, "cannot create a directory for '%s'", path);
-	return layout_item_record(draft, volume, err);
+	if (r < 0)
+		return r;
+	(void)layout_place_path(volume, place, path);
+	if (mkdirat(layout_place_fd(draft, place), path, 0700) < 0)
+		return errno == EEXIST && place == IN_PLACE
+			       ? fail_exists(&volume->ref, err)
+			       : fail_errno(err, errno, "cannot create a directory for '%s'", path);
+	r = put_record(draft, volume, place, err);
+	if (r < 0)
+		(void)unlinkat(layout_place_fd(draft, place), path, AT_REMOVEDIR);
+	return r;
 }
+
+/* ---- volumes that have their names before their data ---- */
 
 /* Some more must fit into a Btrfs node of 4 KiB, the smallest there is. */
 #define ANNOUNCEMENT_MAX 3072
@@ -137,7 +198,11 @@ static int announce_part(struct draft *draft, unsigned part, struct text *text,
 	return COPPICE_OK;
 }
 
-/* "containers/c1 UUID", a line each, in as many attributes as it takes. */
+/*
+ * "containers/c1 UUID", a line each, in as many attributes as it takes. While this
+ * process holds the folder of drafts, directories without record are its own: no
+ * sweep may take them for those of the dead.
+ */
 int layout_announce(struct draft *draft, const struct new_volume *volumes, size_t n,
 		    struct coppice_error *err)
 {
@@ -146,49 +211,25 @@ int layout_announce(struct draft *draft, const struct new_volume *volumes, size_
 	unsigned part = 0;
 	int r = COPPICE_OK;
 
+	if (flock(layout_of(draft->pool)->drafts_fd, LOCK_SH) < 0)
+		return fail_errno(err, errno, "cannot lock the folder of drafts");
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
 		text_add(&text, "%s %s\n", layout_ref_path(&volumes[i].ref, path),
 			 volumes[i].uuid.text);
 		if (i + 1 == n || text.length > ANNOUNCEMENT_MAX)
 			r = announce_part(draft, part++, &text, err);
 	}
+	if (r < 0)
+		layout_announced(draft);
 	return r;
 }
 
-/* A snapshot's parent folder comes with its first snapshot, and is not an error if it is there. */
-static int ensure_snapshots_folder(struct layout *layout, const struct volume_ref *ref,
-				   struct coppice_error *err)
+void layout_announced(struct draft *draft)
 {
-	char path[PATH_MAX];
-
-	if (!volume_is_snapshot(ref))
-		return COPPICE_OK;
-	(void)snprintf(path, sizeof(path), "%s/%s/snapshots", layout_kind_folder(ref->kind),
-		       ref->name.text);
-	return directory_ensure(layout->fd, path, 0700, err);
+	(void)flock(layout_of(draft->pool)->drafts_fd, LOCK_UN);
 }
 
-static int publish_one(struct layout *layout, struct draft *draft, const struct new_volume *volume,
-		       struct coppice_error *err)
-{
-	char item[PATH_MAX], target[PATH_MAX], text[VOLUME_REF_TEXT_MAX];
-	int r;
-
-	r = ensure_snapshots_folder(layout, &volume->ref, err);
-	if (r < 0)
-		return r;
-	if (renameat2(draft->fd, layout_item_path(volume, item), layout->fd,
-		      layout_ref_path(&volume->ref, target), RENAME_NOREPLACE) == 0)
-		return COPPICE_OK;
-	if (errno == EEXIST)
-		return fail(err, COPPICE_EXISTS, "%s '%s' exists already",
-			    volume_is_snapshot(&volume->ref) ? "snapshot"
-							     : volume_kind_name(volume->ref.kind),
-			    volume_ref_format(&volume->ref, text));
-	return fail_errno(err, errno, "cannot publish '%s'", target);
-}
-
-int layout_unpublish(struct draft *draft, const struct new_volume *volumes, size_t n,
+int layout_take_back(struct draft *draft, const struct new_volume *volumes, size_t n,
 		     struct coppice_error *err)
 {
 	struct layout *layout = layout_of(draft->pool);
@@ -202,6 +243,25 @@ int layout_unpublish(struct draft *draft, const struct new_volume *volumes, size
 	return r;
 }
 
+/* ---- publishing what is finished ---- */
+
+static int publish_one(struct layout *layout, struct draft *draft, const struct new_volume *volume,
+		       struct coppice_error *err)
+{
+	char item[PATH_MAX], target[PATH_MAX];
+	int r;
+
+	r = ensure_snapshots_folder(layout, &volume->ref, err);
+	if (r < 0)
+		return r;
+	if (renameat2(draft->fd, layout_item_path(volume, item), layout->fd,
+		      layout_ref_path(&volume->ref, target), RENAME_NOREPLACE) == 0)
+		return COPPICE_OK;
+	if (errno == EEXIST)
+		return fail_exists(&volume->ref, err);
+	return fail_errno(err, errno, "cannot publish '%s'", target);
+}
+
 static void publish_explain(struct layout *layout, const struct new_volume *volumes, size_t n)
 {
 	char item[PATH_MAX], target[PATH_MAX];
@@ -209,9 +269,7 @@ static void publish_explain(struct layout *layout, const struct new_volume *volu
 	for (size_t i = 0; i < n; i++) {
 		const struct volume_ref *ref = &volumes[i].ref;
 
-		if (volume_is_snapshot(ref))
-			layout_explain(layout, "mkdir -p %s/%s/%s/snapshots", layout->quoted,
-				       layout_kind_folder(ref->kind), ref->name.text);
+		snapshots_folder_explain(layout, ref);
 		layout_explain(layout, "mv -T \"$draft\"/%s %s/%s",
 			       layout_item_path(&volumes[i], item), layout->quoted,
 			       layout_ref_path(ref, target));
@@ -232,7 +290,7 @@ int layout_publish(struct draft *draft, const struct new_volume *volumes, size_t
 	for (size_t i = 0; i < n; i++) {
 		r = publish_one(layout, draft, &volumes[i], err);
 		if (r < 0) {
-			(void)layout_unpublish(draft, volumes, i, &ignored);
+			(void)layout_take_back(draft, volumes, i, &ignored);
 			return r;
 		}
 	}
@@ -242,7 +300,7 @@ int layout_publish(struct draft *draft, const struct new_volume *volumes, size_t
 			continue; /* the same folder as the one before */
 		r = layout_sync_parent(layout, &volumes[i].ref, err);
 		if (r < 0) {
-			(void)layout_unpublish(draft, volumes, n, &ignored);
+			(void)layout_take_back(draft, volumes, n, &ignored);
 			return r;
 		}
 	}

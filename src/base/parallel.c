@@ -14,7 +14,7 @@ struct work {
 	void *user;
 	atomic_size_t next;
 	atomic_bool is_stopped;
-	pthread_mutex_t lock; /* of the three below, and the gate */
+	pthread_mutex_t lock; /* of the three below */
 	size_t failed_at;
 	int result;
 	struct coppice_error *err;
@@ -24,9 +24,6 @@ static void *worker(void *argument)
 {
 	struct work *work = argument;
 
-	/* Held until all threads are there: then they begin at the same time. */
-	(void)pthread_mutex_lock(&work->lock);
-	(void)pthread_mutex_unlock(&work->lock);
 	while (!atomic_load(&work->is_stopped)) {
 		struct coppice_error err = COPPICE_ERROR_INIT;
 		size_t i = atomic_fetch_add(&work->next, 1);
@@ -67,11 +64,9 @@ int parallel_run(size_t n, size_t threads, parallel_fn *fn, void *user, struct c
 	/* Signals belong to the caller's own thread. */
 	(void)sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
-	(void)pthread_mutex_lock(&work.lock);
 	while (started + 1 < threads &&
 	       pthread_create(&thread[started], &attributes, worker, &work) == 0)
 		started++;
-	(void)pthread_mutex_unlock(&work.lock);
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 	(void)pthread_attr_destroy(&attributes);
 	(void)worker(&work);

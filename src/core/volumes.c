@@ -19,6 +19,26 @@ static int look_up(struct coppice *coppice, const char *name, char **ret, struct
 	return catalog_find(coppice->catalog, VOLUME_CONTAINER, name, ret, err);
 }
 
+/* What is damaged is in no catalog, and is there: it can be deleted. */
+static int look_in_pools(struct coppice *coppice, const char *name, char **ret,
+			 struct coppice_error *err)
+{
+	struct volume_ref ref = { .kind = VOLUME_CONTAINER };
+
+	(void)snprintf(ref.name.text, sizeof(ref.name.text), "%s", name);
+	for (size_t i = 0; i < coppice->n_pools; i++) {
+		const struct pool_entry *entry = coppice->pools[i];
+		_cleanup_(freep) char *record = NULL;
+		struct coppice_error ignored;
+
+		if (entry->driver->record_read(entry->pool, &ref, &record, &ignored) < 0)
+			continue;
+		*ret = strdup(entry->name);
+		return *ret ? COPPICE_OK : fail_memory(err);
+	}
+	return COPPICE_OK;
+}
+
 /*
  * The catalog first; what it does not know may have come into a pool behind it, so
  * then all pools are looked at before we say no.
@@ -35,7 +55,8 @@ int volume_pool_of(struct coppice *coppice, const char *name, char **ret, struct
 		if (r < 0)
 			return wrap(err, "cannot look for '%s'", name);
 	}
-	return look_up(coppice, name, ret, err);
+	r = look_up(coppice, name, ret, err);
+	return r < 0 || *ret ? r : look_in_pools(coppice, name, ret, err);
 }
 
 static int read_record(struct pool_entry *entry, const struct volume_ref *ref, struct record *ret,

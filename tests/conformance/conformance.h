@@ -35,8 +35,8 @@ extern const struct subject subject_memory, subject_dir, subject_btrfs;
 /* Which one this run is about. */
 extern const struct subject *subject;
 
-extern const struct tap_test cases_pool[], cases_make[], cases_change[], cases_delete[],
-	cases_look[], cases_crowd[];
+extern const struct tap_test cases_pool[], cases_make[], cases_clones[], cases_change[],
+	cases_delete[], cases_look[], cases_crowd[];
 
 /* ---- pools ---- */
 

@@ -16,6 +16,7 @@
 #include "base/parallel.h"
 #include "base/text.h"
 #include "driver/btrfs/quota.h"
+#include "driver/btrfs/shape.h"
 #include "driver/generic/fill.h"
 #include "driver/generic/remove.h"
 
@@ -265,6 +266,8 @@ static int volume_seal(struct draft *draft, const struct new_volume *volume, boo
 	if (origin_fd < 0)
 		return fail_errno(err, errno, "cannot open '%s'", item);
 	r = layout_item_record(draft, volume, err);
+	if (r == COPPICE_OK && is_read_only)
+		shape_for_clones(origin_fd);
 	if (r == COPPICE_OK)
 		r = snapshot(btrfs, origin_fd, dir_fd, is_read_only, &volume->group, err);
 	return r < 0 ? r : data_destroy(&btrfs->layout, dir_fd, "unpack", err);

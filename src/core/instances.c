@@ -132,8 +132,9 @@ static void take_back(struct coppice *coppice, struct pool_entry *entry, struct 
 }
 
 /*
- * Killed before this: the draft is still there, and whoever sweeps it has the pool
- * read anew. It must go last.
+ * Only now, as somebody who reads the whole pool anew meanwhile leaves out what has no
+ * data. Killed before this: the draft is still there, and whoever sweeps it has the
+ * pool read anew. It must go last.
  */
 static void tell_of_clones(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
 			   const struct makings *makings)

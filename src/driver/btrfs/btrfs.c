@@ -399,8 +399,6 @@ static int clone_data(struct draft *draft, const struct volume_ref *origin,
 	if (origin_fd < 0)
 		return r;
 	batch.origin_fd = origin_fd;
-	if (n > 1)
-		commit_ahead(btrfs_pool_of(draft->pool));
 	return parallel_run(n, BATCH_THREADS, clone_one, &batch, err);
 }
 
@@ -411,6 +409,8 @@ static int clone_in_draft(struct draft *draft, const struct volume_ref *origin,
 	size_t n_made;
 	int r = clone_prepare(draft, origin, volumes, n, IN_DRAFT, &n_made, err);
 
+	if (r == COPPICE_OK && n > 1 && !draft->pool->is_dry_run)
+		commit_ahead(btrfs_pool_of(draft->pool));
 	return r < 0 ? r : clone_data(draft, origin, volumes, n, IN_DRAFT, is_read_only, err);
 }
 
@@ -430,6 +430,8 @@ static int clone_begin(struct draft *draft, const struct volume_ref *origin,
 		(void)layout_take_back(draft, volumes, n_made, &ignored);
 	if (!is_dry_run)
 		layout_announced(draft);
+	if (r == COPPICE_OK && n > 1 && !is_dry_run)
+		commit_ahead(btrfs_pool_of(draft->pool));
 	return r;
 }
 

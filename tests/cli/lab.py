@@ -290,9 +290,11 @@ class Walk:
             for name in sorted(os.listdir(os.path.join(pool, folder))):
                 self.look(os.path.join(pool, folder, name), kind, name)
         self.drafts = sorted(os.listdir(os.path.join(pool, "drafts")))
-        # An account is the space that still belongs to a volume that is gone
-        self.deleted = sorted(name for name in os.listdir(os.path.join(pool, "deleted"))
-                              if not name.endswith(".account"))
+        # An account is the space that still belongs to a volume that is gone; Btrfs alone has
+        # them, and alone gives an empty directory the size 0.
+        deleted = os.path.join(pool, "deleted")
+        self.deleted = sorted(name for name in os.listdir(deleted) if os.listdir(
+            os.path.join(deleted, name)) or os.stat(os.path.join(deleted, name)).st_size)
 
     def look(self, path, kind, name):
         key = f"{kind} {name}"

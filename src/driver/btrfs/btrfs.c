@@ -25,22 +25,47 @@
 
 #define SUBVOLUME_INODE 256 /* what the root of every subvolume has */
 
-int btrfs_commit(int fd, struct coppice_error *err)
+static int commit_begin(int fd, uint64_t *ret_transid, struct coppice_error *err)
 {
-	uint64_t transid = 0;
-
-	if (ioctl(fd, BTRFS_IOC_START_SYNC, &transid) < 0 ||
-	    ioctl(fd, BTRFS_IOC_WAIT_SYNC, &transid) < 0)
+	*ret_transid = 0;
+	if (ioctl(fd, BTRFS_IOC_START_SYNC, ret_transid) < 0)
 		return fail_errno(err, errno, "cannot commit");
 	return COPPICE_OK;
+}
+
+static int commit_wait(int fd, uint64_t transid, struct coppice_error *err)
+{
+	if (ioctl(fd, BTRFS_IOC_WAIT_SYNC, &transid) < 0)
+		return fail_errno(err, errno, "cannot commit");
+	return COPPICE_OK;
+}
+
+int btrfs_commit(int fd, struct coppice_error *err)
+{
+	uint64_t transid;
+	int r = commit_begin(fd, &transid, err);
+
+	return r < 0 ? r : commit_wait(fd, transid, err);
 }
 
 static int commit(struct pool *pool, struct coppice_error *err)
 {
 	struct btrfs_pool *btrfs = btrfs_pool_of(pool);
+	uint64_t transid;
+	int r;
 
 	layout_explain(&btrfs->layout, "btrfs filesystem sync %s", btrfs->layout.quoted);
-	return pool->is_dry_run ? COPPICE_OK : btrfs_commit(btrfs->layout.fd, err);
+	if (pool->is_dry_run)
+		return COPPICE_OK;
+	if (!btrfs->layout.has_retired)
+		return btrfs_commit(btrfs->layout.fd, err);
+	/* Accounts of earlier deletions are closed while the disk works. */
+	r = commit_begin(btrfs->layout.fd, &transid, err);
+	if (r < 0)
+		return r;
+	btrfs->layout.has_retired = false;
+	layout_close_accounts(&btrfs->layout);
+	return commit_wait(btrfs->layout.fd, transid, err);
 }
 
 /* ---- what the layout asks of us ---- */
@@ -369,9 +394,10 @@ static int clone_prepare(struct draft *draft, const struct volume_ref *origin,
  */
 static void commit_ahead(struct btrfs_pool *btrfs)
 {
-	uint64_t transid = 0;
+	struct coppice_error ignored;
+	uint64_t transid;
 
-	(void)ioctl(btrfs->layout.fd, BTRFS_IOC_START_SYNC, &transid);
+	(void)commit_begin(btrfs->layout.fd, &transid, &ignored);
 }
 
 /*

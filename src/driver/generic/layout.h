@@ -55,6 +55,8 @@ struct layout {
 	int kind_fd[VOLUME_KINDS];
 	int drafts_fd;
 	int deleted_fd;
+	bool has_retired;	  /* since the last commit */
+	bool has_closed_accounts; /* since the last reap, as far as they can be */
 	bool has_no_attributes; /* records are files: the file system knows no trusted.* */
 };
 
@@ -125,6 +127,9 @@ _nonnull_ int layout_take_back(struct draft *draft, const struct new_volume *vol
 
 /* Do two volumes' space accounts coincide: has the volume one of its own? */
 _nonnull_ bool layout_has_own_account(const struct new_volume *volume);
+
+/* Close the accounts of what was destroyed before; the next reap need not. */
+_nonnull_ void layout_close_accounts(struct layout *layout);
 
 /* Is the account of a retired volume with this uuid still to be closed? */
 _nonnull_ bool layout_has_account_left(struct layout *layout, const struct uuid *uuid);

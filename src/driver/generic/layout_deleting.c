@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/xattr.h>
 
 #include "base/file.h"
@@ -70,10 +71,10 @@ static bool find_identity(struct layout *layout, const char *folder, const char 
 }
 
 /*
- * Destroy a volume that users do not see any more. Its directory goes too, unless
- * its account is held by others: then the directory stays as deleted/UUID.account,
- * to say whose it was. An account cannot be closed right after its data went, as
- * the engine forgets data later: the next command tries again.
+ * Destroy a volume that users do not see any more. An account cannot be closed right
+ * after its data went, as the engine forgets data later: so the emptied directory
+ * stays, in deleted/, to say whose it was. Another time it goes with the account, or,
+ * while others hold that, gets the name deleted/UUID.account.
  */
 static int volume_destroy(struct layout *layout, int parent_fd, const char *folder,
 			  const char *name, struct coppice_error *err)
@@ -99,6 +100,8 @@ static int volume_destroy(struct layout *layout, int parent_fd, const char *fold
 	if (!has_account || (n == 0 && !is_held))
 		return layout_remove_folder(parent_fd, name, err);
 
+	if (n > 0 && parent_fd == layout->deleted_fd)
+		return COPPICE_OK;
 	(void)snprintf(account, sizeof(account), "%s" ACCOUNT_TAIL, uuid.text);
 	if (strcmp(name, account) != 0 &&
 	    renameat(parent_fd, name, layout->deleted_fd, account) < 0 && errno != ENOENT)
@@ -126,8 +129,25 @@ static int draft_empty(struct layout *layout, int fd, const char *id, struct cop
 	return result < 0 ? result : r;
 }
 
-/* Destroy what is in deleted/; accounts of data long gone only when asked: there may be many. */
-static int reap(struct layout *layout, bool has_time, struct coppice_error *err)
+/*
+ * Is nothing left of it but its account? Where there are accounts, on Btrfs, an empty
+ * directory has the size 0. To say no is never wrong.
+ */
+static bool is_account(struct layout *layout, const char *name)
+{
+	struct stat st;
+
+	if (!layout->engine->account_close)
+		return false;
+	return strstr(name, ACCOUNT_TAIL) ||
+	       (fstatat(layout->deleted_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		S_ISDIR(st.st_mode) && st.st_size == 0);
+}
+
+enum reaping { DATA = 1, ACCOUNTS = 2 };
+
+/* Destroy what is in deleted/; of what there may be many, accounts, only when asked. */
+static int reap(struct layout *layout, unsigned what, struct coppice_error *err)
 {
 	_cleanup_(closedirp) DIR *dir = NULL;
 	struct dirent *entry;
@@ -136,7 +156,7 @@ static int reap(struct layout *layout, bool has_time, struct coppice_error *err)
 	dir = layout_list(layout->deleted_fd, ".", &r, err);
 	while (dir && (entry = readdir(dir)) != NULL) {
 		if (layout_is_dot(entry->d_name) ||
-		    (!has_time && strstr(entry->d_name, ACCOUNT_TAIL)))
+		    !(what & (is_account(layout, entry->d_name) ? ACCOUNTS : DATA)))
 			continue;
 		r = volume_destroy(layout, layout->deleted_fd, "deleted", entry->d_name, err);
 		if (r < 0)
@@ -266,7 +286,7 @@ int layout_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *e
 		closep(&draft.fd);
 	}
 	*ret_n = n;
-	return r < 0 || pool->is_dry_run ? r : reap(layout, false, err);
+	return r < 0 || pool->is_dry_run ? r : reap(layout, DATA, err);
 }
 
 /* ---- deleting volumes ---- */
@@ -324,10 +344,12 @@ int layout_retire(struct pool *pool, const struct volume_ref *refs, const struct
 		retire_explain(layout, &refs[i], &uuids[i]);
 	if (pool->is_dry_run)
 		return COPPICE_OK;
+	/* What was moved away before, and came back, may take the place of its emptied directory. */
 	for (size_t i = 0; i < n; i++)
-		if (renameat2(layout->fd, layout_ref_path(&refs[i], path), layout->deleted_fd,
-			      uuids[i].text, RENAME_NOREPLACE) < 0)
+		if (renameat(layout->fd, layout_ref_path(&refs[i], path), layout->deleted_fd,
+			     uuids[i].text) < 0)
 			return layout_fail(err, errno, "retire", &refs[i]);
+	layout->has_retired = true;
 	if (!layout->engine->needs_directory_sync)
 		return COPPICE_OK;
 	for (size_t i = 0; i < n; i++) {
@@ -340,9 +362,20 @@ int layout_retire(struct pool *pool, const struct volume_ref *refs, const struct
 
 int layout_reap(struct pool *pool, struct coppice_error *err)
 {
+	struct layout *layout = layout_of(pool);
+	bool has_closed = layout->has_closed_accounts;
+
 	if (pool->is_dry_run)
 		return COPPICE_OK;
-	return reap(layout_of(pool), true, err);
+	layout->has_closed_accounts = false;
+	return reap(layout, has_closed ? DATA : DATA | ACCOUNTS, err);
+}
+
+void layout_close_accounts(struct layout *layout)
+{
+	struct coppice_error ignored;
+
+	layout->has_closed_accounts = reap(layout, ACCOUNTS, &ignored) == COPPICE_OK;
 }
 
 bool layout_has_account_left(struct layout *layout, const struct uuid *uuid)

@@ -6,8 +6,8 @@
  *
  * A snapshot copies the root node and counts a reference to each of its children.
  * A tree of just under one node's worth of leaves (493 of 16 KiB: some 7,000 small
- * files) has them all below its root: 100 snapshots of one with 410 take 250 ms, of
- * the same tree with a node between root and leaves 60 ms. Btrfs puts that node in
+ * files) has them all below its root: 100 snapshots of one with 410 take 280 ms, of
+ * the same tree with a node between root and leaves 35 to 45 ms. Btrfs puts that node in
  * when the root is full, and keeps it while it is of use. So the root is filled, for
  * a moment, with leaves that hold nothing of anybody's.
  */

@@ -224,9 +224,11 @@ static int take_back_announced(struct layout *layout, struct draft *draft,
 		n = fgetxattr(draft->fd, name, lines, sizeof(lines) - 1);
 		if (n < 0 && (errno == ENODATA || errno == EOPNOTSUPP))
 			break;
-		if (n < 0)
-			return fail_errno(err, errno, "cannot read what draft '%s' announced",
-					  draft->id.text);
+		if (n < 0) {
+			r = fail_errno(err, errno, "cannot read what draft '%s' announced",
+				       draft->id.text);
+			break;
+		}
 		lines[n] = '\0';
 		if (part == 0 && flock(layout->drafts_fd, LOCK_EX) < 0)
 			return fail_errno(err, errno, "cannot lock the folder of drafts");

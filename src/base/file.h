@@ -40,3 +40,10 @@ int64_t now_ns(void);
 /* 2026-11-23T20:37:00Z */
 #define TIME_TEXT_SIZE 32
 _nonnull_ void time_format(int64_t ns, char ret[static TIME_TEXT_SIZE]);
+
+/*
+ * Have room for @n more descriptors before threads are made. Linux lets whoever opens
+ * the 65th, 129th … wait for a grace period of RCU, 10 to 20 ms, if the process has
+ * threads by then. Does nothing where the limit of descriptors is lower.
+ */
+void descriptors_reserve(size_t n);

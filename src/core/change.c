@@ -115,8 +115,9 @@ int catalog_rebuild(struct coppice *coppice, struct pool_entry *entry, struct co
 
 /*
  * The stamp is read before the pool: what changes while it is read makes the next
- * command read it again. In a dry run the catalog may be brought up to date too:
- * that changes nothing that anybody sees.
+ * command read it again. What a sweep published may hide behind the stamp of whoever
+ * changed the pool at the same time: then it is read anyhow. In a dry run the catalog
+ * may be brought up to date too: that changes nothing that anybody sees.
  */
 int catalog_refresh(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
 {
@@ -129,7 +130,7 @@ int catalog_refresh(struct coppice *coppice, struct pool_entry *entry, struct co
 	if (r < 0)
 		return r;
 	entry->is_fresh = true;
-	if (now == known)
+	if (now == known && !entry->is_swept)
 		return COPPICE_OK;
 	r = catalog_begin(coppice->catalog, err);
 	if (r < 0)
@@ -138,10 +139,11 @@ int catalog_refresh(struct coppice *coppice, struct pool_entry *entry, struct co
 	r = entry->driver->stamp(entry->pool, &now, err);
 	if (r == COPPICE_OK)
 		r = catalog_stamp_get(coppice->catalog, entry->name, &known, err);
-	if (r == COPPICE_OK && now != known) {
+	if (r == COPPICE_OK && (now != known || entry->is_swept)) {
 		r = catalog_rebuild(coppice, entry, err);
 		if (r == COPPICE_OK)
 			r = catalog_stamp_put(coppice->catalog, entry->name, now, err);
+		entry->is_swept = r < 0;
 	}
 	if (r == COPPICE_OK)
 		return catalog_commit(coppice->catalog, err);

@@ -20,6 +20,7 @@ struct pool_entry {
 	struct pool_spec spec; /* borrows from all these */
 	struct pool *pool;     /* NULL until pools_open() */
 	bool is_fresh;         /* the catalog was compared with it by this handle */
+	bool is_swept;	       /* with something found, since: what was published is in no catalog */
 };
 
 struct coppice {

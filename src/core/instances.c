@@ -68,6 +68,7 @@ int publish(struct coppice *coppice, struct pool_entry *entry, struct draft *dra
 {
 	_cleanup_(freep) struct new_volume *volumes = NULL;
 	const struct driver *driver = entry->driver;
+	bool is_durable = draft->is_announced;
 	struct coppice_error ignored;
 	size_t n = 0;
 	int r;
@@ -88,66 +89,10 @@ int publish(struct coppice *coppice, struct pool_entry *entry, struct draft *dra
 	    change_end(coppice, entry, &ignored) < 0)
 		change_abort(coppice);
 	(void)driver->draft_discard(draft, &ignored);
-	r = driver->commit(entry->pool, err);
+	r = is_durable ? COPPICE_OK : driver->commit(entry->pool, err);
 	if (r < 0)
 		unpublish(coppice, entry, makings);
 	return r;
-}
-
-/* ---- clones that get their data under their names ---- */
-
-/* The names alone: the catalog hears of volumes when they are volumes. */
-static int begin_clones(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
-			const struct volume_ref *origin, const struct new_volume *volumes, size_t n,
-			bool is_read_only, struct coppice_error *err)
-{
-	struct coppice_error ignored;
-	int r;
-
-	r = change_begin(coppice, entry, err);
-	if (r < 0)
-		return r;
-	r = entry->driver->clone_begin(draft, origin, volumes, n, is_read_only, err);
-	if (r < 0 || change_end(coppice, entry, &ignored) < 0)
-		change_abort(coppice);
-	return r;
-}
-
-/* As if the names had never been there; who read the pool meanwhile may have told of some. */
-static void take_back(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
-		      const struct new_volume *volumes, size_t n)
-{
-	struct coppice_error ignored;
-	bool is_changing = change_begin(coppice, entry, &ignored) == COPPICE_OK;
-	int r;
-
-	(void)entry->driver->clone_undo(draft, volumes, n, &ignored);
-	r = is_changing ? COPPICE_OK : COPPICE_FAILED;
-	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
-		r = catalog_volume_delete(coppice->catalog, entry->name, (int)volumes[i].ref.kind,
-					  volumes[i].ref.name.text, volumes[i].ref.snapshot.text,
-					  &ignored);
-	if (r < 0 || change_end(coppice, entry, &ignored) < 0)
-		change_abort(coppice);
-}
-
-/*
- * Only now, as somebody who reads the whole pool anew meanwhile leaves out what has no
- * data. Killed before this: the draft is still there, and whoever sweeps it has the
- * pool read anew. It must go last.
- */
-static void tell_of_clones(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
-			   const struct makings *makings)
-{
-	struct coppice_error ignored;
-
-	if (change_begin(coppice, entry, &ignored) < 0 ||
-	    tell_catalog(coppice, entry, makings, &ignored) < 0 ||
-	    change_end(coppice, entry, &ignored) < 0) {
-		change_abort(coppice);
-		(void)entry->driver->touch(entry->pool, &ignored);
-	}
-	(void)entry->driver->draft_discard(draft, &ignored);
 }
 
 int publish_clones(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
@@ -160,23 +105,11 @@ int publish_clones(struct coppice *coppice, struct pool_entry *entry, struct dra
 	int r;
 
 	r = outer_volumes(makings, &volumes, &n, err);
-	if (r < 0)
-		return r;
-	if (!driver->clone_begin) {
+	if (r == COPPICE_OK && driver->draft_announce)
+		r = driver->draft_announce(draft, volumes, n, err);
+	if (r == COPPICE_OK)
 		r = driver->clone(draft, origin, volumes, n, is_read_only, err);
-		return r < 0 ? r : publish(coppice, entry, draft, makings, err);
-	}
-	if (is_interrupted(coppice))
-		return fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was changed");
-	r = begin_clones(coppice, entry, draft, origin, volumes, n, is_read_only, err);
-	if (r < 0)
-		return r;
-	r = driver->clone_finish(draft, origin, volumes, n, is_read_only, err);
-	if (r < 0)
-		take_back(coppice, entry, draft, volumes, n);
-	else
-		tell_of_clones(coppice, entry, draft, makings);
-	return r;
+	return r < 0 ? r : publish(coppice, entry, draft, makings, err);
 }
 
 /* ---- init ---- */

@@ -336,14 +336,14 @@ void pool_adopt(struct coppice *coppice, struct pool_entry *entry, struct pool *
 	entry->pool = pool;
 }
 
-static int sweep(struct coppice *coppice, struct pool_entry *entry)
+static void sweep(struct coppice *coppice, struct pool_entry *entry)
 {
 	struct coppice_error why;
-	size_t n;
+	size_t n = 0;
 
 	if (entry->driver->draft_sweep(entry->pool, &n, &why) < 0)
 		notice(coppice, "cannot sweep pool '%s': %s", entry->name, why.message);
-	return COPPICE_OK;
+	entry->is_swept = n > 0;
 }
 
 int pools_open(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
@@ -360,7 +360,7 @@ int pools_open(struct coppice *coppice, struct pool_entry *entry, struct coppice
 			return wrap(err, "cannot open pool '%s'", entry->name);
 		}
 		pool_adopt(coppice, entry, pool);
-		(void)sweep(coppice, entry);
+		sweep(coppice, entry);
 	}
 	return entry->is_fresh ? COPPICE_OK : catalog_refresh(coppice, entry, err);
 }

@@ -219,6 +219,14 @@ int config_check(const struct pool_entry *entry, const struct coppice_setting *s
 int undo_draft(void *owner, const char *name, struct coppice_error *err)
 {
 	struct draft *draft = owner;
+	struct pool *pool = draft->pool;
+	int r;
 
-	return draft->pool ? draft->pool->driver->draft_discard(draft, err) : COPPICE_OK;
+	if (!pool)
+		return COPPICE_OK;
+	r = pool->driver->draft_discard(draft, err);
+	/* Else what was announced, and made durable, could come back with a power cut. */
+	if (r == COPPICE_OK && draft->is_announced)
+		r = pool->driver->commit(pool, err);
+	return r;
 }

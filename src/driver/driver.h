@@ -14,14 +14,12 @@
  *	draft_open → clone / volume_create … volume_seal → publish → commit
  *	          ↘ any failure: draft_discard
  *
- * Where the engine's snapshots commit by themselves, clones get their names first
- * and their data there, which saves the second commit:
+ * Where the engine's snapshots commit by themselves, the draft is told first what it
+ * is to publish. Then there is no second commit: what is whole in the draft cannot be
+ * lost any more, and whoever finds the draft without its maker publishes it.
  *
- *	draft_open → clone_begin → clone_finish → draft_discard
- *	          ↘ any failure: clone_undo, draft_discard
- *
- * Such a volume is one once it has its data. Until then it belongs to its draft:
- * draft_sweep destroys it as well, and a scan that meets it calls it data-missing.
+ *	draft_open → draft_announce → clone → publish → draft_discard
+ *	          ↘ any failure: draft_discard → commit
  *
  * It ceases to be the other way round: retire takes it out of sight and frees
  * its name in one atomic step; reap destroys what nobody stands on any more.
@@ -89,6 +87,7 @@ struct draft {
 	struct pool *pool;
 	struct uuid id;
 	int fd;	      /* drivers on file systems: its directory, and the lock on it */
+	bool is_announced; /* by draft_announce: publish is durable without a commit */
 	void *driver; /* what else the driver needs */
 };
 
@@ -191,6 +190,17 @@ struct driver {
 	int (*draft_open)(struct pool *pool, struct draft *ret, struct coppice_error *err);
 
 	/*
+	 * Write on the draft what it is to publish, before any of it is made: @volumes,
+	 * none nested, each under its name. From then on a sweep that finds its maker
+	 * dead publishes those that are whole, where the name is still free, and
+	 * destroys the others. Durable with the next clone, which commits by itself; so
+	 * publish needs no commit. To take it back, draft_discard does. NULL: publish
+	 * and commit.
+	 */
+	int (*draft_announce)(struct draft *draft, const struct new_volume *volumes, size_t n,
+			      struct coppice_error *err);
+
+	/*
 	 * Destroy whatever is still in the draft, and the draft; give back its lock.
 	 * Also how a draft ends whose volumes were published: then it is empty.
 	 * Goes as far as it can; a second call does nothing.
@@ -224,29 +234,13 @@ struct driver {
 
 	/*
 	 * Make @n copies of @origin in the draft, in as few commits as the engine can,
-	 * writing nothing into them. Where the engine cannot share, they are full.
+	 * writing nothing into them. Where the engine cannot share, they are full. In an
+	 * announced draft they are durable when it returns, and so is the announcement.
 	 * All or nothing, as far as users can see: on failure the draft is discarded.
 	 */
 	int (*clone)(struct draft *draft, const struct volume_ref *origin,
 		     const struct new_volume *volumes, size_t n, bool is_read_only,
 		     struct coppice_error *err);
-
-	/*
-	 * The same and publish, in two halves. The first gives them all but data: names,
-	 * records, accounts; none is nested; all or nothing but for a kill; COPPICE_EXISTS
-	 * naming the first taken name. The second, with the same arguments, gives them
-	 * data, and all is durable when it returns; if it fails, clone_undo takes the
-	 * volumes back into the draft, as far as it can. NULL, all three: clone, publish
-	 * and commit do as well.
-	 */
-	int (*clone_begin)(struct draft *draft, const struct volume_ref *origin,
-			   const struct new_volume *volumes, size_t n, bool is_read_only,
-			   struct coppice_error *err);
-	int (*clone_finish)(struct draft *draft, const struct volume_ref *origin,
-			    const struct new_volume *volumes, size_t n, bool is_read_only,
-			    struct coppice_error *err);
-	int (*clone_undo)(struct draft *draft, const struct new_volume *volumes, size_t n,
-			  struct coppice_error *err);
 
 	/*
 	 * Give volumes of the draft their names; each takes the snapshots nested in it
@@ -260,9 +254,9 @@ struct driver {
 	int (*commit)(struct pool *pool, struct coppice_error *err);
 
 	/*
-	 * Destroy drafts whose makers died, *ret_n of them, and what others had
-	 * retired and no time to reap. Cheap when there is nothing. A draft that had
-	 * published volumes changes the stamp, as the catalog may not know of them.
+	 * End drafts whose makers died, *ret_n of them: publish what is whole of what
+	 * they announced, destroy the rest. And destroy what others had retired and no
+	 * time to reap. Cheap when there is nothing.
 	 */
 	int (*draft_sweep)(struct pool *pool, size_t *ret_n, struct coppice_error *err);
 

@@ -48,7 +48,6 @@ struct volume {
 	enum state state;
 	struct uuid draft; /* which it is in */
 	bool is_nested;    /* in a draft: published with its volume */
-	bool has_no_data;  /* between clone_begin and clone_finish; of @draft, even if it is live */
 	struct volume_ref ref;
 	struct uuid uuid, group;
 	uint64_t limit_bytes;
@@ -60,6 +59,7 @@ struct memory_draft {
 	struct memory_draft *next;
 	struct uuid id;
 	bool has_maker;
+	bool is_announced; /* what is in it is to be published */
 };
 
 /* A pool's storage, which stays when the pool is closed. */
@@ -637,8 +637,7 @@ static void draft_destroy(struct store *store, struct memory_draft **at)
 
 	for (struct volume *v = store->volumes; v; v = next) {
 		next = v->next;
-		if ((v->state != STATE_DRAFT && !v->has_no_data) ||
-		    !is_same_uuid(&v->draft, &draft->id))
+		if (v->state != STATE_DRAFT || !is_same_uuid(&v->draft, &draft->id))
 			continue;
 		data_promote_clones(store, v->data);
 		volume_destroy(store, v);
@@ -669,11 +668,31 @@ static int memory_draft_discard(struct draft *draft, struct coppice_error *err)
 	if (!*at)
 		return COPPICE_OK;
 	(*at)->has_maker = false; /* the lock is given back in any case */
+	(*at)->is_announced = false;
 	r = step(err);
 	if (r < 0)
 		return r;
 	draft_destroy(store_of(pool), at);
 	return COPPICE_OK;
+}
+
+static int memory_draft_announce(struct draft *draft, const struct new_volume *volumes, size_t n,
+				 struct coppice_error *err)
+{
+	LOCKED;
+	struct memory_draft **at;
+	int r;
+
+	draft->is_announced = true;
+	for (size_t i = 0; i < n; i++)
+		(void)explain_ref(draft->pool, "announce", &volumes[i].ref);
+	if (draft->pool->is_dry_run)
+		return COPPICE_OK;
+	r = step(err);
+	at = draft_at(store_of(draft->pool), &draft->id);
+	if (r == COPPICE_OK)
+		(*at)->is_announced = true;
+	return r;
 }
 
 static int memory_volume_create(struct draft *draft, const struct new_volume *volume,
@@ -779,10 +798,11 @@ static int clone_one(struct draft *draft, struct volume *origin, const struct ne
 	return volume_add(draft, volume, &data, err);
 }
 
-static int clone_all(struct draft *draft, const struct volume_ref *origin,
-		     const struct new_volume *volumes, size_t n, bool is_read_only,
-		     struct coppice_error *err)
+static int memory_clone(struct draft *draft, const struct volume_ref *origin,
+			const struct new_volume *volumes, size_t n, bool is_read_only,
+			struct coppice_error *err)
 {
+	LOCKED;
 	struct store *store = store_of(draft->pool);
 	struct volume *from;
 	int r;
@@ -803,15 +823,6 @@ static int clone_all(struct draft *draft, const struct volume_ref *origin,
 		return r;
 	}
 	return COPPICE_OK;
-}
-
-static int memory_clone(struct draft *draft, const struct volume_ref *origin,
-			const struct new_volume *volumes, size_t n, bool is_read_only,
-			struct coppice_error *err)
-{
-	LOCKED;
-
-	return clone_all(draft, origin, volumes, n, is_read_only, err);
 }
 
 static bool is_among(const struct volume_ref *ref, const struct new_volume *volumes, size_t n)
@@ -855,9 +866,10 @@ static void publish_one(struct draft *draft, const struct new_volume *volume, en
 			v->state = to;
 }
 
-static int publish_all(struct draft *draft, const struct new_volume *volumes, size_t n,
-		       struct coppice_error *err)
+static int memory_publish(struct draft *draft, const struct new_volume *volumes, size_t n,
+			  struct coppice_error *err)
 {
+	LOCKED;
 	int r;
 
 	for (size_t i = 0; i < n; i++)
@@ -878,58 +890,6 @@ static int publish_all(struct draft *draft, const struct new_volume *volumes, si
 			publish_one(draft, &volumes[i], STATE_LIVE, STATE_DRAFT);
 		return r;
 	}
-	return COPPICE_OK;
-}
-
-static int memory_publish(struct draft *draft, const struct new_volume *volumes, size_t n,
-			  struct coppice_error *err)
-{
-	LOCKED;
-
-	return publish_all(draft, volumes, n, err);
-}
-
-static int memory_clone_begin(struct draft *draft, const struct volume_ref *origin,
-			      const struct new_volume *volumes, size_t n, bool is_read_only,
-			      struct coppice_error *err)
-{
-	LOCKED;
-	int r = clone_all(draft, origin, volumes, n, is_read_only, err);
-
-	for (size_t i = 0; i < n && r == COPPICE_OK && !draft->pool->is_dry_run; i++)
-		find_in_draft(draft, &volumes[i].uuid)->has_no_data = true;
-	return r < 0 ? r : publish_all(draft, volumes, n, err);
-}
-
-static int memory_clone_finish(struct draft *draft, const struct volume_ref *origin,
-			       const struct new_volume *volumes, size_t n, bool is_read_only,
-			       struct coppice_error *err)
-{
-	LOCKED;
-	int r = COPPICE_OK;
-
-	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
-		struct volume *found = NULL;
-
-		if (!explain_ref(draft->pool, "finish", &volumes[i].ref))
-			continue;
-		r = step(err);
-		if (r == COPPICE_OK)
-			r = find_or_fail(store_of(draft->pool), &volumes[i].ref, &found, err);
-		if (r == COPPICE_OK)
-			found->has_no_data = false;
-	}
-	return r;
-}
-
-static int memory_clone_undo(struct draft *draft, const struct new_volume *volumes, size_t n,
-			     struct coppice_error *err)
-{
-	LOCKED;
-
-	for (size_t i = 0; i < n; i++)
-		publish_one(draft, &volumes[i], STATE_LIVE, STATE_DRAFT);
-	store_of(draft->pool)->stamp++;
 	return COPPICE_OK;
 }
 
@@ -1096,6 +1056,22 @@ static int memory_reap(struct pool *pool, struct coppice_error *err)
 	return explain(pool, "reap", NULL) ? reap_all(store_of(pool), err) : COPPICE_OK;
 }
 
+/* What a dead maker announced, where the name is free and what it is a snapshot of is there. */
+static void publish_orphans(struct store *store, const struct memory_draft *draft)
+{
+	for (struct volume *v = store->volumes; v && draft->is_announced; v = v->next) {
+		struct volume_ref parent = v->ref;
+
+		parent.snapshot.text[0] = '\0';
+		if (v->state != STATE_DRAFT || !is_same_uuid(&v->draft, &draft->id) ||
+		    find(store, &v->ref) ||
+		    (volume_is_snapshot(&v->ref) && !find(store, &parent)))
+			continue;
+		v->state = STATE_LIVE;
+		store->stamp++;
+	}
+}
+
 /* Not explained: what others left is no part of what was asked for. */
 static int memory_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
 {
@@ -1113,8 +1089,8 @@ static int memory_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_e
 		r = step(err);
 		if (r < 0)
 			return r;
+		publish_orphans(store, *at);
 		draft_destroy(store, at);
-		store->stamp++; /* it may have published what the catalog does not know */
 		n++;
 	}
 	r = pool->is_dry_run ? COPPICE_OK : reap_all(store, err);
@@ -1132,7 +1108,6 @@ struct told {
 		struct volume_ref ref;
 		char *record;
 		uint64_t bytes;
-		bool has_no_data;
 	} * volume;
 };
 
@@ -1166,8 +1141,7 @@ static int tell(struct store *store, enum state state, struct told *told, struct
 
 		if (v->state != state)
 			continue;
-		*to = (struct told_volume){ v->ref, strdup(v->record), data_size(v->data),
-					    v->has_no_data };
+		*to = (struct told_volume){ v->ref, strdup(v->record), data_size(v->data) };
 		if (!to->record)
 			return fail_memory(err);
 		told->n++;
@@ -1218,11 +1192,6 @@ static int memory_scan(struct pool *pool, scan_fn *fn, void *user, struct coppic
 	for (size_t i = 0; i < told.n && r >= 0; i++) {
 		struct found_volume found = { .ref = told.volume[i].ref,
 					      .record = told.volume[i].record };
-
-		if (told.volume[i].has_no_data) {
-			found.what = "data-missing";
-			found.problem = "its data is missing";
-		}
 		r = fn(user, &found, err);
 	}
 	return r < 0 ? r : COPPICE_OK;
@@ -1387,15 +1356,13 @@ const struct driver driver_memory = {
 	.pool_record_write = memory_pool_record_write,
 	.pool_mount_path = memory_pool_mount_path,
 	.draft_open = memory_draft_open,
+	.draft_announce = memory_draft_announce,
 	.draft_discard = memory_draft_discard,
 	.volume_create = memory_volume_create,
 	.volume_fill = memory_volume_fill,
 	.draft_path = memory_draft_path,
 	.volume_seal = memory_volume_seal,
 	.clone = memory_clone,
-	.clone_begin = memory_clone_begin,
-	.clone_finish = memory_clone_finish,
-	.clone_undo = memory_clone_undo,
 	.publish = memory_publish,
 	.commit = memory_commit,
 	.draft_sweep = memory_draft_sweep,

@@ -21,8 +21,8 @@ extern const struct driver driver_memory;
 
 /*
  * Let the @nth step from now, counting from 1, fail with COPPICE_FAILED; 0: none.
- * What changes storage is a step; clone, clone_finish, publish and retire are one for
- * each volume, draft_sweep and reap one for each thing that they destroy.
+ * What changes storage is a step; clone, publish and retire are one for each volume,
+ * draft_sweep and reap one for each thing that they destroy.
  */
 void memory_pool_fail_at(unsigned nth);
 

@@ -44,7 +44,7 @@ void driver_add(const struct driver *driver)
 	abort(); /* too many: a mistake in a test */
 }
 
-/* Not required: pool_resize, clone_begin, volume_fill, limit_set, check: not every engine has them. */
+/* Not required: pool_resize, draft_announce, volume_fill, limit_set, check: not every engine has them. */
 const char *driver_problem(const struct driver *driver)
 {
 	const struct {
@@ -71,9 +71,6 @@ const char *driver_problem(const struct driver *driver)
 			return required[i].name;
 	if (driver->traits.can_limit && !driver->limit_set)
 		return "limit_set, as can_limit says";
-	if (!driver->clone_begin != !driver->clone_finish ||
-	    !driver->clone_begin != !driver->clone_undo)
-		return "clone_begin, clone_finish or clone_undo, which go together";
 	if (!driver->volume_fill != !driver->draft_path)
 		return "volume_fill or draft_path, which go together";
 	return NULL;

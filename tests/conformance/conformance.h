@@ -35,7 +35,7 @@ extern const struct subject subject_memory, subject_dir, subject_btrfs;
 /* Which one this run is about. */
 extern const struct subject *subject;
 
-extern const struct tap_test cases_pool[], cases_make[], cases_clones[], cases_change[],
+extern const struct tap_test cases_pool[], cases_make[], cases_announce[], cases_change[],
 	cases_delete[], cases_look[], cases_crowd[];
 
 /* ---- pools ---- */
@@ -82,6 +82,7 @@ struct new_volume snapshot_of(struct pool *pool, const struct new_volume *instan
 			      const char *name);
 void retire(struct pool *pool, const char *name, const struct new_volume *volume);
 void reap(struct pool *pool);
+size_t sweep(struct pool *pool); /* how many drafts of the dead there were */
 
 void put(struct pool *pool, const char *name, const char *value);
 

@@ -159,15 +159,6 @@ static void make_and_wait(int fd)
 		(void)pause();
 }
 
-static size_t sweep(struct pool *pool)
-{
-	struct coppice_error err = COPPICE_ERROR_INIT;
-	size_t n = 0;
-
-	ok_call(subject->driver->draft_sweep(pool, &n, &err), &err);
-	return n;
-}
-
 static void test_draft_of_a_killed_maker_is_swept(void)
 {
 	struct pool *pool = pool_up();

@@ -5,7 +5,7 @@
 #include "conformance.h"
 
 static const struct tap_test *const tables[] = {
-	cases_pool, cases_make, cases_clones, cases_change, cases_delete, cases_look, cases_crowd,
+	cases_pool, cases_make, cases_announce, cases_change, cases_delete, cases_look, cases_crowd,
 };
 
 static const struct subject *subject_find(const char *name)

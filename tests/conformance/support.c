@@ -262,6 +262,15 @@ void reap(struct pool *pool)
 		subject->settle(pool);
 }
 
+size_t sweep(struct pool *pool)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	size_t n = 0;
+
+	ok_call(subject->driver->draft_sweep(pool, &n, &err), &err);
+	return n;
+}
+
 void put(struct pool *pool, const char *name, const char *value)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;

@@ -13,6 +13,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
+#include "base/file.h"
 #include "base/parallel.h"
 #include "base/text.h"
 #include "driver/btrfs/quota.h"
@@ -163,30 +164,24 @@ static int open_account(struct btrfs_pool *btrfs, const struct new_volume *volum
 
 /* Directory, record and account of a new volume, without data yet. */
 static int begin_volume(struct draft *draft, const struct new_volume *volume,
-			enum layout_place place, struct coppice_error *err)
+			struct coppice_error *err)
 {
 	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
-	struct coppice_error ignored;
-	int r;
+	int r = layout_item_create(draft, volume, err);
 
-	r = layout_item_create(draft, volume, place, err);
 	if (r < 0 || !btrfs->has_quota || !layout_has_own_account(volume))
 		return r;
-	r = open_account(btrfs, volume, err);
-	if (r < 0 && place == IN_PLACE)
-		(void)layout_take_back(draft, volume, 1, &ignored);
-	return r;
+	return open_account(btrfs, volume, err);
 }
 
-static void begin_volume_explain(struct draft *draft, const struct new_volume *volume,
-				 enum layout_place place)
+static void begin_volume_explain(struct draft *draft, const struct new_volume *volume)
 {
 	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
 	_cleanup_(freep) char *word = NULL;
 
 	if (!draft->pool->explain)
 		return;
-	layout_item_explain(draft, volume, place);
+	layout_item_explain(draft, volume);
 	word = group_word(volume);
 	if (!word || !btrfs->has_quota || !layout_has_own_account(volume))
 		return;
@@ -225,7 +220,7 @@ static int volume_create(struct draft *draft, const struct new_volume *volume, c
 
 	(void)snprintf(target, sizeof(target), "\"$draft\"/%s/unpack",
 		       layout_item_path(volume, item));
-	begin_volume_explain(draft, volume, IN_DRAFT);
+	begin_volume_explain(draft, volume);
 	subvolume_explain(draft, volume, "create", "", target);
 	*ret_path = text_format("%s/drafts/%s/%s/unpack", btrfs->layout.path, draft->id.text, item);
 	if (!*ret_path)
@@ -233,7 +228,7 @@ static int volume_create(struct draft *draft, const struct new_volume *volume, c
 	if (draft->pool->is_dry_run)
 		return COPPICE_OK;
 
-	r = begin_volume(draft, volume, IN_DRAFT, err);
+	r = begin_volume(draft, volume, err);
 	if (r == COPPICE_OK)
 		fd = openat(draft->fd, item, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (r == COPPICE_OK && fd < 0)
@@ -303,7 +298,6 @@ static int volume_seal(struct draft *draft, const struct new_volume *volume, boo
 struct batch {
 	struct draft *draft;
 	const struct new_volume *volumes;
-	enum layout_place place;
 	int origin_fd;
 	bool is_read_only;
 };
@@ -314,19 +308,18 @@ static int clone_one(void *user, size_t i, struct coppice_error *err)
 	const struct new_volume *volume = &batch->volumes[i];
 	struct pool *pool = batch->draft->pool;
 	_cleanup_(closep) int fd = -1;
-	char path[PATH_MAX];
+	char item[PATH_MAX];
 	int r;
 
 	if (pool->is_interrupted && pool->is_interrupted(pool->interrupted_user))
 		return fail(err, COPPICE_INTERRUPTED, "interrupted");
-	fd = openat(layout_place_fd(batch->draft, batch->place),
-		    layout_place_path(volume, batch->place, path),
+	fd = openat(batch->draft->fd, layout_item_path(volume, item),
 		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
-		return fail_errno(err, errno, "cannot open '%s'", path);
+		return fail_errno(err, errno, "cannot open '%s'", item);
 	r = snapshot(btrfs_pool_of(pool), batch->origin_fd, fd, batch->is_read_only, &volume->group,
 		     err);
-	return r < 0 ? wrap(err, "cannot clone as '%s'", path) : COPPICE_OK;
+	return r < 0 ? wrap(err, "cannot clone as '%s'", item) : COPPICE_OK;
 }
 
 /* The origin's data; -1 with *r COPPICE_OK in a dry run, which may not have it yet. */
@@ -351,40 +344,16 @@ static int origin_open(struct pool *pool, const struct volume_ref *origin, int *
 }
 
 static void clone_explain(struct draft *draft, const struct volume_ref *origin,
-			  const struct new_volume *volume, enum layout_place place,
-			  bool is_read_only)
+			  const struct new_volume *volume, bool is_read_only)
 {
 	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
-	char path[PATH_MAX], source[2 * PATH_MAX], target[2 * PATH_MAX];
+	char path[PATH_MAX], source[2 * PATH_MAX], target[PATH_MAX + 32];
 
 	(void)snprintf(source, sizeof(source), "%s/%s/live", btrfs->layout.quoted,
 		       layout_ref_path(origin, path));
-	(void)snprintf(target, sizeof(target), "%s/%s/live",
-		       place == IN_PLACE ? btrfs->layout.quoted : "\"$draft\"",
-		       layout_place_path(volume, place, path));
+	(void)snprintf(target, sizeof(target), "\"$draft\"/%s/live",
+		       layout_item_path(volume, path));
 	subvolume_explain(draft, volume, is_read_only ? "snapshot -r" : "snapshot", source, target);
-}
-
-/* *ret_n: how many were made, all unless it fails. */
-static int clone_prepare(struct draft *draft, const struct volume_ref *origin,
-			 const struct new_volume *volumes, size_t n, enum layout_place place,
-			 size_t *ret_n, struct coppice_error *err)
-{
-	_cleanup_(closep) int origin_fd = -1;
-	int r;
-
-	*ret_n = 0;
-	for (size_t i = 0; i < n; i++)
-		begin_volume_explain(draft, &volumes[i], place);
-	origin_fd = origin_open(draft->pool, origin, &r, err);
-	if (origin_fd < 0)
-		return r;
-	for (; *ret_n < n; ++*ret_n) {
-		r = begin_volume(draft, &volumes[*ret_n], place, err);
-		if (r < 0)
-			return r;
-	}
-	return COPPICE_OK;
 }
 
 /*
@@ -404,71 +373,39 @@ static void commit_ahead(struct btrfs_pool *btrfs)
  * The snapshot ioctl holds the lock of the directory it creates in while it
  * commits. Each in a directory of its own and at the same time, they share one
  * commit: 100 take 32 ms, where one after another takes 255 ms. What was done
- * before them - directories, records, accounts - is durable then, too.
+ * before them - directories, records, accounts, the announcement - is durable
+ * then, too.
  */
-static int clone_data(struct draft *draft, const struct volume_ref *origin,
-		      const struct new_volume *volumes, size_t n, enum layout_place place,
-		      bool is_read_only, struct coppice_error *err)
+static int clone_all(struct draft *draft, const struct volume_ref *origin,
+		     const struct new_volume *volumes, size_t n, bool is_read_only,
+		     struct coppice_error *err)
 {
-	struct batch batch = {
-		.draft = draft,
-		.volumes = volumes,
-		.place = place,
-		.is_read_only = is_read_only,
-	};
+	struct batch batch = { .draft = draft, .volumes = volumes, .is_read_only = is_read_only };
+	_cleanup_(crew_freep) struct crew *crew = NULL;
 	_cleanup_(closep) int origin_fd = -1;
 	int r;
 
 	for (size_t i = 0; i < n; i++)
-		clone_explain(draft, origin, &volumes[i], place, is_read_only);
+		begin_volume_explain(draft, &volumes[i]);
+	for (size_t i = 0; i < n; i++)
+		clone_explain(draft, origin, &volumes[i], is_read_only);
 	origin_fd = origin_open(draft->pool, origin, &r, err);
 	if (origin_fd < 0)
 		return r;
 	batch.origin_fd = origin_fd;
-	return parallel_run(n, BATCH_THREADS, clone_one, &batch, err);
-}
+	if (n > 1) {
+		size_t threads = n < BATCH_THREADS ? n : BATCH_THREADS;
 
-static int clone_in_draft(struct draft *draft, const struct volume_ref *origin,
-			  const struct new_volume *volumes, size_t n, bool is_read_only,
-			  struct coppice_error *err)
-{
-	size_t n_made;
-	int r = clone_prepare(draft, origin, volumes, n, IN_DRAFT, &n_made, err);
-
-	if (r == COPPICE_OK && n > 1 && !draft->pool->is_dry_run)
-		commit_ahead(btrfs_pool_of(draft->pool));
-	return r < 0 ? r : clone_data(draft, origin, volumes, n, IN_DRAFT, is_read_only, err);
-}
-
-static int clone_begin(struct draft *draft, const struct volume_ref *origin,
-		       const struct new_volume *volumes, size_t n, bool is_read_only,
-		       struct coppice_error *err)
-{
-	struct coppice_error ignored;
-	bool is_dry_run = draft->pool->is_dry_run;
-	size_t n_made;
-	int r = is_dry_run ? COPPICE_OK : layout_announce(draft, volumes, n, err);
-
+		descriptors_reserve(threads + 1); /* each opens one */
+		crew = crew_new(threads);
+	}
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
+		r = begin_volume(draft, &volumes[i], err);
 	if (r < 0)
 		return r;
-	r = clone_prepare(draft, origin, volumes, n, IN_PLACE, &n_made, err);
-	if (r < 0)
-		(void)layout_take_back(draft, volumes, n_made, &ignored);
-	if (!is_dry_run)
-		layout_announced(draft);
-	if (r == COPPICE_OK && n > 1 && !is_dry_run)
+	if (n > 1)
 		commit_ahead(btrfs_pool_of(draft->pool));
-	return r;
-}
-
-static int clone_finish(struct draft *draft, const struct volume_ref *origin,
-			const struct new_volume *volumes, size_t n, bool is_read_only,
-			struct coppice_error *err)
-{
-	int r = clone_data(draft, origin, volumes, n, IN_PLACE, is_read_only, err);
-
-	layout_explain(&btrfs_pool_of(draft->pool)->layout, "rmdir \"$draft\"");
-	return r;
+	return crew_run(crew, n, clone_one, &batch, err);
 }
 
 /* ---- accounts ---- */
@@ -671,15 +608,13 @@ const struct driver driver_btrfs = {
 	.pool_mount_path = layout_pool_mount_path,
 
 	.draft_open = layout_draft_open,
+	.draft_announce = layout_draft_announce,
 	.draft_discard = layout_draft_discard,
 	.volume_create = volume_create,
 	.volume_fill = fill_by_copying,
 	.draft_path = layout_draft_path,
 	.volume_seal = volume_seal,
-	.clone = clone_in_draft,
-	.clone_begin = clone_begin,
-	.clone_finish = clone_finish,
-	.clone_undo = layout_take_back,
+	.clone = clone_all,
 	.publish = layout_publish,
 	.commit = commit,
 	.draft_sweep = layout_draft_sweep,

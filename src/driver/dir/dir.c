@@ -238,7 +238,7 @@ static int make_live(struct draft *draft, const struct new_volume *volume, int *
 	char item[PATH_MAX], path[PATH_MAX + 8];
 	int r;
 
-	r = layout_item_create(draft, volume, IN_DRAFT, err);
+	r = layout_item_create(draft, volume, err);
 	if (r < 0)
 		return r;
 	(void)snprintf(path, sizeof(path), "%s/live", layout_item_path(volume, item));
@@ -270,7 +270,7 @@ static int volume_create(struct draft *draft, const struct new_volume *volume, c
 	r = refuse_limit(volume, err);
 	if (r < 0)
 		return r;
-	layout_item_explain(draft, volume, IN_DRAFT);
+	layout_item_explain(draft, volume);
 	layout_explain(layout, "mkdir \"$draft\"/%s/live", layout_item_path(volume, item));
 	if (!draft->pool->is_dry_run)
 		r = make_live(draft, volume, &fd, err);
@@ -327,7 +327,7 @@ static void clone_explain(struct draft *draft, const struct volume_ref *origin,
 	char path[PATH_MAX], item[PATH_MAX];
 
 	for (size_t i = 0; i < n; i++) {
-		layout_item_explain(draft, &volumes[i], IN_DRAFT);
+		layout_item_explain(draft, &volumes[i]);
 		layout_explain(layout, "cp -a --reflink=auto %s/%s/live \"$draft\"/%s/live",
 			       layout->quoted, layout_ref_path(origin, path),
 			       layout_item_path(&volumes[i], item));

@@ -12,7 +12,8 @@
  *	    live/
  *	virtual-machines/ custom/
  *	drafts/UUID/NAME/     volumes in the making; a flock on drafts/UUID says that
- *	                      their maker lives
+ *	                      their maker lives; what it announced says, when it does
+ *	                      not, what is to be published all the same
  *	deleted/UUID/         retired volumes, by their own uuid
  *
  * One rename(2) of such a directory publishes, renames or retires a volume with
@@ -92,38 +93,14 @@ _nonnull_ int layout_check_owner(struct layout *layout, const struct pool_spec *
 /* Tell the explain hook a line; every %s must be quoted for a shell where it needs to be. */
 _nonnull_ _printf_(2, 3) void layout_explain(struct layout *layout, const char *fmt, ...);
 
-/*
- * Where a new volume's directory is made: in its draft, or at once under its name.
- * Below layout_place_fd(), or, for a shell, below "$draft" or the quoted root.
- */
-enum layout_place { IN_DRAFT, IN_PLACE };
-
-_nonnull_ int layout_place_fd(const struct draft *draft, enum layout_place place);
-_nonnull_ const char *layout_place_path(const struct new_volume *volume, enum layout_place place,
-					char ret[static PATH_MAX]);
-
-/* Make the directory of a new volume, with its record. */
+/* Make the directory of a new volume in its draft, with its record. */
 _nonnull_ int layout_item_create(struct draft *draft, const struct new_volume *volume,
-				 enum layout_place place, struct coppice_error *err);
-_nonnull_ void layout_item_explain(struct draft *draft, const struct new_volume *volume,
-				   enum layout_place place);
+				 struct coppice_error *err);
+_nonnull_ void layout_item_explain(struct draft *draft, const struct new_volume *volume);
 
 /* Replace the record of one that is in the draft. */
 _nonnull_ int layout_item_record(struct draft *draft, const struct new_volume *volume,
 				 struct coppice_error *err);
-
-/*
- * Before volumes are made IN_PLACE, which are to have data later: write on the draft
- * which they are, so that a sweep destroys those that have none with their maker
- * dead. No sweep looks until layout_announced() says that all have records.
- */
-_nonnull_ int layout_announce(struct draft *draft, const struct new_volume *volumes, size_t n,
-			      struct coppice_error *err);
-_nonnull_ void layout_announced(struct draft *draft);
-
-/* Take such volumes back into the draft. */
-_nonnull_ int layout_take_back(struct draft *draft, const struct new_volume *volumes, size_t n,
-			       struct coppice_error *err);
 
 /* Do two volumes' space accounts coincide: has the volume one of its own? */
 _nonnull_ bool layout_has_own_account(const struct new_volume *volume);
@@ -146,6 +123,8 @@ int layout_pool_record_read(struct pool *pool, char **ret, struct coppice_error 
 int layout_pool_record_write(struct pool *pool, const char *record, struct coppice_error *err);
 const char *layout_pool_mount_path(struct pool *pool);
 int layout_draft_open(struct pool *pool, struct draft *ret, struct coppice_error *err);
+int layout_draft_announce(struct draft *draft, const struct new_volume *volumes, size_t n,
+			  struct coppice_error *err);
 int layout_draft_discard(struct draft *draft, struct coppice_error *err);
 int layout_draft_path(struct draft *draft, const struct new_volume *volume, char **ret,
 		      struct coppice_error *err);

@@ -109,20 +109,30 @@ static int volume_destroy(struct layout *layout, int parent_fd, const char *fold
 	return COPPICE_OK;
 }
 
-/* Empty one draft, given its descriptor; it is ours or nobody's. */
-static int draft_empty(struct layout *layout, int fd, const char *id, struct coppice_error *err)
+/*
+ * Empty a draft, which is ours or nobody's. Killed meanwhile, what is left of it must
+ * not be taken for what is still to be published.
+ */
+static int draft_empty(struct layout *layout, struct draft *draft, struct coppice_error *err)
 {
 	_cleanup_(closedirp) DIR *dir = NULL;
 	char folder[PATH_MAX];
 	struct dirent *entry;
+	bool is_first = true;
 	int result = COPPICE_OK, r;
 
-	dir = layout_list(fd, ".", &r, err);
-	(void)snprintf(folder, sizeof(folder), "drafts/%s", id);
+	dir = layout_list(draft->fd, ".", &r, err);
+	(void)snprintf(folder, sizeof(folder), "drafts/%s", draft->id.text);
 	while (dir && (entry = readdir(dir)) != NULL) {
 		if (layout_is_dot(entry->d_name))
 			continue;
-		r = volume_destroy(layout, fd, folder, entry->d_name, err);
+		if (is_first) {
+			r = layout_announcement_remove(draft, err);
+			if (r < 0)
+				return r;
+			is_first = false;
+		}
+		r = volume_destroy(layout, draft->fd, folder, entry->d_name, err);
 		if (r < 0)
 			result = r;
 	}
@@ -165,82 +175,6 @@ static int reap(struct layout *layout, unsigned what, struct coppice_error *err)
 	return result < 0 ? result : r;
 }
 
-/*
- * What a dead maker gave a name, and no data: back into the draft, of which it is
- * part. Known by the identity in its record, as the name may be another's by now;
- * with no record it is the dead maker's or empty, under the lock that we hold.
- */
-static int take_back_one(struct layout *layout, struct draft *draft, const char *path,
-			 const char *uuid, struct coppice_error *err)
-{
-	_cleanup_(freep) char *record = NULL;
-	char live[PATH_MAX + 8];
-	struct coppice_error why;
-	struct uuid found;
-	int r;
-
-	(void)snprintf(live, sizeof(live), "%s/live", path);
-	r = layout_record_get(layout, path, &record, &why);
-	if (r < 0 && why.os_errno == ENODATA)
-		(void)unlinkat(layout->fd, path, AT_REMOVEDIR);
-	if (r < 0 && (why.os_errno == ENOENT || why.os_errno == ENODATA))
-		return COPPICE_OK;
-	if (r < 0)
-		return fail_errno(err, why.os_errno, "cannot read the record of '%s'", path);
-	if (!layout_record_uuid(record, &found) || strcmp(found.text, uuid) != 0 ||
-	    faccessat(layout->fd, live, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-		return COPPICE_OK;
-	if (renameat2(layout->fd, path, draft->fd, uuid, RENAME_NOREPLACE) < 0)
-		return fail_errno(err, errno, "cannot take back '%s'", path);
-	return COPPICE_OK;
-}
-
-/* A part of what layout_announce() wrote. */
-static int take_back_lines(struct layout *layout, struct draft *draft, char *lines,
-			   struct coppice_error *err)
-{
-	int r = COPPICE_OK;
-	char *line;
-
-	while (r == COPPICE_OK && (line = strsep(&lines, "\n")) != NULL) {
-		const char *path = strsep(&line, " ");
-
-		if (line)
-			r = take_back_one(layout, draft, path, line, err);
-	}
-	return r;
-}
-
-static int take_back_announced(struct layout *layout, struct draft *draft,
-			       struct coppice_error *err)
-{
-	char name[64], lines[2 * PATH_MAX];
-	unsigned part;
-	ssize_t n;
-	int r = COPPICE_OK;
-
-	for (part = 0; r == COPPICE_OK; part++) {
-		(void)snprintf(name, sizeof(name), LAYOUT_ANNOUNCEMENT, part);
-		n = fgetxattr(draft->fd, name, lines, sizeof(lines) - 1);
-		if (n < 0 && (errno == ENODATA || errno == EOPNOTSUPP))
-			break;
-		if (n < 0) {
-			r = fail_errno(err, errno, "cannot read what draft '%s' announced",
-				       draft->id.text);
-			break;
-		}
-		lines[n] = '\0';
-		if (part == 0 && flock(layout->drafts_fd, LOCK_EX) < 0)
-			return fail_errno(err, errno, "cannot lock the folder of drafts");
-		r = take_back_lines(layout, draft, lines, err);
-	}
-	if (part == 0)
-		return r;
-	(void)flock(layout->drafts_fd, LOCK_UN);
-	/* Of those that have their data, too, the catalog may not know. */
-	return r < 0 ? r : layout_touch(&layout->pool, err);
-}
-
 int layout_draft_discard(struct draft *draft, struct coppice_error *err)
 {
 	struct layout *layout;
@@ -249,7 +183,7 @@ int layout_draft_discard(struct draft *draft, struct coppice_error *err)
 	if (!draft->pool || draft->fd < 0)
 		return COPPICE_OK;
 	layout = layout_of(draft->pool);
-	r = draft_empty(layout, draft->fd, draft->id.text, err);
+	r = draft_empty(layout, draft, err);
 	if (r == COPPICE_OK)
 		r = layout_remove_folder(layout->drafts_fd, draft->id.text, err);
 	(void)close(draft->fd);
@@ -280,7 +214,7 @@ int layout_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *e
 			continue; /* its maker lives */
 		}
 		if (!pool->is_dry_run) {
-			r = take_back_announced(layout, &draft, err);
+			r = layout_publish_orphans(&draft, err);
 			if (r == COPPICE_OK)
 				r = layout_draft_discard(&draft, err);
 			n++;

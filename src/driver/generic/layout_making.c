@@ -73,18 +73,6 @@ int layout_draft_path(struct draft *draft, const struct new_volume *volume, char
 
 /* ---- making volumes ---- */
 
-int layout_place_fd(const struct draft *draft, enum layout_place place)
-{
-	return place == IN_PLACE ? layout_of(draft->pool)->fd : draft->fd;
-}
-
-const char *layout_place_path(const struct new_volume *volume, enum layout_place place,
-			      char ret[static PATH_MAX])
-{
-	return place == IN_PLACE ? layout_ref_path(&volume->ref, ret)
-				 : layout_item_path(volume, ret);
-}
-
 /* A snapshot's parent folder comes with its first snapshot, and is not an error if it is there. */
 static int ensure_snapshots_folder(struct layout *layout, const struct volume_ref *ref,
 				   struct coppice_error *err)
@@ -105,80 +93,55 @@ static void snapshots_folder_explain(struct layout *layout, const struct volume_
 			       layout_kind_folder(ref->kind), ref->name.text);
 }
 
-static int fail_exists(const struct volume_ref *ref, struct coppice_error *err)
-{
-	char text[VOLUME_REF_TEXT_MAX];
-
-	return fail(err, COPPICE_EXISTS, "%s '%s' exists already",
-		    volume_is_snapshot(ref) ? "snapshot" : volume_kind_name(ref->kind),
-		    volume_ref_format(ref, text));
-}
-
-void layout_item_explain(struct draft *draft, const struct new_volume *volume,
-			 enum layout_place place)
+void layout_item_explain(struct draft *draft, const struct new_volume *volume)
 {
 	struct layout *layout = layout_of(draft->pool);
-	char below[PATH_MAX], path[2 * PATH_MAX];
+	char item[PATH_MAX], path[PATH_MAX + 16];
 
-	(void)snprintf(path, sizeof(path), "%s/%s",
-		       place == IN_PLACE ? layout->quoted : "\"$draft\"",
-		       layout_place_path(volume, place, below));
-	if (place == IN_PLACE)
-		snapshots_folder_explain(layout, &volume->ref);
+	(void)snprintf(path, sizeof(path), "\"$draft\"/%s", layout_item_path(volume, item));
 	layout_explain(layout, volume->is_nested ? "mkdir -p %s" : "mkdir %s", path);
 	layout_record_explain(layout, volume->explain_record, path);
-}
-
-static int put_record(struct draft *draft, const struct new_volume *volume, enum layout_place place,
-		      struct coppice_error *err)
-{
-	struct layout *layout = layout_of(draft->pool);
-	_cleanup_(closep) int fd = -1;
-	char path[PATH_MAX];
-	int r;
-
-	fd = openat(layout_place_fd(draft, place), layout_place_path(volume, place, path),
-		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return fail_errno(err, errno, "cannot open the directory of '%s'", path);
-	r = layout_record_put(fd, layout->has_no_attributes, volume->record, err);
-	if (r == COPPICE_OK)
-		r = layout_sync(layout, fd, path, err);
-	return r < 0 ? wrap(err, "cannot make '%s'", path) : COPPICE_OK;
 }
 
 int layout_item_record(struct draft *draft, const struct new_volume *volume,
 		       struct coppice_error *err)
 {
-	return put_record(draft, volume, IN_DRAFT, err);
+	struct layout *layout = layout_of(draft->pool);
+	_cleanup_(closep) int fd = -1;
+	char item[PATH_MAX];
+	int r;
+
+	fd = openat(draft->fd, layout_item_path(volume, item),
+		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return fail_errno(err, errno, "cannot open the directory of '%s'", item);
+	r = layout_record_put(fd, layout->has_no_attributes, volume->record, err);
+	if (r == COPPICE_OK)
+		r = layout_sync(layout, fd, item, err);
+	return r < 0 ? wrap(err, "cannot make '%s'", item) : COPPICE_OK;
 }
 
 int layout_item_create(struct draft *draft, const struct new_volume *volume,
-		       enum layout_place place, struct coppice_error *err)
+		       struct coppice_error *err)
 {
 	char path[PATH_MAX];
-	int r = COPPICE_OK;
+	int r;
 
-	if (place == IN_PLACE) {
-		r = ensure_snapshots_folder(layout_of(draft->pool), &volume->ref, err);
-	} else if (volume->is_nested) {
+	if (volume->is_nested) {
 		(void)snprintf(path, sizeof(path), "%s/snapshots", volume->ref.name.text);
 		r = directory_ensure(draft->fd, path, 0700, err);
+		if (r < 0)
+			return r;
 	}
+	if (mkdirat(draft->fd, layout_item_path(volume, path), 0700) < 0)
+		return fail_errno(err, errno, "cannot create a directory for '%s'", path);
+	r = layout_item_record(draft, volume, err);
 	if (r < 0)
-		return r;
-	(void)layout_place_path(volume, place, path);
-	if (mkdirat(layout_place_fd(draft, place), path, 0700) < 0)
-		return errno == EEXIST && place == IN_PLACE
-			       ? fail_exists(&volume->ref, err)
-			       : fail_errno(err, errno, "cannot create a directory for '%s'", path);
-	r = put_record(draft, volume, place, err);
-	if (r < 0)
-		(void)unlinkat(layout_place_fd(draft, place), path, AT_REMOVEDIR);
+		(void)unlinkat(draft->fd, path, AT_REMOVEDIR);
 	return r;
 }
 
-/* ---- volumes that have their names before their data ---- */
+/* ---- announcing ---- */
 
 /* Some more must fit into a Btrfs node of 4 KiB, the smallest there is. */
 #define ANNOUNCEMENT_MAX 3072
@@ -198,52 +161,125 @@ static int announce_part(struct draft *draft, unsigned part, struct text *text,
 	return COPPICE_OK;
 }
 
-/*
- * "containers/c1 UUID", a line each, in as many attributes as it takes. While this
- * process holds the folder of drafts, directories without record are its own: no
- * sweep may take them for those of the dead.
- */
-int layout_announce(struct draft *draft, const struct new_volume *volumes, size_t n,
-		    struct coppice_error *err)
+/* "c1@s0 containers/c1/snapshots/s0", a line each, in as many attributes as it takes. */
+int layout_draft_announce(struct draft *draft, const struct new_volume *volumes, size_t n,
+			  struct coppice_error *err)
 {
 	_cleanup_(text_done) struct text text = TEXT_INIT;
-	char path[PATH_MAX];
+	char item[PATH_MAX], path[PATH_MAX];
 	unsigned part = 0;
 	int r = COPPICE_OK;
 
-	if (flock(layout_of(draft->pool)->drafts_fd, LOCK_SH) < 0)
-		return fail_errno(err, errno, "cannot lock the folder of drafts");
+	draft->is_announced = true;
+	if (draft->pool->is_dry_run)
+		return COPPICE_OK;
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
-		text_add(&text, "%s %s\n", layout_ref_path(&volumes[i].ref, path),
-			 volumes[i].uuid.text);
+		text_add(&text, "%s %s\n", layout_item_path(&volumes[i], item),
+			 layout_ref_path(&volumes[i].ref, path));
 		if (i + 1 == n || text.length > ANNOUNCEMENT_MAX)
 			r = announce_part(draft, part++, &text, err);
 	}
-	if (r < 0)
-		layout_announced(draft);
 	return r;
 }
 
-void layout_announced(struct draft *draft)
+/* A part of what was announced: 1, 0 where there are no more, or what failed. */
+static int announcement_read(struct draft *draft, unsigned part, char ret[static PATH_MAX],
+			     struct coppice_error *err)
 {
-	(void)flock(layout_of(draft->pool)->drafts_fd, LOCK_UN);
+	char name[64];
+	ssize_t n;
+
+	(void)snprintf(name, sizeof(name), LAYOUT_ANNOUNCEMENT, part);
+	n = fgetxattr(draft->fd, name, ret, PATH_MAX - 1);
+	if (n < 0 && (errno == ENODATA || errno == EOPNOTSUPP))
+		return 0;
+	if (n < 0)
+		return fail_errno(err, errno, "cannot read what draft '%s' announced",
+				  draft->id.text);
+	ret[n] = '\0';
+	return 1;
 }
 
-int layout_take_back(struct draft *draft, const struct new_volume *volumes, size_t n,
-		     struct coppice_error *err)
+int layout_announcement_remove(struct draft *draft, struct coppice_error *err)
 {
-	struct layout *layout = layout_of(draft->pool);
-	char item[PATH_MAX], target[PATH_MAX];
+	char name[64];
+
+	for (unsigned part = 0;; part++) {
+		(void)snprintf(name, sizeof(name), LAYOUT_ANNOUNCEMENT, part);
+		if (fremovexattr(draft->fd, name) == 0)
+			continue;
+		if (errno == ENODATA || errno == EOPNOTSUPP)
+			return COPPICE_OK;
+		return fail_errno(err, errno, "cannot take back what draft '%s' announced",
+				  draft->id.text);
+	}
+}
+
+/*
+ * One that a dead maker announced, if it is whole. Gone already, or the name taken, or
+ * the instance of a snapshot gone: what is still in the draft goes with it.
+ */
+static int publish_orphan(struct layout *layout, struct draft *draft, const char *item, char *path,
+			  struct coppice_error *err)
+{
+	char live[PATH_MAX + 8], *snapshots = strstr(path, "/snapshots/");
+
+	(void)snprintf(live, sizeof(live), "%s/live", item);
+	if (faccessat(draft->fd, live, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+		return COPPICE_OK;
+	if (snapshots) { /* their folder comes with the first of them */
+		snapshots[strlen("/snapshots")] = '\0';
+		(void)mkdirat(layout->fd, path, 0700);
+		snapshots[strlen("/snapshots")] = '/';
+	}
+	if (renameat2(draft->fd, item, layout->fd, path, RENAME_NOREPLACE) < 0 &&
+	    errno != EEXIST && errno != ENOENT)
+		return fail_errno(err, errno, "cannot publish '%s'", path);
+	return COPPICE_OK;
+}
+
+int layout_publish_orphans(struct draft *draft, struct coppice_error *err)
+{
+	char text[PATH_MAX];
 	int r = COPPICE_OK;
 
-	while (n-- > 0)
-		if (renameat2(layout->fd, layout_ref_path(&volumes[n].ref, target), draft->fd,
-			      layout_item_path(&volumes[n], item), RENAME_NOREPLACE) < 0)
-			r = fail_errno(err, errno, "cannot take back '%s'", target);
+	for (unsigned part = 0; r == COPPICE_OK; part++) {
+		char *lines = text, *line;
+		int found = announcement_read(draft, part, text, err);
+
+		if (found <= 0)
+			return found;
+		while (r == COPPICE_OK && (line = strsep(&lines, "\n")) != NULL) {
+			const char *item = strsep(&line, " ");
+
+			if (line)
+				r = publish_orphan(layout_of(draft->pool), draft, item, line, err);
+		}
+	}
 	return r;
+}
+
+static int fail_exists(const struct volume_ref *ref, struct coppice_error *err)
+{
+	char text[VOLUME_REF_TEXT_MAX];
+
+	return fail(err, COPPICE_EXISTS, "%s '%s' exists already",
+		    volume_is_snapshot(ref) ? "snapshot" : volume_kind_name(ref->kind),
+		    volume_ref_format(ref, text));
 }
 
 /* ---- publishing what is finished ---- */
+
+/* As far as it can. */
+static void take_back(struct layout *layout, struct draft *draft, const struct new_volume *volumes,
+		      size_t n)
+{
+	char item[PATH_MAX], target[PATH_MAX];
+
+	while (n-- > 0)
+		(void)renameat2(layout->fd, layout_ref_path(&volumes[n].ref, target), draft->fd,
+				layout_item_path(&volumes[n], item), RENAME_NOREPLACE);
+}
 
 static int publish_one(struct layout *layout, struct draft *draft, const struct new_volume *volume,
 		       struct coppice_error *err)
@@ -281,7 +317,6 @@ int layout_publish(struct draft *draft, const struct new_volume *volumes, size_t
 		   struct coppice_error *err)
 {
 	struct layout *layout = layout_of(draft->pool);
-	struct coppice_error ignored;
 	int r;
 
 	publish_explain(layout, volumes, n);
@@ -290,7 +325,7 @@ int layout_publish(struct draft *draft, const struct new_volume *volumes, size_t
 	for (size_t i = 0; i < n; i++) {
 		r = publish_one(layout, draft, &volumes[i], err);
 		if (r < 0) {
-			(void)layout_take_back(draft, volumes, i, &ignored);
+			take_back(layout, draft, volumes, i);
 			return r;
 		}
 	}
@@ -300,7 +335,7 @@ int layout_publish(struct draft *draft, const struct new_volume *volumes, size_t
 			continue; /* the same folder as the one before */
 		r = layout_sync_parent(layout, &volumes[i].ref, err);
 		if (r < 0) {
-			(void)layout_take_back(draft, volumes, n, &ignored);
+			take_back(layout, draft, volumes, n);
 			return r;
 		}
 	}

@@ -6,7 +6,7 @@
 #include "driver/generic/layout.h"
 
 #define LAYOUT_ATTRIBUTE   "trusted.coppice"
-#define LAYOUT_ANNOUNCEMENT "trusted.coppice.%u" /* on a draft: what it publishes before it has data */
+#define LAYOUT_ANNOUNCEMENT "trusted.coppice.%u" /* on a draft: what it is to publish */
 #define LAYOUT_RECORD_FILE "record" /* where the file system has no attributes */
 
 static inline struct layout *layout_of(struct pool *pool)
@@ -46,3 +46,11 @@ int layout_sync_parent(struct layout *layout, const struct volume_ref *ref,
 /* "no snapshot 'c1/before'" for ENOENT, else "cannot WHAT 'c1/before': …". */
 int layout_fail(struct coppice_error *err, int os_errno, const char *what,
 		const struct volume_ref *ref);
+
+/* ---- what drafts announced (layout_making.c) ---- */
+
+/* Publish what is whole of what the maker of this draft announced; it is dead. */
+int layout_publish_orphans(struct draft *draft, struct coppice_error *err);
+
+/* The draft is to publish nothing any more. */
+int layout_announcement_remove(struct draft *draft, struct coppice_error *err);

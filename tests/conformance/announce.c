@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Drafts that say what they are to publish, so that it cannot be lost once it is whole. */
+
+#include "conformance.h"
+
+#include <sys/prctl.h>
+
+#include "driver/memory.h"
+
+/* A pool with an image, for engines that save the second commit so. */
+static struct pool *image_up(void)
+{
+	struct pool *pool;
+
+	if (!subject->driver->draft_announce)
+		skip("%s: clones have no second commit to save", subject->driver->name);
+	pool = pool_up();
+	make_image(pool, "data");
+	return pool;
+}
+
+static void announce(struct draft *draft, const struct new_volume *volumes, size_t n)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+
+	ok_call(subject->driver->draft_announce(draft, volumes, n, &err), &err);
+}
+
+static void clone(struct draft *draft, const struct new_volume *volumes, size_t n)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct volume_ref image = ref_of("image");
+
+	ok_call(subject->driver->clone(draft, &image, volumes, n, false, &err), &err);
+}
+
+static void publish(struct draft *draft, const struct new_volume *volumes, size_t n)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+
+	ok_call(subject->driver->publish(draft, volumes, n, &err), &err);
+}
+
+static void test_announced_clones_are_published(void)
+{
+	struct pool *pool = image_up();
+	struct new_volume c[] = { new_of("c1"), new_of("c2") };
+	struct draft draft = draft_up(pool);
+
+	announce(&draft, c, 2);
+	ok(draft.is_announced);
+	clone(&draft, c, 2);
+	ok_int(count(pool), ==, 1); /* nobody sees them yet */
+	publish(&draft, c, 2);
+	draft_down(&draft);
+	pool = pool_again(pool);
+	ok_int(sweep(pool), ==, 0);
+	ok_int(count(pool), ==, 3);
+	ok_str(record_of(pool, "c1"), c[0].record);
+	ok_str(get(pool, "c2"), "data");
+	put(pool, "c2", "other");
+	ok_str(get(pool, "c1"), "data");
+	pool_down(pool);
+}
+
+/* A draft that is discarded announces nothing any more, whatever was whole. */
+static void test_what_is_discarded_is_not_published(void)
+{
+	struct pool *pool = image_up();
+	struct new_volume c[] = { new_of("c1"), new_of("c2") };
+	struct draft draft = draft_up(pool);
+
+	announce(&draft, c, 2);
+	clone(&draft, c, 2);
+	draft_down(&draft);
+	ok_int(sweep(pool), ==, 0);
+	ok_int(count(pool), ==, 1);
+	clone_of(pool, "image", "c1");
+	ok_int(count(pool), ==, 2);
+	pool_down(pool);
+}
+
+static void test_a_taken_name_is_refused_and_spared(void)
+{
+	struct pool *pool = image_up();
+	struct new_volume c[] = { new_of("c1"), new_of("c2"), new_of("c3") };
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct draft draft;
+
+	make(pool, "c2", "mine");
+	draft = draft_up(pool);
+	announce(&draft, c, 3);
+	clone(&draft, c, 3);
+	ok_int(subject->driver->publish(&draft, c, 3, &err), ==, COPPICE_EXISTS);
+	ok_has(err.message, "'c2'");
+	ok_int(count(pool), ==, 2);
+	draft_down(&draft);
+	ok_int(sweep(pool), ==, 0);
+	ok_int(count(pool), ==, 2);
+	ok_str(get(pool, "c2"), "mine");
+	pool_down(pool);
+}
+
+/* ---- makers that die ---- */
+
+/* 300 are announced in more attributes than one. */
+#define MANY 300
+
+struct story {
+	struct new_volume c[MANY], s1, gone;
+	void (*tell)(struct pool *pool, struct story *story);
+	size_t n_published; /* by its maker itself */
+};
+
+static void run_and_wait(struct story *story, int ready_fd)
+{
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	story->tell(pool_again(NULL), story);
+	ok_int(write(ready_fd, "x", 1), ==, 1);
+	for (;;)
+		(void)pause();
+}
+
+/* Let a maker do its part, see that it is left alone while it lives, and kill it. */
+static void tell_and_die(struct pool *pool, struct story *story)
+{
+	size_t before = count(pool);
+	int ready[2];
+	pid_t pid;
+	char x;
+
+	if (subject->no_processes) {
+		story->tell(pool, story);
+		memory_draft_orphan_all();
+		return;
+	}
+	ok_int(pipe(ready), ==, 0);
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0)
+		run_and_wait(story, ready[1]);
+	(void)close(ready[1]);
+	ok_int(read(ready[0], &x, 1), ==, 1);
+	ok_int(sweep(pool), ==, 0); /* it lives */
+	ok_int(count(pool), ==, before + story->n_published);
+	ok_int(kill(pid, SIGKILL), ==, 0);
+	ok_int(waitpid(pid, NULL, 0), ==, pid);
+}
+
+/* Announces many, of which the first and the last are whole. */
+static void tell_of_many(struct pool *pool, struct story *story)
+{
+	struct draft draft = draft_up(pool);
+
+	announce(&draft, story->c, MANY);
+	clone(&draft, story->c, 1);
+	clone(&draft, &story->c[MANY - 1], 1);
+}
+
+/* Each is whole or absent; and the stamp says that the catalog does not know which. */
+static void test_a_dead_makers_clones_are_whole_or_absent(void)
+{
+	static struct story story = { .tell = tell_of_many };
+	struct pool *pool = image_up();
+	uint64_t before;
+
+	for (size_t i = 0; i < MANY; i++) {
+		char name[32];
+
+		(void)snprintf(name, sizeof(name), "c%zu", i);
+		story.c[i] = new_of(name);
+	}
+	tell_and_die(pool, &story);
+	before = stamp_of(pool);
+	ok_int(sweep(pool), ==, 1);
+	ok(stamp_of(pool) != before);
+	ok_int(sweep(pool), ==, 0);
+	ok_int(count(pool), ==, 3);
+	ok_str(record_of(pool, "c0"), story.c[0].record);
+	ok_str(get(pool, "c0"), "data");
+	ok_str(get(pool, "c299"), "data");
+	clone_of(pool, "image", "c1");
+	ok_str(get(pool, "c1"), "data");
+	pool_down(pool);
+}
+
+static void tell_of_two(struct pool *pool, struct story *story)
+{
+	struct draft draft = draft_up(pool);
+
+	announce(&draft, story->c, 2);
+	clone(&draft, story->c, 2);
+}
+
+static void test_a_dead_makers_clone_gives_way_to_a_taken_name(void)
+{
+	static struct story story = { .tell = tell_of_two };
+	struct pool *pool = image_up();
+
+	story.c[0] = new_of("c0");
+	story.c[1] = new_of("c1");
+	tell_and_die(pool, &story);
+	make(pool, "c0", "mine");
+	ok_int(sweep(pool), ==, 1);
+	ok_int(count(pool), ==, 3);
+	ok_str(get(pool, "c0"), "mine");
+	ok_str(get(pool, "c1"), "data");
+	pool_down(pool);
+}
+
+static void tell_of_snapshots(struct pool *pool, struct story *story)
+{
+	struct new_volume both[] = { story->s1, story->gone };
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct volume_ref from = ref_of("c1");
+	struct draft draft = draft_up(pool);
+
+	announce(&draft, both, 2);
+	ok_call(subject->driver->clone(&draft, &from, both, 2, true, &err), &err);
+}
+
+/* One of c1, and one of an instance that was deleted before the sweep came. */
+static void test_a_dead_makers_snapshots(void)
+{
+	static struct story story = { .tell = tell_of_snapshots };
+	struct pool *pool = image_up();
+	struct new_volume c1 = make(pool, "c1", "one"), c2 = make(pool, "c2", "two");
+
+	story.s1 = new_in_group("c1/s1", &c1);
+	story.gone = new_in_group("c2/s1", &c2);
+	tell_and_die(pool, &story);
+	retire(pool, "c2", &c2);
+	ok_int(sweep(pool), ==, 1);
+	ok_int(count(pool), ==, 3);
+	put(pool, "c1", "changed");
+	ok_str(get(pool, "c1/s1"), "one");
+	pool_down(pool);
+}
+
+static void tell_and_publish_one(struct pool *pool, struct story *story)
+{
+	struct draft draft = draft_up(pool);
+
+	announce(&draft, story->c, 2);
+	clone(&draft, story->c, 2);
+	publish(&draft, story->c, 1);
+}
+
+/* Killed while it published: the rest is published by the sweep. */
+static void test_publishing_is_finished_for_the_dead(void)
+{
+	static struct story story = { .tell = tell_and_publish_one, .n_published = 1 };
+	struct pool *pool = image_up();
+
+	story.c[0] = new_of("c0");
+	story.c[1] = new_of("c1");
+	tell_and_die(pool, &story);
+	ok_int(count(pool), ==, 2);
+	ok_int(sweep(pool), ==, 1);
+	ok_int(count(pool), ==, 3);
+	pool_down(pool);
+}
+
+const struct tap_test cases_announce[] = {
+	TAP(test_announced_clones_are_published),
+	TAP(test_what_is_discarded_is_not_published),
+	TAP(test_a_taken_name_is_refused_and_spared),
+	TAP(test_a_dead_makers_clones_are_whole_or_absent),
+	TAP(test_a_dead_makers_clone_gives_way_to_a_taken_name),
+	TAP(test_a_dead_makers_snapshots),
+	TAP(test_publishing_is_finished_for_the_dead),
+	TAP_END,
+};

@@ -104,7 +104,29 @@ int volume_find(struct coppice *coppice, const struct volume_ref *ref, struct vo
 	return COPPICE_OK;
 }
 
-int volume_must_not_exist(struct coppice *coppice, const char *name, struct coppice_error *err)
+/*
+ * A name is free when no pool has it, and a command that was killed may have left one
+ * that the catalog has not heard of. So those are compared with it that are mounted, as
+ * what was used is, or that nobody looked at since the machine began. What cannot be
+ * opened now is told, and keeps nobody from working in another.
+ */
+static void compare_all(struct coppice *coppice)
+{
+	for (size_t i = 0; i < coppice->n_pools; i++) {
+		struct pool_entry *entry = coppice->pools[i];
+		struct coppice_error why;
+		uint64_t stamp = 0;
+
+		if (entry->pool ||
+		    (catalog_stamp_get(coppice->catalog, entry->name, &stamp, &why) == COPPICE_OK &&
+		     stamp != 0 && !entry->driver->pool_is_mounted(&entry->spec)))
+			continue;
+		if (pools_open(coppice, entry, &why) < 0)
+			notice(coppice, "%s", why.message);
+	}
+}
+
+static int must_not_exist(struct coppice *coppice, const char *name, struct coppice_error *err)
 {
 	_cleanup_(freep) char *pool = NULL;
 	int r = look_up(coppice, name, &pool, err);
@@ -114,14 +136,21 @@ int volume_must_not_exist(struct coppice *coppice, const char *name, struct copp
 	return fail(err, COPPICE_EXISTS, "instance '%s' exists already, in pool '%s'", name, pool);
 }
 
+int volume_must_not_exist(struct coppice *coppice, const char *name, struct coppice_error *err)
+{
+	compare_all(coppice);
+	return must_not_exist(coppice, name, err);
+}
+
 int volumes_must_not_exist(struct coppice *coppice, const struct volume_name *names, size_t n,
 			   struct coppice_error *err)
 {
 	int r = COPPICE_OK;
 
+	compare_all(coppice);
 	catalog_reading_begin(coppice->catalog);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
-		r = volume_must_not_exist(coppice, names[i].text, err);
+		r = must_not_exist(coppice, names[i].text, err);
 	catalog_reading_end(coppice->catalog);
 	return r;
 }

@@ -18,15 +18,3 @@ typedef int parallel_fn(void *user, size_t i, struct coppice_error *err);
  */
 _nonnull_ int parallel_run(size_t n, size_t threads, parallel_fn *fn, void *user,
 			   struct coppice_error *err);
-
-/*
- * The same with threads that were begun beforehand, and wait: for work that is to
- * begin on all of them in the same moment, as a hundred take milliseconds to make.
- * They are made beside the caller, who goes on. NULL: no memory for it; then the
- * caller works alone.
- */
-struct crew *crew_new(size_t threads);
-int crew_run(struct crew *crew, size_t n, parallel_fn *fn, void *user, struct coppice_error *err);
-
-/* Lets threads go that had nothing to do. */
-void crew_freep(struct crew **crew);

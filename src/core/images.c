@@ -149,6 +149,14 @@ static int read_into(struct unpacking *unpacking, struct image_read *how, struct
 	return r < 0 ? r : image_read(how, &unpacking->info, err);
 }
 
+/* Sealing commits by itself, on engines that have this. */
+static int announce(struct draft *draft, const struct new_volume *volume, struct coppice_error *err)
+{
+	const struct driver *driver = draft->pool->driver;
+
+	return driver->draft_announce ? driver->draft_announce(draft, volume, 1, err) : COPPICE_OK;
+}
+
 /* Now that all is known: the record as it will be, and the steps in words. */
 static int explain_steps(struct unpacking *unpacking, const char *file, struct coppice_error *err)
 {
@@ -182,10 +190,12 @@ static int explain_steps(struct unpacking *unpacking, const char *file, struct c
 			unpacking->info.is_unified ? "" : "/rootfs");
 	}
 	if (r == COPPICE_OK)
+		r = announce(&draft, &volume, err);
+	if (r == COPPICE_OK)
 		r = driver->volume_seal(&draft, &volume, true, err);
 	if (r == COPPICE_OK)
 		r = driver->publish(&draft, &volume, 1, err);
-	if (r == COPPICE_OK)
+	if (r == COPPICE_OK && !draft.is_announced)
 		r = driver->commit(pool, err);
 	pool->is_dry_run = coppice->options.is_dry_run;
 	return r;
@@ -218,13 +228,17 @@ static int seal_and_publish(struct unpacking *unpacking, struct coppice_error *e
 	if (unpacking->coppice->options.is_dry_run)
 		return COPPICE_OK;
 	hook = mute(unpacking);
-	r = driver->volume_seal(&unpacking->draft, &making->volume, true, err);
+	r = announce(&unpacking->draft, &making->volume, err);
+	if (r == COPPICE_OK)
+		r = driver->volume_seal(&unpacking->draft, &making->volume, true, err);
 	if (r == COPPICE_OK)
 		r = publish(unpacking->coppice, unpacking->entry, &unpacking->draft,
 			    &unpacking->makings, err);
-	unpacking->entry->pool->explain = hook;
 	if (r == COPPICE_OK)
 		undo_commit(&unpacking->undo);
+	else /* before the bytes go: what was announced must not outlive them */
+		undo_rollback(&unpacking->undo);
+	unpacking->entry->pool->explain = hook;
 	return r;
 }
 

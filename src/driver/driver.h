@@ -18,7 +18,7 @@
  * is to publish. Then there is no second commit: what is whole in the draft cannot be
  * lost any more, and whoever finds the draft without its maker publishes it.
  *
- *	draft_open → draft_announce → clone → publish → draft_discard
+ *	draft_open → draft_announce → clone or volume_seal → publish → draft_discard
  *	          ↘ any failure: draft_discard → commit
  *
  * It ceases to be the other way round: retire takes it out of sight and frees
@@ -190,12 +190,12 @@ struct driver {
 	int (*draft_open)(struct pool *pool, struct draft *ret, struct coppice_error *err);
 
 	/*
-	 * Write on the draft what it is to publish, before any of it is made: @volumes,
+	 * Write on the draft what it is to publish, before any of it is whole: @volumes,
 	 * none nested, each under its name. From then on a sweep that finds its maker
 	 * dead publishes those that are whole, where the name is still free, and
-	 * destroys the others. Durable with the next clone, which commits by itself; so
-	 * publish needs no commit. To take it back, draft_discard does. NULL: publish
-	 * and commit.
+	 * destroys the others. Durable with the next clone or volume_seal, which commit
+	 * by themselves; so publish needs no commit. To take it back, draft_discard
+	 * does. NULL: publish and commit.
 	 */
 	int (*draft_announce)(struct draft *draft, const struct new_volume *volumes, size_t n,
 			      struct coppice_error *err);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Volumes on Btrfs: the batch of snapshots, sealing, accounts. What is plain
- * directories is generic/layout.c; what holds it all is pool.c.
+ * Volumes on Btrfs: snapshots, sealing, accounts. What is plain directories is
+ * generic/layout.c; what holds it all is pool.c; many at once is batch.c.
  */
 #include "driver/btrfs/btrfs.h"
 
@@ -13,41 +13,14 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
-#include "base/file.h"
-#include "base/parallel.h"
 #include "base/text.h"
+#include "driver/btrfs/batch.h"
 #include "driver/btrfs/quota.h"
 #include "driver/btrfs/shape.h"
 #include "driver/generic/fill.h"
 #include "driver/generic/remove.h"
 
-/* Threads of a batch. Each mostly waits for the one commit that all share. */
-#define BATCH_THREADS 128
-
 #define SUBVOLUME_INODE 256 /* what the root of every subvolume has */
-
-static int commit_begin(int fd, uint64_t *ret_transid, struct coppice_error *err)
-{
-	*ret_transid = 0;
-	if (ioctl(fd, BTRFS_IOC_START_SYNC, ret_transid) < 0)
-		return fail_errno(err, errno, "cannot commit");
-	return COPPICE_OK;
-}
-
-static int commit_wait(int fd, uint64_t transid, struct coppice_error *err)
-{
-	if (ioctl(fd, BTRFS_IOC_WAIT_SYNC, &transid) < 0)
-		return fail_errno(err, errno, "cannot commit");
-	return COPPICE_OK;
-}
-
-int btrfs_commit(int fd, struct coppice_error *err)
-{
-	uint64_t transid;
-	int r = commit_begin(fd, &transid, err);
-
-	return r < 0 ? r : commit_wait(fd, transid, err);
-}
 
 static int commit(struct pool *pool, struct coppice_error *err)
 {
@@ -59,14 +32,14 @@ static int commit(struct pool *pool, struct coppice_error *err)
 	if (pool->is_dry_run)
 		return COPPICE_OK;
 	if (!btrfs->layout.has_retired)
-		return btrfs_commit(btrfs->layout.fd, err);
+		return batch_commit(btrfs->layout.fd, err);
 	/* Accounts of earlier deletions are closed while the disk works. */
-	r = commit_begin(btrfs->layout.fd, &transid, err);
+	r = batch_commit_begin(btrfs->layout.fd, &transid, err);
 	if (r < 0)
 		return r;
 	btrfs->layout.has_retired = false;
 	layout_close_accounts(&btrfs->layout);
-	return commit_wait(btrfs->layout.fd, transid, err);
+	return batch_commit_wait(btrfs->layout.fd, transid, err);
 }
 
 /* ---- what the layout asks of us ---- */
@@ -212,7 +185,7 @@ static int volume_create(struct draft *draft, const struct new_volume *volume, c
 			 struct coppice_error *err)
 {
 	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
-	struct btrfs_ioctl_vol_args_v2 args = { .name = "unpack" };
+	struct btrfs_ioctl_vol_args_v2 args = { .name = LAYOUT_UNPACK };
 	_cleanup_(closep) int fd = -1;
 	struct membership membership;
 	char item[PATH_MAX], target[PATH_MAX + 32];
@@ -282,7 +255,7 @@ static int volume_seal(struct draft *draft, const struct new_volume *volume, boo
 	dir_fd = openat(draft->fd, item, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (dir_fd >= 0)
 		origin_fd =
-			openat(dir_fd, "unpack", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+			openat(dir_fd, LAYOUT_UNPACK, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (origin_fd < 0)
 		return fail_errno(err, errno, "cannot open '%s'", item);
 	r = layout_item_record(draft, volume, err);
@@ -290,12 +263,12 @@ static int volume_seal(struct draft *draft, const struct new_volume *volume, boo
 		shape_for_clones(origin_fd);
 	if (r == COPPICE_OK)
 		r = snapshot(btrfs, origin_fd, dir_fd, is_read_only, &volume->group, err);
-	return r < 0 ? r : data_destroy(&btrfs->layout, dir_fd, "unpack", err);
+	return r < 0 ? r : data_destroy(&btrfs->layout, dir_fd, LAYOUT_UNPACK, err);
 }
 
-/* ---- the batch ---- */
+/* ---- clones ---- */
 
-struct batch {
+struct clones {
 	struct draft *draft;
 	const struct new_volume *volumes;
 	int origin_fd;
@@ -304,20 +277,20 @@ struct batch {
 
 static int clone_one(void *user, size_t i, struct coppice_error *err)
 {
-	struct batch *batch = user;
-	const struct new_volume *volume = &batch->volumes[i];
-	struct pool *pool = batch->draft->pool;
+	struct clones *clones = user;
+	const struct new_volume *volume = &clones->volumes[i];
+	struct pool *pool = clones->draft->pool;
 	_cleanup_(closep) int fd = -1;
 	char item[PATH_MAX];
 	int r;
 
 	if (pool->is_interrupted && pool->is_interrupted(pool->interrupted_user))
 		return fail(err, COPPICE_INTERRUPTED, "interrupted");
-	fd = openat(batch->draft->fd, layout_item_path(volume, item),
+	fd = openat(clones->draft->fd, layout_item_path(volume, item),
 		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return fail_errno(err, errno, "cannot open '%s'", item);
-	r = snapshot(btrfs_pool_of(pool), batch->origin_fd, fd, batch->is_read_only, &volume->group,
+	r = snapshot(btrfs_pool_of(pool), clones->origin_fd, fd, clones->is_read_only, &volume->group,
 		     err);
 	return r < 0 ? wrap(err, "cannot clone as '%s'", item) : COPPICE_OK;
 }
@@ -356,32 +329,12 @@ static void clone_explain(struct draft *draft, const struct volume_ref *origin,
 	subvolume_explain(draft, volume, is_read_only ? "snapshot -r" : "snapshot", source, target);
 }
 
-/*
- * Begin to commit what was prepared, and do not wait. A snapshot begins a commit
- * at once, which only those share that are asking in that instant; but while the
- * commit before it runs, it waits, and all the others join it.
- */
-static void commit_ahead(struct btrfs_pool *btrfs)
-{
-	struct coppice_error ignored;
-	uint64_t transid;
-
-	(void)commit_begin(btrfs->layout.fd, &transid, &ignored);
-}
-
-/*
- * The snapshot ioctl holds the lock of the directory it creates in while it
- * commits. Each in a directory of its own and at the same time, they share one
- * commit: 100 take 32 ms, where one after another takes 255 ms. What was done
- * before them - directories, records, accounts, the announcement - is durable
- * then, too.
- */
+/* What was done before the snapshots is durable with them, the announcement too. */
 static int clone_all(struct draft *draft, const struct volume_ref *origin,
 		     const struct new_volume *volumes, size_t n, bool is_read_only,
 		     struct coppice_error *err)
 {
-	struct batch batch = { .draft = draft, .volumes = volumes, .is_read_only = is_read_only };
-	_cleanup_(crew_freep) struct crew *crew = NULL;
+	struct clones clones = { .draft = draft, .volumes = volumes, .is_read_only = is_read_only };
 	_cleanup_(closep) int origin_fd = -1;
 	int r;
 
@@ -392,20 +345,12 @@ static int clone_all(struct draft *draft, const struct volume_ref *origin,
 	origin_fd = origin_open(draft->pool, origin, &r, err);
 	if (origin_fd < 0)
 		return r;
-	batch.origin_fd = origin_fd;
-	if (n > 1) {
-		size_t threads = n < BATCH_THREADS ? n : BATCH_THREADS;
-
-		descriptors_reserve(threads + 1); /* each opens one */
-		crew = crew_new(threads);
-	}
+	clones.origin_fd = origin_fd;
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
 		r = begin_volume(draft, &volumes[i], err);
 	if (r < 0)
 		return r;
-	if (n > 1)
-		commit_ahead(btrfs_pool_of(draft->pool));
-	return crew_run(crew, n, clone_one, &batch, err);
+	return batch_run(draft->fd, n, clone_one, &clones, err);
 }
 
 /* ---- accounts ---- */

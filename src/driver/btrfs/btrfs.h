@@ -36,10 +36,3 @@ int btrfs_pool_space(struct pool *pool, struct pool_space *ret, struct coppice_e
 
 /* How btrfs.c treats the data of volumes; the pool needs it to open and to unmake. */
 extern const struct layout_engine btrfs_engine;
-
-/*
- * Commit the transaction: all that was created, renamed and recorded is on disk.
- * Not syncfs(2), which waits for everybody's dirty data: 1,875 ms beside 1.5 GB of
- * it, where this took 1.6 ms.
- */
-_nonnull_ int btrfs_commit(int fd, struct coppice_error *err);

@@ -21,6 +21,7 @@
 #include "base/run.h"
 #include "base/text.h"
 #include "base/undo.h"
+#include "driver/btrfs/batch.h"
 #include "driver/btrfs/quota.h"
 #include "driver/generic/loop.h"
 
@@ -240,10 +241,9 @@ static int open_root(const struct pool_spec *spec, const struct place *place, st
 	r = layout_open(&btrfs->layout, place->mount, &btrfs_engine, err);
 	if (r == COPPICE_OK)
 		r = layout_check_owner(&btrfs->layout, spec, err);
-	if (r == COPPICE_OK)
-		r = quota_is_on(btrfs->layout.fd, &btrfs->has_quota, err);
 	if (r < 0)
 		return r;
+	btrfs->has_quota = quota_is_on(btrfs->layout.fd);
 	*ret = take_ptr(&pool);
 	return COPPICE_OK;
 }
@@ -460,7 +460,7 @@ int btrfs_pool_create(const struct pool_spec *spec, const char *record, struct p
 	if (r == COPPICE_OK)
 		r = open_root(spec, &place, ret, err);
 	if (r == COPPICE_OK)
-		r = btrfs_commit(btrfs_pool_of(*ret)->layout.fd, err);
+		r = batch_commit(btrfs_pool_of(*ret)->layout.fd, err);
 	if (r < 0)
 		return r;
 	undo_commit(&undo);

@@ -3,13 +3,12 @@
 
 #include <endian.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/btrfs.h>
 #include <linux/btrfs_tree.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
-#include "base/file.h"
+#include "driver/btrfs/sysfs.h"
 
 /* Debian 12's headers are older than simple quotas. */
 #define QUOTA_CTL_ENABLE_SIMPLE 4
@@ -30,28 +29,12 @@ const char *quota_group_format(uint64_t group, char ret[static QUOTA_GROUP_TEXT_
 	return ret;
 }
 
-/* /sys/fs/btrfs/UUID/qgroups/mode says "squota" or "qgroup"; no such file: none are on. */
-int quota_is_on(int fd, bool *ret, struct coppice_error *err)
+/* "squota" or "qgroup"; no such file: none are on. */
+bool quota_is_on(int fd)
 {
-	struct btrfs_ioctl_fs_info_args info = { 0 };
-	char path[128], mode[16] = "";
-	char id[33];
-	int mode_fd;
+	char mode[16];
 
-	if (ioctl(fd, BTRFS_IOC_FS_INFO, &info) < 0)
-		return fail_errno(err, errno, "cannot ask Btrfs who it is");
-	for (size_t i = 0; i < 16; i++)
-		(void)snprintf(id + 2 * i, 3, "%02x", info.fsid[i]);
-	(void)snprintf(path, sizeof(path), "/sys/fs/btrfs/%.8s-%.4s-%.4s-%.4s-%.12s/qgroups/mode",
-		       id, id + 8, id + 12, id + 16, id + 20);
-	mode_fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (mode_fd >= 0) {
-		if (read(mode_fd, mode, sizeof(mode) - 1) < 0)
-			mode[0] = '\0';
-		(void)close(mode_fd);
-	}
-	*ret = strncmp(mode, "squota", 6) == 0;
-	return COPPICE_OK;
+	return sysfs_read(fd, "qgroups/mode", mode, sizeof(mode)) && strcmp(mode, "squota") == 0;
 }
 
 int quota_enable(int fd, struct coppice_error *err)

@@ -20,7 +20,7 @@ _nonnull_ uint64_t quota_group(const struct uuid *uuid);
 _nonnull_ const char *quota_group_format(uint64_t group, char ret[static QUOTA_GROUP_TEXT_MAX]);
 
 /* Are simple quotas on? Not when only full qgroups are. */
-_nonnull_ int quota_is_on(int fd, bool *ret, struct coppice_error *err);
+bool quota_is_on(int fd);
 
 /* Switch them on; the file system must be empty. COPPICE_UNSUPPORTED on older kernels. */
 _nonnull_ int quota_enable(int fd, struct coppice_error *err);

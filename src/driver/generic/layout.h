@@ -47,6 +47,9 @@ struct layout_engine {
 	bool needs_directory_sync;
 };
 
+/* In the directory of a volume that is being filled: what `live` will be made of. */
+#define LAYOUT_UNPACK "unpack"
+
 struct layout {
 	struct pool pool;
 	const struct layout_engine *engine;

@@ -222,11 +222,17 @@ int layout_announcement_remove(struct draft *draft, struct coppice_error *err)
 static int publish_orphan(struct layout *layout, struct draft *draft, const char *item, char *path,
 			  struct coppice_error *err)
 {
-	char live[PATH_MAX + 8], *snapshots = strstr(path, "/snapshots/");
+	char *snapshots = strstr(path, "/snapshots/");
+	_cleanup_(closep) int fd = -1;
+	int r;
 
-	(void)snprintf(live, sizeof(live), "%s/live", item);
-	if (faccessat(draft->fd, live, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+	fd = openat(draft->fd, item, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || faccessat(fd, "live", F_OK, AT_SYMLINK_NOFOLLOW) < 0)
 		return COPPICE_OK;
+	/* Sealed, and what it was sealed from is still beside it. */
+	r = layout->engine->data_destroy(layout, fd, LAYOUT_UNPACK, err);
+	if (r < 0)
+		return r;
 	if (snapshots) { /* their folder comes with the first of them */
 		snapshots[strlen("/snapshots")] = '\0';
 		(void)mkdirat(layout->fd, path, 0700);

@@ -1064,8 +1064,7 @@ static void publish_orphans(struct store *store, const struct memory_draft *draf
 
 		parent.snapshot.text[0] = '\0';
 		if (v->state != STATE_DRAFT || !is_same_uuid(&v->draft, &draft->id) ||
-		    find(store, &v->ref) ||
-		    (volume_is_snapshot(&v->ref) && !find(store, &parent)))
+		    find(store, &v->ref) || (volume_is_snapshot(&v->ref) && !find(store, &parent)))
 			continue;
 		v->state = STATE_LIVE;
 		store->stamp++;

@@ -64,6 +64,32 @@ static void test_announced_clones_are_published(void)
 	pool_down(pool);
 }
 
+/* As many as go into no single wave of an engine, nor into one attribute. */
+#define MANY 300
+
+static void test_many_announced_clones(void)
+{
+	static struct new_volume c[MANY];
+	struct pool *pool = image_up();
+	struct draft draft;
+
+	for (size_t i = 0; i < MANY; i++) {
+		char name[32];
+
+		(void)snprintf(name, sizeof(name), "c%zu", i);
+		c[i] = new_of(name);
+	}
+	draft = draft_up(pool);
+	announce(&draft, c, MANY);
+	clone(&draft, c, MANY);
+	publish(&draft, c, MANY);
+	draft_down(&draft);
+	ok_int(count(pool), ==, 1 + MANY);
+	for (size_t i = 0; i < MANY; i += 13)
+		ok_str(get(pool, c[i].ref.name.text), "data");
+	pool_down(pool);
+}
+
 /* A draft that is discarded announces nothing any more, whatever was whole. */
 static void test_what_is_discarded_is_not_published(void)
 {
@@ -103,9 +129,6 @@ static void test_a_taken_name_is_refused_and_spared(void)
 }
 
 /* ---- makers that die ---- */
-
-/* 300 are announced in more attributes than one. */
-#define MANY 300
 
 struct story {
 	struct new_volume c[MANY], s1, gone;
@@ -264,6 +287,7 @@ static void test_publishing_is_finished_for_the_dead(void)
 
 const struct tap_test cases_announce[] = {
 	TAP(test_announced_clones_are_published),
+	TAP(test_many_announced_clones),
 	TAP(test_what_is_discarded_is_not_published),
 	TAP(test_a_taken_name_is_refused_and_spared),
 	TAP(test_a_dead_makers_clones_are_whole_or_absent),

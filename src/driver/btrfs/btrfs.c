@@ -254,8 +254,8 @@ static int volume_seal(struct draft *draft, const struct new_volume *volume, boo
 
 	dir_fd = openat(draft->fd, item, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (dir_fd >= 0)
-		origin_fd =
-			openat(dir_fd, LAYOUT_UNPACK, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		origin_fd = openat(dir_fd, LAYOUT_UNPACK,
+				   O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (origin_fd < 0)
 		return fail_errno(err, errno, "cannot open '%s'", item);
 	r = layout_item_record(draft, volume, err);
@@ -290,8 +290,8 @@ static int clone_one(void *user, size_t i, struct coppice_error *err)
 		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return fail_errno(err, errno, "cannot open '%s'", item);
-	r = snapshot(btrfs_pool_of(pool), clones->origin_fd, fd, clones->is_read_only, &volume->group,
-		     err);
+	r = snapshot(btrfs_pool_of(pool), clones->origin_fd, fd, clones->is_read_only,
+		     &volume->group, err);
 	return r < 0 ? wrap(err, "cannot clone as '%s'", item) : COPPICE_OK;
 }
 

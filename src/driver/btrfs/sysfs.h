@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The first line of a file there, such as "qgroups/mode"; false: there is none. @fd: of the file system. */
+/* The first line of a file there, such as "qgroups/mode"; false: there is none. @fd is in it. */
 bool sysfs_read(int fd, const char *name, char *ret, size_t size);
 
 /* The same as a number. */

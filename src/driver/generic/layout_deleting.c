@@ -154,7 +154,10 @@ static bool is_account(struct layout *layout, const char *name)
 		S_ISDIR(st.st_mode) && st.st_size == 0);
 }
 
-enum reaping { DATA = 1, ACCOUNTS = 2 };
+enum reaping {
+	DATA = 1,
+	ACCOUNTS = 2
+};
 
 /* Destroy what is in deleted/; of what there may be many, accounts, only when asked. */
 static int reap(struct layout *layout, unsigned what, struct coppice_error *err)
@@ -280,7 +283,7 @@ int layout_retire(struct pool *pool, const struct volume_ref *refs, const struct
 		retire_explain(layout, &refs[i], &uuids[i]);
 	if (pool->is_dry_run)
 		return COPPICE_OK;
-	/* What was moved away before, and came back, may take the place of its emptied directory. */
+	/* What was moved away, and came back, may take the place of its emptied directory. */
 	for (size_t i = 0; i < n; i++)
 		if (renameat(layout->fd, layout_ref_path(&refs[i], path), layout->deleted_fd,
 			     uuids[i].text) < 0)

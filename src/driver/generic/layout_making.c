@@ -238,8 +238,8 @@ static int publish_orphan(struct layout *layout, struct draft *draft, const char
 		(void)mkdirat(layout->fd, path, 0700);
 		snapshots[strlen("/snapshots")] = '/';
 	}
-	if (renameat2(draft->fd, item, layout->fd, path, RENAME_NOREPLACE) < 0 &&
-	    errno != EEXIST && errno != ENOENT)
+	if (renameat2(draft->fd, item, layout->fd, path, RENAME_NOREPLACE) < 0 && errno != EEXIST &&
+	    errno != ENOENT)
 		return fail_errno(err, errno, "cannot publish '%s'", path);
 	return COPPICE_OK;
 }

@@ -61,6 +61,8 @@ static enum coppice_code code_from_errno(int os_errno)
 	case ENOSPC:
 	case EDQUOT:
 		return COPPICE_NO_SPACE;
+	case EROFS: /* until somebody mounts it again */
+		return COPPICE_UNAVAILABLE;
 	case EOPNOTSUPP:
 	case ENOSYS:
 		return COPPICE_UNSUPPORTED;

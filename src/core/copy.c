@@ -278,7 +278,9 @@ static int copy(struct coppice *coppice, struct copying *copying, struct coppice
 	int r;
 
 	copying->is_clone = !copying->is_full && copying->source.entry == copying->target;
-	r = draft_begin(copying->target, &draft, &undo, err);
+	r = room_check(copying->target, err);
+	if (r == COPPICE_OK)
+		r = draft_begin(copying->target, &draft, &undo, err);
 	if (r == COPPICE_OK)
 		r = describe(coppice, copying, &makings, err);
 	if (r == COPPICE_OK)

@@ -116,6 +116,11 @@ _nonnull_ int catalog_put_record(struct coppice *coppice, const char *pool,
 				 const struct volume_ref *ref, const struct record *record,
 				 const char *text, struct coppice_error *err);
 
+/* ---- room (room.c) ---- */
+
+/* COPPICE_NO_SPACE when the disk that the pool's file lies on is about to be full. */
+_nonnull_ int room_check(const struct pool_entry *entry, struct coppice_error *err);
+
 /* ---- volumes (volumes.c) ---- */
 
 /* An existing volume or snapshot, found by name; its record read from the pool. */

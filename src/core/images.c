@@ -129,8 +129,10 @@ static int read_into(struct unpacking *unpacking, struct image_read *how, struct
 	struct making *making = &unpacking->makings.making[0];
 	_cleanup_(freep) char *path = NULL;
 	explain_fn *hook;
-	int r = COPPICE_OK;
+	int r = room_check(unpacking->entry, err);
 
+	if (r < 0)
+		return r;
 	how->keep_fd = -1;
 	how->memory_limit_bytes = coppice->options.memory_limit_bytes;
 	how->hooks = &coppice->options.hooks;

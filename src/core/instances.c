@@ -271,6 +271,8 @@ int coppice_instance_init(struct coppice *coppice, const char *image, const char
 	if (r == COPPICE_OK)
 		r = volumes_must_not_exist(coppice, init.names, n, err);
 	if (r == COPPICE_OK)
+		r = room_check(init.entry, err);
+	if (r == COPPICE_OK)
 		r = image_ensure(coppice, init.entry, &init.image.name, err);
 	if (r < 0)
 		return r;

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/statvfs.h>
 
 #include "base/file.h"
 #include "base/text.h"
@@ -346,6 +347,20 @@ static void sweep(struct coppice *coppice, struct pool_entry *entry)
 	entry->is_swept = n > 0;
 }
 
+/* Linux makes it so when the disk below fails or is full; what was acknowledged is whole. */
+static void tell_of_read_only(struct coppice *coppice, const struct pool_entry *entry)
+{
+	const char *path = entry->driver->pool_mount_path(entry->pool);
+	struct statvfs fs;
+
+	if (path && statvfs(path, &fs) == 0 && (fs.f_flag & ST_RDONLY))
+		notice(coppice,
+		       "pool '%s' is read-only: was it mounted so, or is its disk full, or broken "
+		       "(dmesg)? With some space free there: coppice storage umount %s; the next "
+		       "command mounts it again",
+		       entry->name, entry->name);
+}
+
 int pools_open(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
 {
 	struct pool *pool;
@@ -360,6 +375,7 @@ int pools_open(struct coppice *coppice, struct pool_entry *entry, struct coppice
 			return wrap(err, "cannot open pool '%s'", entry->name);
 		}
 		pool_adopt(coppice, entry, pool);
+		tell_of_read_only(coppice, entry);
 		sweep(coppice, entry);
 	}
 	return entry->is_fresh ? COPPICE_OK : catalog_refresh(coppice, entry, err);

@@ -74,7 +74,9 @@ static int make_snapshot(struct coppice *coppice, const struct volume *instance,
 	struct making *making;
 	int r;
 
-	r = draft_begin(instance->entry, &draft, &undo, err);
+	r = room_check(instance->entry, err);
+	if (r == COPPICE_OK)
+		r = draft_begin(instance->entry, &draft, &undo, err);
 	if (r == COPPICE_OK)
 		r = makings_new(&makings, 1, err);
 	if (r < 0)

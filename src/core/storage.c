@@ -14,24 +14,43 @@
 
 /* ---- keys ---- */
 
+/* Of pools that may be a file of ours. */
+static const char *const file_keys[] = { "size", "source.wipe", "coppice.watermark",
+					 "coppice.preallocate" };
+
 static bool driver_knows(const struct driver *driver, const char *key)
 {
 	if (strcmp(key, "source") == 0 || settings_is_user_key(key))
 		return true;
-	if (driver->traits.is_loop_able &&
-	    (strcmp(key, "size") == 0 || strcmp(key, "source.wipe") == 0))
-		return true;
+	if (driver->traits.is_loop_able)
+		for (size_t i = 0; i < ARRAY_SIZE(file_keys); i++)
+			if (strcmp(key, file_keys[i]) == 0)
+				return true;
 	for (size_t i = 0; driver->pool_keys[i]; i++)
 		if (strcmp(driver->pool_keys[i], key) == 0)
 			return true;
 	return false;
 }
 
+static int check_value(const char *key, const char *value, struct coppice_error *err)
+{
+	bool is_size = strcmp(key, "size") == 0, is_mark = strcmp(key, "coppice.watermark") == 0;
+	uint64_t bytes = 0;
+
+	if (is_size || is_mark)
+		return size_parse(value, &bytes) && (is_mark || bytes > 0)
+			       ? COPPICE_OK
+			       : fail(err, COPPICE_INVALID, "%s '%s' is no size, such as 20GiB",
+				      key, value);
+	if (strcmp(key, "coppice.preallocate") == 0 && strcmp(value, "true") != 0 &&
+	    strcmp(value, "false") != 0)
+		return fail(err, COPPICE_INVALID, "%s '%s' is neither true nor false", key, value);
+	return COPPICE_OK;
+}
+
 static int check_keys(const struct driver *driver, const struct coppice_setting *settings, size_t n,
 		      struct coppice_error *err)
 {
-	uint64_t ignored;
-
 	for (size_t i = 0; i < n; i++) {
 		const char *value = settings[i].value;
 
@@ -39,11 +58,8 @@ static int check_keys(const struct driver *driver, const struct coppice_setting 
 			return fail(err, COPPICE_INVALID,
 				    "unknown key '%s' for a pool of the %s driver", settings[i].key,
 				    driver->name);
-		if (!value || strcmp(settings[i].key, "size") != 0)
-			continue;
-		if (!size_parse(value, &ignored) || ignored == 0)
-			return fail(err, COPPICE_INVALID, "size '%s' is no size, such as 20GiB",
-				    value);
+		if (value && check_value(settings[i].key, value, err) < 0)
+			return err->code;
 	}
 	return COPPICE_OK;
 }
@@ -490,7 +506,8 @@ static int set_one(struct coppice *coppice, struct pool_entry *entry,
 				    entry->driver->name);
 		(void)size_parse(setting->value, &size);
 		r = entry->driver->pool_resize(entry->pool, size, err);
-	} else if (!settings_is_user_key(setting->key)) {
+	} else if (!settings_is_user_key(setting->key) &&
+		   strcmp(setting->key, "coppice.watermark") != 0) {
 		r = fail(err, COPPICE_INVALID, "'%s' cannot be changed after the pool was made",
 			 setting->key);
 	}

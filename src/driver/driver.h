@@ -95,6 +95,12 @@ struct pool_space {
 	struct coppice_bytes total, used, free;
 };
 
+/* Of a pool on a sparse file: what is left where that lies. */
+struct pool_host {
+	uint64_t free_bytes;   /* of the file system that the file is in */
+	uint64_t growth_bytes; /* by how much the file may still grow */
+};
+
 /* What an engine counts of one volume. */
 struct volume_usage {
 	struct coppice_bytes written; /* allocated by it since its creation, snapshots included */
@@ -176,6 +182,13 @@ struct driver {
 	int (*pool_resize)(struct pool *pool, uint64_t size_bytes, struct coppice_error *err);
 
 	int (*pool_space)(struct pool *pool, struct pool_space *ret, struct coppice_error *err);
+
+	/*
+	 * May its file fill up the file system that it lies in? *ret_is_file: it has one.
+	 * NULL: never.
+	 */
+	int (*pool_host)(const struct pool_spec *spec, bool *ret_is_file, struct pool_host *ret,
+			 struct coppice_error *err);
 
 	/* The record of the pool itself; free() what is read. Writing is atomic and durable. */
 	int (*pool_record_read)(struct pool *pool, char **ret, struct coppice_error *err);

@@ -548,6 +548,7 @@ const struct driver driver_btrfs = {
 	.pool_destroy = btrfs_pool_destroy,
 	.pool_resize = btrfs_pool_resize,
 	.pool_space = btrfs_pool_space,
+	.pool_host = btrfs_pool_host,
 	.pool_record_read = layout_pool_record_read,
 	.pool_record_write = layout_pool_record_write,
 	.pool_mount_path = layout_pool_mount_path,

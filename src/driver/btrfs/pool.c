@@ -128,14 +128,25 @@ int btrfs_probe(const struct pool_spec *spec, struct coppice_error *err)
 
 /* ---- attaching and mounting ---- */
 
+static bool is_preallocated(const struct pool_spec *spec)
+{
+	const char *text = spec->get(spec, "coppice.preallocate");
+
+	return text && strcmp(text, "true") == 0;
+}
+
 static int mount_device(const struct pool_spec *spec, const char *device, const struct place *place,
 			struct coppice_error *err)
 {
 	const char *more = spec->get(spec, "btrfs.mount_options");
 	_cleanup_(freep) char *options = NULL;
 
-	/* discard: what is freed goes back to the host at once, not some time later. */
-	options = text_format("discard%s%s", more && *more ? "," : "", more ? more : "");
+	/*
+	 * discard: what is freed goes back to the host at once, not some time later. What
+	 * was reserved stays reserved.
+	 */
+	options = text_format("%s%s%s", is_preallocated(spec) ? "nodiscard" : "discard",
+			      more && *more ? "," : "", more ? more : "");
 	if (!options)
 		return fail_memory(err);
 	/* noatime: else a clone grows by being read. */
@@ -225,6 +236,22 @@ void btrfs_pool_close(struct pool *pool)
 
 DEFINE_CLEANUP(struct pool *, btrfs_pool_close)
 
+/* Linux lets nobody write to a file system, nor read all of it, once a write of its own failed. */
+static int fail_read_only(const struct pool_spec *spec, const struct place *place,
+			  struct coppice_error *err)
+{
+	struct statvfs fs;
+
+	if (statvfs(place->mount, &fs) < 0 || !(fs.f_flag & ST_RDONLY))
+		return err->code;
+	return fail(
+		err, COPPICE_UNAVAILABLE,
+		"the file system at '%s' turned read-only, as its disk was full or failed "
+		"(dmesg tells); with some space free there: coppice storage umount %s; the next "
+		"command mounts it again",
+		place->mount, spec->name);
+}
+
 static int open_root(const struct pool_spec *spec, const struct place *place, struct pool **ret,
 		     struct coppice_error *err)
 {
@@ -242,7 +269,7 @@ static int open_root(const struct pool_spec *spec, const struct place *place, st
 	if (r == COPPICE_OK)
 		r = layout_check_owner(&btrfs->layout, spec, err);
 	if (r < 0)
-		return r;
+		return fail_read_only(spec, place, err);
 	btrfs->has_quota = quota_is_on(btrfs->layout.fd);
 	*ret = take_ptr(&pool);
 	return COPPICE_OK;
@@ -323,7 +350,8 @@ static int make_file(const struct pool_spec *spec, const struct place *place,
 			place->file, spec->name, place->file);
 	if (fd < 0)
 		return fail_errno(err, errno, "cannot create '%s'", place->file);
-	if (ftruncate(fd, (off_t)size) < 0) {
+	if (ftruncate(fd, (off_t)size) < 0 ||
+	    (is_preallocated(spec) && fallocate(fd, 0, 0, (off_t)size) < 0)) {
 		r = fail_errno(err, errno, "cannot make '%s' %llu bytes large", place->file,
 			       (unsigned long long)size);
 		(void)unlink(place->file);
@@ -604,6 +632,31 @@ int btrfs_pool_resize(struct pool *pool, uint64_t size_bytes, struct coppice_err
 	if (r == COPPICE_OK && ioctl(btrfs->layout.fd, BTRFS_IOC_RESIZE, &args) < 0)
 		r = fail_errno(err, errno, "cannot grow the file system");
 	return r;
+}
+
+int btrfs_pool_host(const struct pool_spec *spec, bool *ret_is_file, struct pool_host *ret,
+		    struct coppice_error *err)
+{
+	struct place place;
+	struct statvfs fs;
+	struct stat st;
+	uint64_t allocated;
+	int r = place_find(spec, &place, err);
+
+	if (r < 0)
+		return r;
+	*ret_is_file = place.kind == PLACE_OUR_FILE || place.kind == PLACE_FILE;
+	if (!*ret_is_file)
+		return COPPICE_OK;
+	if (stat(place.file, &st) < 0 || statvfs(place.file, &fs) < 0)
+		return fail_errno(err, errno, "cannot look at '%s'", place.file);
+	allocated = (uint64_t)st.st_blocks * 512;
+	*ret = (struct pool_host){
+		.free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize,
+		.growth_bytes =
+			(uint64_t)st.st_size > allocated ? (uint64_t)st.st_size - allocated : 0,
+	};
+	return COPPICE_OK;
 }
 
 int btrfs_pool_space(struct pool *pool, struct pool_space *ret, struct coppice_error *err)

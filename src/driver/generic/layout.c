@@ -291,9 +291,15 @@ static int find_record(struct layout *layout, struct coppice_error *err)
 
 	if (lgetxattr(layout->path, LAYOUT_ATTRIBUTE, buffer, 0) >= 0)
 		return COPPICE_OK;
+	/* A disk that fails is no answer. */
+	if (errno != ENODATA && errno != EOPNOTSUPP)
+		return fail_errno(err, errno, "cannot read the record of the pool at '%s'",
+				  layout->path);
 	layout->has_no_attributes = true;
 	if (faccessat(layout->fd, LAYOUT_RECORD_FILE, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 		return COPPICE_OK;
+	if (errno != ENOENT)
+		return fail_errno(err, errno, "cannot look for a record in '%s'", layout->path);
 	return fail(err, COPPICE_INVALID, "there is no Coppice pool at '%s'", layout->path);
 }
 

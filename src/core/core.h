@@ -21,6 +21,8 @@ struct pool_entry {
 	struct pool *pool;     /* NULL until pools_open() */
 	bool is_fresh;         /* the catalog was compared with it by this handle */
 	bool is_swept;	       /* with something found, since: what was published is in no catalog */
+	bool is_unswept;       /* the last sweep failed */
+	bool has_failed;       /* it could not be opened by this handle, and that was told */
 };
 
 struct coppice {
@@ -85,6 +87,15 @@ int pools_choose(struct coppice *coppice, const char *name, bool may_make, struc
 /* Open it if it is not, sweep what the dead left, and bring the catalog up to date. */
 _nonnull_ int pools_open(struct coppice *coppice, struct pool_entry *entry,
 			 struct coppice_error *err);
+
+/* Close it until it is opened again. */
+_nonnull_ void pool_entry_close(struct pool_entry *entry);
+
+/*
+ * Sweep the pools that are open, and read anew what that published. Under locks on names
+ * it makes sure of them: who held them before has finished, or is dead and swept.
+ */
+_nonnull_ int pools_settle(struct coppice *coppice, struct coppice_error *err);
 
 /* Open all that can be; a notice for each that cannot. */
 _nonnull_ void pools_open_all(struct coppice *coppice);

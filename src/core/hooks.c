@@ -67,9 +67,10 @@ int locks_take(struct coppice *coppice, struct locks *locks, struct coppice_erro
 	if (locks->is_failed)
 		return fail_memory(err);
 	r = lock_take(&coppice->locks, locks->want, locks->n, err);
-	if (r == COPPICE_OK)
-		locks->coppice = coppice;
-	return r;
+	if (r < 0)
+		return r;
+	locks->coppice = coppice;
+	return pools_settle(coppice, err);
 }
 
 void locks_done(struct locks *locks)

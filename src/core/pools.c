@@ -13,12 +13,19 @@
 
 #define POOL_FILE_MAX (1 << 20)
 
+void pool_entry_close(struct pool_entry *entry)
+{
+	if (entry->pool)
+		entry->driver->pool_close(entry->pool);
+	entry->pool = NULL;
+	entry->is_fresh = false;
+}
+
 void pool_entry_free(struct pool_entry *entry)
 {
 	if (!entry)
 		return;
-	if (entry->pool)
-		entry->driver->pool_close(entry->pool);
+	pool_entry_close(entry);
 	free(entry->name);
 	free(entry->source);
 	settings_done(&entry->config);
@@ -342,9 +349,26 @@ static void sweep(struct coppice *coppice, struct pool_entry *entry)
 	struct coppice_error why;
 	size_t n = 0;
 
-	if (entry->driver->draft_sweep(entry->pool, &n, &why) < 0)
+	entry->is_unswept = entry->driver->draft_sweep(entry->pool, &n, &why) < 0;
+	if (entry->is_unswept)
 		notice(coppice, "cannot sweep pool '%s': %s", entry->name, why.message);
-	entry->is_swept = n > 0;
+	entry->is_swept = entry->is_swept || n > 0;
+}
+
+int pools_settle(struct coppice *coppice, struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < coppice->n_pools && r == COPPICE_OK; i++) {
+		struct pool_entry *entry = coppice->pools[i];
+
+		if (!entry->pool)
+			continue;
+		sweep(coppice, entry);
+		if (entry->is_swept)
+			r = catalog_refresh(coppice, entry, err);
+	}
+	return r;
 }
 
 /* Linux makes it so when the disk below fails or is full; what was acknowledged is whole. */

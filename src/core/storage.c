@@ -431,8 +431,7 @@ static int destroy_pool(struct coppice *coppice, struct pool_entry *entry,
 	fd = openat(coppice->root_fd, path, O_RDONLY | O_CLOEXEC);
 	if (fd >= 0)
 		(void)flock(fd, LOCK_EX | LOCK_NB);
-	entry->driver->pool_close(entry->pool);
-	entry->pool = NULL;
+	pool_entry_close(entry);
 	/* What is in use shows when it is unmounted; before that nothing is lost. */
 	r = entry->driver->pool_umount(&entry->spec, err);
 	if (r < 0)
@@ -477,6 +476,11 @@ int coppice_storage_delete(struct coppice *coppice, const char *name, bool is_fo
 	r = locks_take(coppice, &locks, err);
 	if (r == COPPICE_OK)
 		r = pools_open(coppice, entry, err);
+	if (r == COPPICE_OK && entry->is_unswept && !is_forced)
+		r = fail(err, COPPICE_BUSY,
+			 "pool '%s' has leftovers that cannot be swept, and may hold volumes; see: "
+			 "coppice check",
+			 name);
 	if (r == COPPICE_OK)
 		r = refuse_volumes(coppice, entry, is_forced, err);
 	if (r == COPPICE_OK && is_forced)
@@ -554,6 +558,7 @@ int coppice_storage_mount(struct coppice *coppice, const char *name, struct copp
 int coppice_storage_umount(struct coppice *coppice, const char *name, struct coppice_error *err)
 {
 	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
+	struct coppice_error ignored;
 	struct pool_entry *entry;
 	int r = pools_find(coppice, name, &entry, err);
 
@@ -563,11 +568,10 @@ int coppice_storage_umount(struct coppice *coppice, const char *name, struct cop
 	r = locks_take(coppice, &locks, err);
 	if (r < 0 || coppice->options.is_dry_run)
 		return r;
-	if (entry->pool) {
-		entry->driver->pool_close(entry->pool);
-		entry->pool = NULL;
-		entry->is_fresh = false;
-	}
+	/* Swept, that the catalog knows of all that is in it while nobody can look. */
+	if (entry->driver->pool_is_mounted(&entry->spec))
+		(void)pools_open(coppice, entry, &ignored);
+	pool_entry_close(entry);
 	r = entry->driver->pool_umount(&entry->spec, err);
 	return r < 0 ? wrap(err, "cannot unmount pool '%s'", name) : COPPICE_OK;
 }

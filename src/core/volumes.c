@@ -104,26 +104,57 @@ int volume_find(struct coppice *coppice, const struct volume_ref *ref, struct vo
 	return COPPICE_OK;
 }
 
+/* A pool whose drafts could not be swept may still be to publish what nobody sees. */
+static int refuse_unswept(const struct pool_entry *entry, struct coppice_error *err)
+{
+	if (!entry->is_unswept)
+		return COPPICE_OK;
+	return fail(err, COPPICE_UNAVAILABLE,
+		    "pool '%s' has leftovers that cannot be swept, so which names are free is not "
+		    "known; see: coppice check",
+		    entry->name);
+}
+
+/* Opened only to be compared: others may want to unmount or delete it. */
+static int compare(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	int r;
+
+	if (entry->pool || entry->has_failed)
+		return refuse_unswept(entry, err);
+	r = pools_open(coppice, entry, err);
+	if (r == COPPICE_OK)
+		r = refuse_unswept(entry, err);
+	else if (r != COPPICE_BUSY) {
+		notice(coppice, "%s", err->message);
+		entry->has_failed = true;
+		r = COPPICE_OK;
+	}
+	pool_entry_close(entry);
+	return r;
+}
+
 /*
  * A name is free when no pool has it, and a command that was killed may have left one
  * that the catalog has not heard of. So those are compared with it that are mounted, as
- * what was used is, or that nobody looked at since the machine began. What cannot be
- * opened now is told, and keeps nobody from working in another.
+ * what was used is, or that nobody looked at since the machine began. (What is open was,
+ * when our locks were taken.) What cannot be opened is told, and keeps nobody from
+ * working in another.
  */
-static void compare_all(struct coppice *coppice)
+static int compare_all(struct coppice *coppice, struct coppice_error *err)
 {
-	for (size_t i = 0; i < coppice->n_pools; i++) {
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < coppice->n_pools && r == COPPICE_OK; i++) {
 		struct pool_entry *entry = coppice->pools[i];
-		struct coppice_error why;
 		uint64_t stamp = 0;
 
-		if (entry->pool ||
-		    (catalog_stamp_get(coppice->catalog, entry->name, &stamp, &why) == COPPICE_OK &&
-		     stamp != 0 && !entry->driver->pool_is_mounted(&entry->spec)))
-			continue;
-		if (pools_open(coppice, entry, &why) < 0)
-			notice(coppice, "%s", why.message);
+		r = catalog_stamp_get(coppice->catalog, entry->name, &stamp, err);
+		if (r == COPPICE_OK &&
+		    (entry->pool || stamp == 0 || entry->driver->pool_is_mounted(&entry->spec)))
+			r = compare(coppice, entry, err);
 	}
+	return r;
 }
 
 static int must_not_exist(struct coppice *coppice, const char *name, struct coppice_error *err)
@@ -138,16 +169,18 @@ static int must_not_exist(struct coppice *coppice, const char *name, struct copp
 
 int volume_must_not_exist(struct coppice *coppice, const char *name, struct coppice_error *err)
 {
-	compare_all(coppice);
-	return must_not_exist(coppice, name, err);
+	int r = compare_all(coppice, err);
+
+	return r < 0 ? r : must_not_exist(coppice, name, err);
 }
 
 int volumes_must_not_exist(struct coppice *coppice, const struct volume_name *names, size_t n,
 			   struct coppice_error *err)
 {
-	int r = COPPICE_OK;
+	int r = compare_all(coppice, err);
 
-	compare_all(coppice);
+	if (r < 0)
+		return r;
 	catalog_reading_begin(coppice->catalog);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
 		r = must_not_exist(coppice, names[i].text, err);
@@ -255,7 +288,13 @@ int undo_draft(void *owner, const char *name, struct coppice_error *err)
 		return COPPICE_OK;
 	r = pool->driver->draft_discard(draft, err);
 	/* Else what was announced, and made durable, could come back with a power cut. */
-	if (r == COPPICE_OK && draft->is_announced)
-		r = pool->driver->commit(pool, err);
+	if (draft->is_announced && !pool->is_dry_run) {
+		struct coppice_error why;
+		int committed = pool->driver->commit(pool, &why);
+
+		if (r == COPPICE_OK && committed < 0)
+			*err = why;
+		r = r < 0 ? r : committed;
+	}
 	return r;
 }

@@ -23,7 +23,7 @@
  *
  * It ceases to be the other way round: retire takes it out of sight and frees
  * its name in one atomic step; reap destroys what nobody stands on any more.
- * A draft is locked by its maker; draft_sweep destroys those whose maker died.
+ * A draft is locked by its maker; draft_sweep ends those whose maker died.
  *
  * Explaining. Before it does anything, a step that changes storage tells
  * pool->explain the native commands that it is equal to, as lines of bash. The

@@ -668,10 +668,10 @@ static int memory_draft_discard(struct draft *draft, struct coppice_error *err)
 	if (!*at)
 		return COPPICE_OK;
 	(*at)->has_maker = false; /* the lock is given back in any case */
-	(*at)->is_announced = false;
 	r = step(err);
 	if (r < 0)
 		return r;
+	(*at)->is_announced = false;
 	draft_destroy(store_of(pool), at);
 	return COPPICE_OK;
 }
@@ -1060,11 +1060,15 @@ static int memory_reap(struct pool *pool, struct coppice_error *err)
 static void publish_orphans(struct store *store, const struct memory_draft *draft)
 {
 	for (struct volume *v = store->volumes; v && draft->is_announced; v = v->next) {
-		struct volume_ref parent = v->ref;
+		struct volume_ref ref = v->ref;
+		const struct volume *instance;
 
-		parent.snapshot.text[0] = '\0';
+		ref.snapshot.text[0] = '\0';
+		instance = find(store, &ref);
 		if (v->state != STATE_DRAFT || !is_same_uuid(&v->draft, &draft->id) ||
-		    find(store, &v->ref) || (volume_is_snapshot(&v->ref) && !find(store, &parent)))
+		    find(store, &v->ref) ||
+		    (volume_is_snapshot(&v->ref) &&
+		     (!instance || !is_same_uuid(&instance->uuid, &v->group))))
 			continue;
 		v->state = STATE_LIVE;
 		store->stamp++;
@@ -1092,10 +1096,8 @@ static int memory_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_e
 		draft_destroy(store, at);
 		n++;
 	}
-	r = pool->is_dry_run ? COPPICE_OK : reap_all(store, err);
-	if (r == COPPICE_OK)
-		*ret_n = n;
-	return r;
+	*ret_n = n;
+	return pool->is_dry_run ? COPPICE_OK : reap_all(store, err);
 }
 
 /* ---- looking ---- */

@@ -44,7 +44,7 @@ void driver_add(const struct driver *driver)
 	abort(); /* too many: a mistake in a test */
 }
 
-/* Not required: pool_resize, draft_announce, volume_fill, limit_set, check: not every engine has them. */
+/* Not required: pool_resize, pool_host, draft_announce, volume_fill, limit_set, check. */
 const char *driver_problem(const struct driver *driver)
 {
 	const struct {

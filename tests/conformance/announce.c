@@ -5,6 +5,7 @@
 #include "conformance.h"
 
 #include <sys/prctl.h>
+#include <sys/stat.h>
 
 #include "driver/memory.h"
 
@@ -243,21 +244,97 @@ static void tell_of_snapshots(struct pool *pool, struct story *story)
 	ok_call(subject->driver->clone(&draft, &from, both, 2, true, &err), &err);
 }
 
-/* One of c1, and one of an instance that was deleted before the sweep came. */
+static void tell_of_its_first(struct pool *pool, struct story *story)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct volume_ref from = ref_of("snapshots");
+	struct draft draft = draft_up(pool);
+
+	announce(&draft, &story->s1, 1);
+	ok_call(subject->driver->clone(&draft, &from, &story->s1, 1, true, &err), &err);
+}
+
+/*
+ * One of c1, and one of an instance that was deleted before the sweep came, and whose
+ * name another has by now.
+ */
 static void test_a_dead_makers_snapshots(void)
 {
 	static struct story story = { .tell = tell_of_snapshots };
 	struct pool *pool = image_up();
 	struct new_volume c1 = make(pool, "c1", "one"), c2 = make(pool, "c2", "two");
+	uint64_t before;
 
 	story.s1 = new_in_group("c1/s1", &c1);
 	story.gone = new_in_group("c2/s1", &c2);
 	tell_and_die(pool, &story);
 	retire(pool, "c2", &c2);
+	make(pool, "c2", "another");
+	before = stamp_of(pool);
 	ok_int(sweep(pool), ==, 1);
-	ok_int(count(pool), ==, 3);
+	ok(stamp_of(pool) != before);
+	ok_int(count(pool), ==, 4);
+	ok(!is_there(pool, "c2/s1"));
 	put(pool, "c1", "changed");
 	ok_str(get(pool, "c1/s1"), "one");
+	pool_down(pool);
+}
+
+/* An instance may be called as the folder is that its snapshots are in. */
+static void test_a_dead_makers_snapshot_of_snapshots(void)
+{
+	static struct story story = { .tell = tell_of_its_first };
+	struct pool *pool = image_up();
+	struct new_volume instance = make(pool, "snapshots", "one");
+
+	story.s1 = new_in_group("snapshots/s1", &instance);
+	tell_and_die(pool, &story);
+	ok_int(sweep(pool), ==, 1);
+	ok_int(count(pool), ==, 3);
+	ok_str(get(pool, "snapshots/s1"), "one");
+	pool_down(pool);
+}
+
+/* Whole, and what it was sealed from is not gone yet. */
+static void tell_of_an_image(struct pool *pool, struct story *story)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct draft draft = draft_up(pool);
+	struct new_volume volume = story->c[0];
+	_cleanup_(freep) char *path = NULL;
+
+	volume.item = "image";
+	ok_call(subject->driver->volume_create(&draft, &volume, &path, &err), &err);
+	announce(&draft, &volume, 1);
+	ok_call(subject->driver->volume_seal(&draft, &volume, true, &err), &err);
+	if (!subject->no_files) {
+		_cleanup_(freep) char *beside = NULL;
+
+		*strrchr(path, '/') = '\0';
+		ok(asprintf(&beside, "%s/unpack", path) > 0);
+		ok_int(mkdir(beside, 0700), ==, 0);
+	}
+}
+
+static void test_a_dead_makers_image(void)
+{
+	static struct story story = { .tell = tell_of_an_image };
+	struct pool *pool = image_up();
+
+	story.c[0] = new_of("c1");
+	tell_and_die(pool, &story);
+	ok_int(sweep(pool), ==, 1);
+	ok_int(count(pool), ==, 2);
+	ok_str(record_of(pool, "c1"), story.c[0].record);
+	if (!subject->no_files) {
+		struct coppice_error err = COPPICE_ERROR_INIT;
+		struct volume_ref ref = ref_of("c1");
+		_cleanup_(freep) char *path = NULL, *beside = NULL;
+
+		ok_call(subject->driver->path(pool, &ref, &path, &err), &err);
+		ok(asprintf(&beside, "%s/../unpack", path) > 0);
+		ok_int(access(beside, F_OK), ==, -1);
+	}
 	pool_down(pool);
 }
 
@@ -293,6 +370,8 @@ const struct tap_test cases_announce[] = {
 	TAP(test_a_dead_makers_clones_are_whole_or_absent),
 	TAP(test_a_dead_makers_clone_gives_way_to_a_taken_name),
 	TAP(test_a_dead_makers_snapshots),
+	TAP(test_a_dead_makers_snapshot_of_snapshots),
+	TAP(test_a_dead_makers_image),
 	TAP(test_publishing_is_finished_for_the_dead),
 	TAP_END,
 };

@@ -111,14 +111,16 @@ static int volume_destroy(struct layout *layout, int parent_fd, const char *fold
 
 /*
  * Empty a draft, which is ours or nobody's. Killed meanwhile, what is left of it must
- * not be taken for what is still to be published.
+ * not be taken for what is still to be published: so that is taken back first, or, where
+ * it cannot be, as the pool is full, when there is nothing left that could be.
  */
 static int draft_empty(struct layout *layout, struct draft *draft, struct coppice_error *err)
 {
 	_cleanup_(closedirp) DIR *dir = NULL;
 	char folder[PATH_MAX];
 	struct dirent *entry;
-	bool is_first = true;
+	struct coppice_error ignored;
+	bool is_first = true, is_announced = false;
 	int result = COPPICE_OK, r;
 
 	dir = layout_list(draft->fd, ".", &r, err);
@@ -126,16 +128,15 @@ static int draft_empty(struct layout *layout, struct draft *draft, struct coppic
 	while (dir && (entry = readdir(dir)) != NULL) {
 		if (layout_is_dot(entry->d_name))
 			continue;
-		if (is_first) {
-			r = layout_announcement_remove(draft, err);
-			if (r < 0)
-				return r;
-			is_first = false;
-		}
+		if (is_first)
+			is_announced = layout_announcement_remove(draft, &ignored) < 0;
+		is_first = false;
 		r = volume_destroy(layout, draft->fd, folder, entry->d_name, err);
 		if (r < 0)
 			result = r;
 	}
+	if (is_announced && layout_announcement_remove(draft, err) < 0)
+		result = err->code;
 	return result < 0 ? result : r;
 }
 
@@ -194,38 +195,102 @@ int layout_draft_discard(struct draft *draft, struct coppice_error *err)
 	return r < 0 ? wrap(err, "cannot remove draft '%s'", draft->id.text) : COPPICE_OK;
 }
 
-int layout_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
+enum sweeping {
+	PUBLISHING, /* what is whole of what dead makers announced */
+	DISCARDING, /* all of it: the pool goes */
+};
+
+static int sweep_one(struct layout *layout, struct draft *draft, enum sweeping how,
+		     struct coppice_error *err)
 {
-	struct layout *layout = layout_of(pool);
+	struct coppice_error why;
+	int r = COPPICE_OK, discarded;
+
+	if (how == PUBLISHING)
+		r = layout_publish_orphans(draft, err);
+	if (r < 0)
+		return r; /* it may hold what was acknowledged */
+	discarded = layout_draft_discard(draft, &why);
+	if (discarded < 0)
+		*err = why;
+	return discarded;
+}
+
+/* Goes on past a draft that cannot be swept: what others hold may be asked for next. */
+static int sweep_all(struct layout *layout, enum sweeping how, size_t *ret_n,
+		     struct coppice_error *err)
+{
 	_cleanup_(closedirp) DIR *dir = NULL;
 	struct dirent *entry;
-	size_t n = 0;
-	int r;
+	int result = COPPICE_OK, r;
 
 	dir = layout_list(layout->drafts_fd, ".", &r, err);
-	while (dir && r == COPPICE_OK && (entry = readdir(dir)) != NULL) {
-		struct draft draft = { .pool = pool, .fd = -1 };
+	while (dir && (entry = readdir(dir)) != NULL) {
+		struct draft draft = { .pool = &layout->pool, .fd = -1 };
 
 		if (layout_is_dot(entry->d_name) || !uuid_parse(entry->d_name, &draft.id))
 			continue;
 		draft.fd = openat(layout->drafts_fd, entry->d_name,
 				  O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		if (draft.fd < 0)
-			continue; /* gone meanwhile */
-		if (flock(draft.fd, LOCK_EX | LOCK_NB) < 0) {
-			(void)close(draft.fd);
-			continue; /* its maker lives */
-		}
-		if (!pool->is_dry_run) {
-			r = layout_publish_orphans(&draft, err);
-			if (r == COPPICE_OK)
-				r = layout_draft_discard(&draft, err);
-			n++;
+			continue;                              /* gone meanwhile */
+		if (flock(draft.fd, LOCK_EX | LOCK_NB) == 0) { /* else its maker lives */
+			r = sweep_one(layout, &draft, how, err);
+			if (r < 0)
+				result = r;
+			*ret_n += 1;
 		}
 		closep(&draft.fd);
 	}
-	*ret_n = n;
-	return r < 0 || pool->is_dry_run ? r : reap(layout, DATA, err);
+	return result < 0 ? result : r;
+}
+
+static bool has_drafts(struct layout *layout)
+{
+	struct coppice_error ignored;
+	_cleanup_(closedirp) DIR *dir = NULL;
+	struct dirent *entry;
+	int r;
+
+	dir = layout_list(layout->drafts_fd, ".", &r, &ignored);
+	while (dir && (entry = readdir(dir)) != NULL)
+		if (!layout_is_dot(entry->d_name))
+			return true;
+	return r < 0;
+}
+
+/*
+ * One sweep at a time: who found a draft that is being swept would take it for one whose
+ * maker lives, and its names for free.
+ */
+static int sweep(struct layout *layout, enum sweeping how, size_t *ret_n, struct coppice_error *err)
+{
+	int r;
+
+	if (!has_drafts(layout))
+		return COPPICE_OK;
+	if (flock(layout->drafts_fd, LOCK_EX) < 0)
+		return fail_errno(err, errno, "cannot lock the folder of drafts");
+	r = sweep_all(layout, how, ret_n, err);
+	(void)flock(layout->drafts_fd, LOCK_UN);
+	return r;
+}
+
+int layout_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
+{
+	struct layout *layout = layout_of(pool);
+	struct coppice_error why;
+	int r, reaped;
+
+	*ret_n = 0;
+	if (pool->is_dry_run)
+		return COPPICE_OK;
+	r = sweep(layout, PUBLISHING, ret_n, err);
+	reaped = reap(layout, DATA, &why);
+	if (r < 0 || reaped == COPPICE_OK)
+		return r;
+	*err = why;
+	return reaped;
 }
 
 /* ---- deleting volumes ---- */
@@ -353,10 +418,10 @@ int layout_deleted(struct layout *layout, deleted_fn *fn, void *user, struct cop
 int layout_unmake(struct layout *layout, struct coppice_error *err)
 {
 	struct pool *pool = &layout->pool;
-	size_t n;
+	size_t n = 0;
 	int r;
 
-	r = layout_draft_sweep(pool, &n, err);
+	r = sweep(layout, DISCARDING, &n, err);
 	if (r == COPPICE_OK)
 		r = layout_reap(pool, err);
 	if (r < 0)

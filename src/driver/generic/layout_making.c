@@ -143,7 +143,6 @@ int layout_item_create(struct draft *draft, const struct new_volume *volume,
 
 /* ---- announcing ---- */
 
-/* Some more must fit into a Btrfs node of 4 KiB, the smallest there is. */
 #define ANNOUNCEMENT_MAX 3072
 
 static int announce_part(struct draft *draft, unsigned part, struct text *text,
@@ -161,22 +160,60 @@ static int announce_part(struct draft *draft, unsigned part, struct text *text,
 	return COPPICE_OK;
 }
 
-/* "c1@s0 containers/c1/snapshots/s0", a line each, in as many attributes as it takes. */
+/*
+ * "c1@s0 containers/c1/snapshots/s0 GROUP", a line each, in as many attributes as it
+ * takes. The group is the volume's account: of a snapshot, its instance's uuid.
+ */
+static void add_line(struct text *text, const struct new_volume *volume, const char *group,
+		     const char *end)
+{
+	char item[PATH_MAX], path[PATH_MAX];
+
+	text_add(text, "%s %s %s%s", layout_item_path(volume, item),
+		 layout_ref_path(&volume->ref, path), group, end);
+}
+
+/* Some more must fit into a Btrfs node of 4 KiB, the smallest there is. */
+static bool ends_part(const struct text *text, size_t i, size_t n)
+{
+	return i + 1 == n || text->length > ANNOUNCEMENT_MAX;
+}
+
+static void announce_explain(struct layout *layout, const struct new_volume *volumes, size_t n)
+{
+	_cleanup_(text_done) struct text text = TEXT_INIT;
+	unsigned part = 0;
+
+	for (size_t i = 0; i < n && layout->pool.explain; i++) {
+		_cleanup_(freep) char *group = NULL;
+
+		group = text_format(volumes[i].explain_group ? "$%s" : "%s",
+				    volumes[i].explain_group ? volumes[i].explain_group
+							     : volumes[i].group.text);
+		/* setfattr takes \\012 in a value for a newline. */
+		add_line(&text, &volumes[i], group ? group : "", "\\012");
+		if (!ends_part(&text, i, n))
+			continue;
+		layout_explain(layout, "setfattr -n " LAYOUT_ANNOUNCEMENT " -v \"%s\" \"$draft\"",
+			       part++, text.data ? text.data : "");
+		text_done(&text);
+	}
+}
+
 int layout_draft_announce(struct draft *draft, const struct new_volume *volumes, size_t n,
 			  struct coppice_error *err)
 {
 	_cleanup_(text_done) struct text text = TEXT_INIT;
-	char item[PATH_MAX], path[PATH_MAX];
 	unsigned part = 0;
 	int r = COPPICE_OK;
 
+	announce_explain(layout_of(draft->pool), volumes, n);
 	draft->is_announced = true;
 	if (draft->pool->is_dry_run)
 		return COPPICE_OK;
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
-		text_add(&text, "%s %s\n", layout_item_path(&volumes[i], item),
-			 layout_ref_path(&volumes[i].ref, path));
-		if (i + 1 == n || text.length > ANNOUNCEMENT_MAX)
+		add_line(&text, &volumes[i], volumes[i].group.text, "\n");
+		if (ends_part(&text, i, n))
 			r = announce_part(draft, part++, &text, err);
 	}
 	return r;
@@ -215,31 +252,84 @@ int layout_announcement_remove(struct draft *draft, struct coppice_error *err)
 	}
 }
 
+/* A line of it. The pool may have been anybody's: what is not ours is passed over. */
+static bool line_parse(char *line, const char **ret_item, struct volume_ref *ret_ref,
+		       struct uuid *ret_group)
+{
+	char *path, *folder, *name, *between, *snapshot;
+	struct volume_ref ref = { 0 };
+	bool is_known = false;
+
+	*ret_item = strsep(&line, " ");
+	path = strsep(&line, " ");
+	folder = strsep(&path, "/");
+	name = strsep(&path, "/");
+	between = strsep(&path, "/");
+	snapshot = path;
+	if (!line || !name || strchr(*ret_item, '/') || layout_is_dot(*ret_item) ||
+	    (between && (!snapshot || strcmp(between, "snapshots") != 0)))
+		return false;
+	for (size_t kind = 0; kind < VOLUME_KINDS && !is_known; kind++) {
+		ref.kind = (enum volume_kind)kind;
+		is_known = strcmp(folder, layout_kind_folder(ref.kind)) == 0;
+	}
+	if (!is_known || !volume_name_is_valid(ref.kind, name) ||
+	    (snapshot && !volume_name_is_valid(VOLUME_CUSTOM, snapshot)))
+		return false;
+	(void)snprintf(ref.name.text, sizeof(ref.name.text), "%s", name);
+	(void)snprintf(ref.snapshot.text, sizeof(ref.snapshot.text), "%s",
+		       snapshot ? snapshot : "");
+	*ret_ref = ref;
+	return uuid_parse(line, ret_group);
+}
+
+/* Is the instance still there, and the same, that this is a snapshot of? */
+static bool has_instance(struct layout *layout, const struct volume_ref *ref,
+			 const struct uuid *group)
+{
+	struct volume_ref instance = { .kind = ref->kind, .name = ref->name };
+	_cleanup_(freep) char *record = NULL;
+	struct coppice_error ignored;
+	char path[PATH_MAX];
+	struct uuid uuid;
+
+	return layout_record_get(layout, layout_ref_path(&instance, path), &record, &ignored) ==
+		       COPPICE_OK &&
+	       layout_record_uuid(record, &uuid) && strcmp(uuid.text, group->text) == 0;
+}
+
 /*
  * One that a dead maker announced, if it is whole. Gone already, or the name taken, or
- * the instance of a snapshot gone: what is still in the draft goes with it.
+ * the instance of a snapshot gone: what is still in the draft goes with it. Folders do
+ * not show that a snapshot came: so the stamp is changed first.
  */
-static int publish_orphan(struct layout *layout, struct draft *draft, const char *item, char *path,
-			  struct coppice_error *err)
+static int publish_orphan(struct draft *draft, char *line, struct coppice_error *err)
 {
-	char *snapshots = strstr(path, "/snapshots/");
+	struct layout *layout = layout_of(draft->pool);
 	_cleanup_(closep) int fd = -1;
+	struct volume_ref ref;
+	struct uuid group;
+	char path[PATH_MAX];
+	const char *item;
 	int r;
 
+	if (!line_parse(line, &item, &ref, &group))
+		return COPPICE_OK;
 	fd = openat(draft->fd, item, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 || faccessat(fd, "live", F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+	if (fd < 0 || faccessat(fd, "live", F_OK, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    (volume_is_snapshot(&ref) && !has_instance(layout, &ref, &group)))
 		return COPPICE_OK;
 	/* Sealed, and what it was sealed from is still beside it. */
 	r = layout->engine->data_destroy(layout, fd, LAYOUT_UNPACK, err);
+	if (r == COPPICE_OK)
+		r = ensure_snapshots_folder(layout, &ref, err);
+	if (r == COPPICE_OK)
+		r = layout_touch(&layout->pool, err);
 	if (r < 0)
 		return r;
-	if (snapshots) { /* their folder comes with the first of them */
-		snapshots[strlen("/snapshots")] = '\0';
-		(void)mkdirat(layout->fd, path, 0700);
-		snapshots[strlen("/snapshots")] = '/';
-	}
-	if (renameat2(draft->fd, item, layout->fd, path, RENAME_NOREPLACE) < 0 && errno != EEXIST &&
-	    errno != ENOENT)
+	if (renameat2(draft->fd, item, layout->fd, layout_ref_path(&ref, path), RENAME_NOREPLACE) <
+		    0 &&
+	    errno != EEXIST)
 		return fail_errno(err, errno, "cannot publish '%s'", path);
 	return COPPICE_OK;
 }
@@ -247,23 +337,24 @@ static int publish_orphan(struct layout *layout, struct draft *draft, const char
 int layout_publish_orphans(struct draft *draft, struct coppice_error *err)
 {
 	char text[PATH_MAX];
-	int r = COPPICE_OK;
+	int result = COPPICE_OK;
 
-	for (unsigned part = 0; r == COPPICE_OK; part++) {
+	for (unsigned part = 0;; part++) {
 		char *lines = text, *line;
 		int found = announcement_read(draft, part, text, err);
 
 		if (found <= 0)
-			return found;
-		while (r == COPPICE_OK && (line = strsep(&lines, "\n")) != NULL) {
-			const char *item = strsep(&line, " ");
+			return found < 0 ? found : result;
+		while ((line = strsep(&lines, "\n")) != NULL) {
+			int r = *line ? publish_orphan(draft, line, err) : COPPICE_OK;
 
-			if (line)
-				r = publish_orphan(layout_of(draft->pool), draft, item, line, err);
+			if (r < 0)
+				result = r;
 		}
 	}
-	return r;
 }
+
+/* ---- publishing what is finished ---- */
 
 static int fail_exists(const struct volume_ref *ref, struct coppice_error *err)
 {
@@ -273,8 +364,6 @@ static int fail_exists(const struct volume_ref *ref, struct coppice_error *err)
 		    volume_is_snapshot(ref) ? "snapshot" : volume_kind_name(ref->kind),
 		    volume_ref_format(ref, text));
 }
-
-/* ---- publishing what is finished ---- */
 
 /* As far as it can. */
 static void take_back(struct layout *layout, struct draft *draft, const struct new_volume *volumes,

@@ -37,9 +37,12 @@ enum {
 #define MEMORY_LIMIT_DEFAULT (256ULL << 20)
 #define MEMORY_LIMIT_MIN     (1ULL << 20)
 
-/* One reading under way. */
+/* One file being read: the image, or one of the two of a split one. */
 struct reading {
 	const struct image_read *how;
+	int in_fd, store_fd;
+	const char *name;
+	const char *what; /* UNPACK_…: what it shall hold */
 	struct image_info *info;
 	pid_t pid;     /* 0: not started, or reaped */
 	int socket;    /* we send the archive here */
@@ -47,7 +50,7 @@ struct reading {
 	bool is_ended; /* the child has something to say before it has read all */
 	int64_t told_ns;
 	off_t store_offset, written_back;
-	struct sha256_ctx sha256;
+	struct sha256_ctx *sha256; /* goes on from file to file; borrowed */
 	char *metadata; /* as reported; owned */
 	size_t metadata_length;
 	bool has_info;
@@ -157,7 +160,12 @@ static int child_start(struct reading *reading, struct coppice_error *err)
 		"%llu", (unsigned long long)(limit < MEMORY_LIMIT_MIN ? MEMORY_LIMIT_MIN : limit));
 	_cleanup_(closep) int keep = -1;
 	int archive[2] = { -1, -1 }, report[2] = { -1, -1 };
-	char *argv[] = { program, parent, memory, (char *)(uintptr_t)how->target_path, NULL };
+	char *argv[] = { program,
+			 parent,
+			 memory,
+			 (char *)(uintptr_t)reading->what,
+			 (char *)(uintptr_t)how->target_path,
+			 NULL };
 	int r;
 
 	if (!program || !parent || !memory)
@@ -209,7 +217,7 @@ static void tell_progress(struct reading *reading, bool is_last)
 {
 	const struct coppice_hooks *hooks = reading->how->hooks;
 	struct coppice_progress progress = {
-		.what = reading->how->name,
+		.what = reading->name,
 		.done_bytes = reading->info->size_bytes,
 		.total_bytes = reading->how->total_bytes,
 	};
@@ -277,7 +285,7 @@ static int send_piece(struct reading *reading, const char *data, size_t length,
 static int store_piece(struct reading *reading, const char *data, size_t length,
 		       struct coppice_error *err)
 {
-	int fd = reading->how->store_fd;
+	int fd = reading->store_fd;
 	off_t behind;
 
 	if (fd < 0)
@@ -300,16 +308,16 @@ static int read_piece(struct reading *reading, char *buffer, size_t *ret_length,
 	ssize_t n;
 
 	do {
-		if (wait_ready(reading, reading->how->in_fd, POLLIN, err) < 0)
+		if (wait_ready(reading, reading->in_fd, POLLIN, err) < 0)
 			return err->code;
 		if (reading->is_ended) {
 			*ret_length = 0;
 			return COPPICE_OK;
 		}
-		n = read(reading->how->in_fd, buffer, PIECE_SIZE);
+		n = read(reading->in_fd, buffer, PIECE_SIZE);
 	} while (n < 0 && (errno == EINTR || errno == EAGAIN));
 	if (n < 0)
-		return fail_errno(err, errno, "cannot read '%s'", reading->how->name);
+		return fail_errno(err, errno, "cannot read '%s'", reading->name);
 	*ret_length = (size_t)n;
 	return COPPICE_OK;
 }
@@ -329,7 +337,7 @@ static int archive_copy(struct reading *reading, struct coppice_error *err)
 		if (send_piece(reading, buffer, length, err) < 0 ||
 		    store_piece(reading, buffer, length, err) < 0)
 			return err->code;
-		sha256_update(&reading->sha256, length, (const uint8_t *)buffer);
+		sha256_update(reading->sha256, length, (const uint8_t *)buffer);
 		reading->info->size_bytes += length;
 		tell_progress(reading, false);
 	}
@@ -377,7 +385,7 @@ static int warning_add(struct image_info *info, const char *data, size_t length,
 static int child_error(struct reading *reading, const char *data, size_t length,
 		       struct coppice_error *err)
 {
-	const char *name = reading->how->name;
+	const char *name = reading->name;
 	struct report_error head;
 	_cleanup_(freep) char *message = NULL;
 	int code;
@@ -422,8 +430,8 @@ static int frame_take(struct reading *reading, const struct report_frame *frame,
 		if (frame->length != sizeof(head))
 			break;
 		memcpy(&head, data, sizeof(head));
-		reading->info->n_entries = head.n_entries;
-		reading->info->unpacked_bytes = head.unpacked_bytes;
+		reading->info->n_entries += head.n_entries;
+		reading->info->unpacked_bytes += head.unpacked_bytes;
 		reading->info->is_unified = head.is_unified != 0;
 		reading->has_info = true;
 		return COPPICE_OK;
@@ -494,11 +502,11 @@ static int child_finish(struct reading *reading, struct coppice_error *err)
 	status = child_wait(reading);
 	if (WIFSIGNALED(status))
 		return fail(err, COPPICE_FAILED,
-			    "cannot unpack '%s': the unpacker was killed by %s", reading->how->name,
+			    "cannot unpack '%s': the unpacker was killed by %s", reading->name,
 			    strsignal(WTERMSIG(status)));
 	if (status != 0 || !reading->has_info)
 		return fail(err, COPPICE_FAILED, "cannot unpack '%s': the unpacker ended early",
-			    reading->how->name);
+			    reading->name);
 	return COPPICE_OK;
 }
 
@@ -514,8 +522,8 @@ static int describe_plain(struct image_info *info, struct coppice_error *err)
 	return info->architecture ? COPPICE_OK : fail_memory(err);
 }
 
-static int describe_unified(const struct reading *reading, struct image_info *info,
-			    struct coppice_error *err)
+static int describe_metadata(const struct reading *reading, struct image_info *info,
+			     struct coppice_error *err)
 {
 	struct metadata metadata;
 	const char *description;
@@ -523,7 +531,7 @@ static int describe_unified(const struct reading *reading, struct image_info *in
 	if (!reading->metadata)
 		return fail(err, COPPICE_FAILED, "the unpacker says nonsense");
 	if (metadata_parse(reading->metadata, reading->metadata_length, &metadata, err) < 0)
-		return wrap(err, "'%s'", reading->how->name);
+		return wrap(err, "'%s'", reading->name);
 	info->architecture = take_ptr(&metadata.architecture);
 	info->created_ns = metadata.created_ns;
 	info->properties = metadata.properties;
@@ -534,43 +542,88 @@ static int describe_unified(const struct reading *reading, struct image_info *in
 	return info->description ? COPPICE_OK : fail_memory(err);
 }
 
-static void fingerprint_format(struct reading *reading)
+static void fingerprint_format(struct sha256_ctx *sha256, struct image_info *info)
 {
 	uint8_t digest[SHA256_DIGEST_SIZE];
 
-	sha256_digest(&reading->sha256, sizeof(digest), digest);
+	sha256_digest(sha256, sizeof(digest), digest);
 	for (size_t i = 0; i < sizeof(digest); i++)
-		(void)snprintf(reading->info->fingerprint + 2 * i, 3, "%02x", digest[i]);
+		(void)snprintf(info->fingerprint + 2 * i, 3, "%02x", digest[i]);
+}
+
+static int read_file(struct reading *reading, struct coppice_error *err)
+{
+	off_t offset = reading->store_fd >= 0 ? lseek(reading->store_fd, 0, SEEK_CUR) : 0;
+
+	reading->store_offset = reading->written_back = offset > 0 ? offset : 0;
+	if (child_start(reading, err) < 0 || archive_copy(reading, err) < 0)
+		return err->code;
+	return child_finish(reading, err);
+}
+
+static struct reading reading_of(const struct image_read *how, struct image_info *info,
+				 struct sha256_ctx *sha256)
+{
+	return (struct reading){
+		.how = how,
+		.in_fd = how->in_fd,
+		.store_fd = how->store_fd,
+		.name = how->name,
+		.what = how->rootfs ? UNPACK_METADATA : UNPACK_IMAGE,
+		.info = info,
+		.sha256 = sha256,
+		.socket = -1,
+		.report = -1,
+	};
+}
+
+/* The second file of a split image. */
+static int read_rootfs(const struct image_read *how, struct image_info *info,
+		       struct sha256_ctx *sha256, struct coppice_error *err)
+{
+	_cleanup_(reading_done) struct reading reading = reading_of(how, info, sha256);
+	uint64_t before = info->size_bytes;
+	int r;
+
+	reading.in_fd = how->rootfs->in_fd;
+	reading.store_fd = how->rootfs->store_fd;
+	reading.name = how->rootfs->name;
+	reading.what = UNPACK_ROOTFS;
+	r = read_file(&reading, err);
+	info->rootfs_size_bytes = info->size_bytes - before;
+	info->is_unified = false;
+	return r;
 }
 
 static int read_all(struct reading *reading, struct coppice_error *err)
 {
 	struct image_info *info = reading->info;
+	bool has_metadata;
 
-	if (child_start(reading, err) < 0 || archive_copy(reading, err) < 0 ||
-	    child_finish(reading, err) < 0)
+	if (read_file(reading, err) < 0)
 		return err->code;
-	fingerprint_format(reading);
-	return info->is_unified ? describe_unified(reading, info, err) : describe_plain(info, err);
+	has_metadata = info->is_unified;
+	if (has_metadata && describe_metadata(reading, info, err) < 0)
+		return err->code;
+	if (!has_metadata && describe_plain(info, err) < 0)
+		return err->code;
+	if (reading->how->rootfs)
+		return read_rootfs(reading->how, info, reading->sha256, err);
+	return COPPICE_OK;
 }
 
 int image_read(const struct image_read *how, struct image_info *ret, struct coppice_error *err)
 {
 	_cleanup_(image_info_done) struct image_info info = { 0 };
-	_cleanup_(reading_done) struct reading reading = {
-		.how = how,
-		.info = &info,
-		.socket = -1,
-		.report = -1,
-	};
-	off_t offset = how->store_fd >= 0 ? lseek(how->store_fd, 0, SEEK_CUR) : 0;
+	struct sha256_ctx sha256;
+	_cleanup_(reading_done) struct reading reading = reading_of(how, &info, &sha256);
 	int r;
 
-	sha256_init(&reading.sha256);
-	reading.store_offset = reading.written_back = offset > 0 ? offset : 0;
+	sha256_init(&sha256);
 	r = read_all(&reading, err);
 	if (r < 0)
 		return r;
+	fingerprint_format(&sha256, &info);
 	*ret = info;
 	info = (struct image_info){ 0 };
 	return COPPICE_OK;

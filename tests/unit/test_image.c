@@ -182,6 +182,86 @@ static void test_metadata_may_come_last(void)
 	image_info_done(&info);
 }
 
+/* ---- split images ---- */
+
+/* Read @metadata and @rootfs as one image into ./out. */
+static int read_split(const char *metadata, const char *rootfs, struct image_info *info,
+		      struct coppice_error *err)
+{
+	struct image_rootfs second = { .store_fd = -1, .name = rootfs };
+	struct image_read how = {
+		.store_fd = -1, .keep_fd = -1, .target_path = "out", .rootfs = &second
+	};
+	int r;
+
+	second.in_fd = open(rootfs, O_RDONLY | O_CLOEXEC);
+	ok(second.in_fd >= 0);
+	r = read_with(how, metadata, info, err);
+	(void)close(second.in_fd);
+	return r;
+}
+
+static void split_refused(const char *metadata, const char *rootfs, const char *text)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct image_info info = { 0 };
+	int r = read_split(metadata, rootfs, &info, &err);
+
+	if (r != COPPICE_INVALID || !strstr(err.message, text))
+		tap_fail("%s, %s: %d '%s', not '%s'", metadata, rootfs, r, err.message, text);
+}
+
+static void fingerprint_is(const struct image_info *info, const char *command)
+{
+	char wanted[65] = { 0 };
+	FILE *sum = popen(command, "r");
+
+	ok(sum && fread(wanted, 1, 64, sum) == 64);
+	(void)pclose(sum);
+	ok_str(info->fingerprint, wanted);
+}
+
+static void test_split_is_two_archives(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct image_info info = { 0 };
+
+	enter();
+	image_unified();
+	sh("tar -C u -cJf meta.tar.xz metadata.yaml templates && mkdir u/rootfs/rootfs &&"
+	   "echo root >u/rootfs/metadata.yaml && tar -C u/rootfs -c . | gzip >root.tar.gz");
+	ok_int(read_split("meta.tar.xz", "root.tar.gz", &info, &err), ==, COPPICE_OK);
+	fingerprint_is(&info, "cat meta.tar.xz root.tar.gz | sha256sum");
+	ok(!info.is_unified);
+	ok(info.rootfs_size_bytes > 0 && info.rootfs_size_bytes < info.size_bytes);
+	ok_str(info.architecture, "x86_64");
+	ok_str(info.description, "A test");
+	sh("[ $(stat -c %s root.tar.gz) -gt 0 ] && grep -q hello out/rootfs/etc/motd &&"
+	   "cmp u/metadata.yaml out/metadata.yaml && [ -f out/templates/hostname.tpl ] &&"
+	   "[ -d out/rootfs/rootfs ] && cmp u/rootfs/metadata.yaml out/rootfs/metadata.yaml &&"
+	   "[ $(ls -A out | wc -l) = 3 ]");
+	image_info_done(&info);
+}
+
+static void test_split_halves_are_checked(void)
+{
+	enter();
+	image_unified();
+	sh("tar -C u -cf meta.tar metadata.yaml templates && tar -C u/rootfs -cf root.tar . &&"
+	   "tar -C u -cf whole.tar . && tar -C u -cf none.tar templates && : >empty &&"
+	   "head -c 2000 root.tar >cut.tar && mkdir -p l && ln -s . l/x && mkdir m &&"
+	   "cp -r u/rootfs m/ && tar -C u -cf link.tar metadata.yaml && tar -C l -rf link.tar x &&"
+	   "tar -C m -rf link.tar --transform='s,^,x/,' rootfs");
+	split_refused("root.tar", "meta.tar", "no metadata.yaml");
+	split_refused("meta.tar", "meta.tar", "'meta.tar' is no root file system");
+	split_refused("whole.tar", "root.tar", "'whole.tar' has a rootfs of its own");
+	split_refused("none.tar", "root.tar", "no metadata.yaml");
+	split_refused("empty", "root.tar", "'empty' is empty");
+	split_refused("meta.tar", "empty", "'empty' is empty");
+	split_refused("meta.tar", "cut.tar", "'cut.tar' is truncated");
+	split_refused("link.tar", "root.tar", "has 'rootfs' at its top");
+}
+
 static void test_fingerprint_and_stored_bytes(void)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
@@ -618,6 +698,8 @@ int main(void)
 		TAP(test_unified_in_every_compression),
 		TAP(test_several_members_are_one_stream),
 		TAP(test_metadata_may_come_last),
+		TAP(test_split_is_two_archives),
+		TAP(test_split_halves_are_checked),
 		TAP(test_fingerprint_and_stored_bytes),
 		TAP(test_dry_run_writes_nothing),
 		TAP(test_everything_survives_pax),

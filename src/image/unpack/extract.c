@@ -43,6 +43,7 @@ struct root_signs {
 
 struct walk {
 	struct stream *stream;
+	bool is_metadata_only, is_rootfs_only; /* half of a split image */
 	struct tree *tree; /* NULL: only look */
 	struct archive *archive;
 	struct extraction *result;
@@ -353,6 +354,9 @@ static int entry_extract(struct walk *walk, struct archive_entry *entry, struct 
 	if (path_clean(path, walk->path, err) < 0 || attributes_read(entry, &attributes, err) < 0)
 		return err->code;
 	walk->result->n_entries++;
+	if (walk->is_metadata_only && is_below(walk->path, ROOTFS_NAME))
+		return fail(err, COPPICE_INVALID,
+			    "has a rootfs of its own: import it alone, it is no half of an image");
 	if (walk->path[0] == '\0' && (existing || type != AE_IFDIR))
 		return fail(err, COPPICE_INVALID, "has a top that is no directory");
 	entry_note(walk, entry);
@@ -402,8 +406,12 @@ static int classify(struct walk *walk, struct coppice_error *err)
 {
 	struct extraction *result = walk->result;
 
-	result->is_unified = walk->metadata && walk->has_rootfs;
-	tell_signs(result->is_unified ? &walk->unified : &walk->plain);
+	if (walk->is_metadata_only && !walk->metadata)
+		return fail(err, COPPICE_INVALID, "has no metadata.yaml at its top");
+	result->is_unified = walk->is_metadata_only ||
+			     (walk->metadata && walk->has_rootfs && !walk->is_rootfs_only);
+	if (!walk->is_metadata_only)
+		tell_signs(result->is_unified ? &walk->unified : &walk->plain);
 	if (!result->is_unified && !walk->plain.has_root_directory)
 		return fail(err, COPPICE_INVALID,
 			    "is no root file system: it has no etc, usr, bin, sbin, lib or var");
@@ -421,8 +429,8 @@ static bool is_directory(int dir_fd, const char *name)
 	return fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
 }
 
-/* Move what is at the top of a unified image beside each other into the target. */
-static int move_up(int root_fd, struct coppice_error *err)
+/* Move what is at the top of an image beside each other into the target. */
+static int move_up(int root_fd, bool has_rootfs, struct coppice_error *err)
 {
 	int fd = openat(root_fd, UNPACK_NAME, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	_cleanup_(closedirp) DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
@@ -430,14 +438,15 @@ static int move_up(int root_fd, struct coppice_error *err)
 
 	if (!dir)
 		return fail_errno(err, errno, "cannot look at what was unpacked");
-	if (!is_directory(fd, ROOTFS_NAME))
+	if (has_rootfs && !is_directory(fd, ROOTFS_NAME))
 		return fail(err, COPPICE_INVALID, "has a rootfs that is no directory");
 	while ((entry = readdir(dir))) {
 		const char *name = entry->d_name;
 
 		if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 			continue;
-		if (strcmp(name, UNPACK_NAME) == 0)
+		/* The names of entries do not tell: they may have come by a link to the top. */
+		if (strcmp(name, UNPACK_NAME) == 0 || (!has_rootfs && strcmp(name, ROOTFS_NAME) == 0))
 			return fail(err, COPPICE_INVALID, "has '%s' at its top", name);
 		if (renameat(fd, name, root_fd, name) < 0)
 			return fail_errno(err, errno, "cannot put '%s' in place", name);
@@ -447,10 +456,10 @@ static int move_up(int root_fd, struct coppice_error *err)
 	return COPPICE_OK;
 }
 
-static int put_in_place(int root_fd, bool is_unified, struct coppice_error *err)
+static int put_in_place(const struct walk *walk, int root_fd, struct coppice_error *err)
 {
-	if (is_unified)
-		return move_up(root_fd, err);
+	if (walk->result->is_unified)
+		return move_up(root_fd, !walk->is_metadata_only, err);
 	if (renameat(root_fd, UNPACK_NAME, root_fd, ROOTFS_NAME) < 0)
 		return fail_errno(err, errno, "cannot put the root file system in place");
 	return COPPICE_OK;
@@ -467,10 +476,11 @@ static int walk_all(struct walk *walk, int root_fd, struct coppice_error *err)
 		return COPPICE_OK;
 	if (tree_finish(walk->tree, err) < 0)
 		return err->code;
-	return put_in_place(root_fd, walk->result->is_unified, err);
+	return put_in_place(walk, root_fd, err);
 }
 
-int extract(struct stream *stream, int root_fd, struct extraction *ret, struct coppice_error *err)
+int extract(struct stream *stream, const char *what, int root_fd, struct extraction *ret,
+	    struct coppice_error *err)
 {
 	struct walk *walk = calloc(1, sizeof(*walk));
 	int r;
@@ -478,6 +488,8 @@ int extract(struct stream *stream, int root_fd, struct extraction *ret, struct c
 	if (!walk)
 		return fail_memory(err);
 	walk->stream = stream;
+	walk->is_metadata_only = strcmp(what, UNPACK_METADATA) == 0;
+	walk->is_rootfs_only = strcmp(what, UNPACK_ROOTFS) == 0;
 	walk->result = ret;
 	r = walk_all(walk, root_fd, err);
 	archive_read_freep(&walk->archive);

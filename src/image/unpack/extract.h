@@ -9,13 +9,15 @@ struct extraction {
 	uint64_t n_entries;
 	uint64_t unpacked_bytes;
 	bool is_unified;
-	char *metadata; /* bytes of metadata.yaml, NULL when it is not unified; owned */
+	char *metadata; /* bytes of metadata.yaml; NULL: a plain root file system; owned */
 	size_t metadata_length;
 };
 
 /*
  * Unpack all of @stream into @root_fd, or only look at it when that is -1, and
  * put things where image_read() says. Tells warnings on the way.
+ *
+ * @param what  UNPACK_IMAGE, UNPACK_METADATA or UNPACK_ROOTFS
  */
-_nonnull_ int extract(struct stream *stream, int root_fd, struct extraction *ret,
+_nonnull_ int extract(struct stream *stream, const char *what, int root_fd, struct extraction *ret,
 		      struct coppice_error *err);

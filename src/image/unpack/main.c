@@ -6,9 +6,9 @@
  * libraries, as root: it can be confined, and the library stays free of those
  * libraries and starts fast. Started by image_read() only:
  *
- *	coppice-unpack PARENT-PID MEMORY-LIMIT-BYTES [TARGET-DIRECTORY]
+ *	coppice-unpack PARENT-PID MEMORY-LIMIT-BYTES WHAT [TARGET-DIRECTORY]
  *
- * with the archive on standard input. report.h has its answers.
+ * with the archive on standard input. report.h has its answers, and what WHAT can be.
  */
 #include <string.h>
 
@@ -17,8 +17,8 @@
 #include "image/unpack/extract.h"
 #include "image/unpack/report.h"
 
-static int unpack(pid_t parent, uint64_t memory_limit_bytes, const char *target_path,
-		  struct extraction *result, struct coppice_error *err)
+static int unpack(pid_t parent, uint64_t memory_limit_bytes, const char *what,
+		  const char *target_path, struct extraction *result, struct coppice_error *err)
 {
 	struct stream *stream = NULL;
 	int root_fd = -1;
@@ -29,7 +29,7 @@ static int unpack(pid_t parent, uint64_t memory_limit_bytes, const char *target_
 	if (confine(target_path, memory_limit_bytes, &root_fd, err) < 0 ||
 	    stream_new(STDIN_FILENO, memory_limit_bytes, &stream, err) < 0)
 		return err->code;
-	return extract(stream, root_fd, result, err);
+	return extract(stream, what, root_fd, result, err);
 }
 
 static void tell(const struct extraction *result)
@@ -51,12 +51,12 @@ int main(int argc, char **argv)
 	struct coppice_error err = COPPICE_ERROR_INIT;
 	struct extraction result = { 0 };
 
-	if (argc < 3 || argc > 4) {
+	if (argc < 4 || argc > 5) {
 		fprintf(stderr, "coppice-unpack is run by coppice, not by hand\n");
 		_exit(2);
 	}
 	if (unpack((pid_t)strtol(argv[1], NULL, 10), strtoull(argv[2], NULL, 10),
-		   argc == 4 ? argv[3] : NULL, &result, &err) < 0) {
+		   argv[3], argc == 5 ? argv[4] : NULL, &result, &err) < 0) {
 		report_write_error(&err);
 		_exit(1);
 	}

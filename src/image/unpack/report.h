@@ -24,6 +24,11 @@
 #define REPORT_FRAME_MAX    (1u << 20) /* bytes in a frame: metadata.yaml is the largest */
 #define REPORT_WARNINGS_MAX 16
 
+/* What the archive shall be: an argument of coppice-unpack. */
+#define UNPACK_IMAGE	"image"    /* a root file system, or LXD's unified image: it will show */
+#define UNPACK_METADATA "metadata" /* the first file of a split image: all but a rootfs */
+#define UNPACK_ROOTFS	"rootfs"   /* the second: whatever it looks like */
+
 /* The descriptors of coppice-unpack beside standard input, output and error. */
 #define REPORT_KEEP_FD 3 /* held until the end, never used; absent when there is none */
 
@@ -35,7 +40,7 @@ struct report_frame {
 struct report_info {
 	uint64_t n_entries;
 	uint64_t unpacked_bytes;
-	uint32_t is_unified;
+	uint32_t is_unified; /* a frame 'M' came before */
 	uint32_t reserved;
 };
 

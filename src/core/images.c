@@ -441,8 +441,9 @@ static int describe_image(const struct coppice_import *import, struct importing 
 {
 	const struct image_info *info = &importing->unpacking.info;
 	struct image_record *record = &importing->record;
-	const char *slash = strrchr(import->path, '/');
-	const char *file = slash ? slash + 1 : import->path;
+	const char *path = strcmp(import->path, "-") == 0 ? "" : import->path;
+	const char *slash = strrchr(path, '/');
+	const char *file = slash ? slash + 1 : path;
 	const char *description = info->description ? info->description : file;
 	int r;
 
@@ -462,7 +463,7 @@ static int describe_image(const struct coppice_import *import, struct importing 
 		description = settings_get(&record->properties, "description");
 	record->description = strdup(description);
 	record->architecture = strdup(info->architecture ? info->architecture : "");
-	record->file_name = strdup(strcmp(file, "-") == 0 ? "" : file);
+	record->file_name = strdup(file);
 	if (!record->description || !record->architecture || !record->file_name)
 		return fail_memory(err);
 	return COPPICE_OK;
@@ -524,6 +525,7 @@ static int import_into(struct coppice *coppice, const struct coppice_import *imp
 	struct unpacking *unpacking = &importing->unpacking;
 	struct image_files files = { .path = import->path, .rootfs = import->rootfs_path };
 	struct image_read how = { .name = import->path, .store_fd = -1 };
+	bool is_standard_input = strcmp(import->path, "-") == 0;
 	struct image_rootfs rootfs = { .name = import->rootfs_path };
 	bool is_split = import->rootfs_path != NULL;
 	int r;
@@ -533,6 +535,8 @@ static int import_into(struct coppice *coppice, const struct coppice_import *imp
 		r = store_begin(coppice, &importing->store, err);
 	if (r == COPPICE_OK && !coppice->options.is_dry_run && is_split)
 		r = store_begin(coppice, &importing->rootfs_store, err);
+	if (is_standard_input)
+		how.name = "standard input";
 	how.in_fd = importing->in_fd;
 	how.store_fd = importing->store.fd;
 	rootfs.in_fd = importing->rootfs_fd;

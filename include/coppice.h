@@ -367,7 +367,7 @@ struct coppice_image_list {
 
 /** What to import, and how. Zero is the default for all but path. */
 struct coppice_import {
-	const char *path;   /* a tar file; "-" is standard input */
+	const char *path;   /* a tar file, or a directory; "-" is standard input */
 	const char *rootfs_path; /* the second file of a split image; NULL: path is all */
 	const char *pool;   /* unpack into it; NULL: the default, see commands */
 	const char *const *aliases;
@@ -381,7 +381,8 @@ struct coppice_import {
  * Import an image: hash, keep and unpack its bytes, reading them once.
  *
  * A split image of LXD is two files: path, a tar of metadata.yaml and templates,
- * and rootfs_path. Its fingerprint is that of the one followed by the other.
+ * and rootfs_path. Its fingerprint is that of the one followed by the other. A
+ * directory is packed, and its fingerprint is that of the packed file.
  *
  * Atomic: the image is there, whole and with its aliases, or not at all.
  *

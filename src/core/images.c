@@ -155,12 +155,21 @@ static int read_into(struct unpacking *unpacking, struct image_read *how, struct
 	return r < 0 ? r : image_read(how, &unpacking->info, err);
 }
 
+static bool is_directory(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 /* The command that unpacks @file into @directory of the draft is told. */
 static void explain_unpack(struct coppice *coppice, const char *file, const char *directory)
 {
 	_cleanup_(freep) char *quoted = text_shell_quote(file);
 
-	if (quoted)
+	if (quoted && is_directory(file))
+		explain(coppice, "cp -a %s/. \"$draft\"/%s", quoted, directory);
+	else if (quoted)
 		explain(coppice,
 			"tar --xattrs --xattrs-include='*' --acls --numeric-owner "
 			"--delay-directory-restore -xpf %s -C \"$draft\"/%s",
@@ -404,15 +413,27 @@ static int open_file(const char *path, int *ret_fd, uint64_t *ret_size, struct c
 		return fail_errno(err, errno, "cannot open image '%s'", path);
 	if (fstat(fd, &st) < 0)
 		return fail_errno(err, errno, "cannot look at '%s'", path);
-	if (S_ISDIR(st.st_mode))
-		return fail(
-			err, COPPICE_UNSUPPORTED,
-			"'%s' is a directory; importing one is not supported yet: pack it with tar",
-			path);
 	*ret_size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
 	*ret_fd = fd;
 	fd = -1;
 	return COPPICE_OK;
+}
+
+/* Packing it would pack what is unpacked of it, and so on. */
+static int refuse_our_own(struct coppice *coppice, const char *directory, struct coppice_error *err)
+{
+	_cleanup_(freep) char *real = realpath(directory, NULL);
+	_cleanup_(freep) char *root = realpath(coppice->root, NULL);
+	size_t length = real ? strlen(real) : 0;
+
+	if (!real || !root)
+		return COPPICE_OK;
+	if (strcmp(real, "/") == 0)
+		length = 0;
+	if (strncmp(root, real, length) != 0 || (root[length] != '/' && root[length] != '\0'))
+		return COPPICE_OK;
+	return fail(err, COPPICE_INVALID, "'%s' holds '%s', where Coppice keeps its own",
+		    directory, coppice->root);
 }
 
 /* *ret_size: 0 when it cannot be known. */
@@ -435,17 +456,30 @@ static int open_input(const struct coppice_import *import, struct importing *imp
 	return r;
 }
 
+/* The last part of a path; nothing of "-". A directory may end with slashes. free() it. */
+static char *base_name(const char *path)
+{
+	size_t length = strcmp(path, "-") == 0 ? 0 : strlen(path), begin;
+
+	while (length > 1 && path[length - 1] == '/')
+		length--;
+	for (begin = length; begin > 0 && path[begin - 1] != '/';)
+		begin--;
+	return strndup(path + begin, length - begin);
+}
+
 /* What the image says of itself, and what was said with it. */
 static int describe_image(const struct coppice_import *import, struct importing *importing,
 			  struct coppice_error *err)
 {
 	const struct image_info *info = &importing->unpacking.info;
 	struct image_record *record = &importing->record;
-	const char *path = strcmp(import->path, "-") == 0 ? "" : import->path;
-	const char *slash = strrchr(path, '/');
-	const char *file = slash ? slash + 1 : path;
+	_cleanup_(freep) char *file = base_name(import->path);
 	const char *description = info->description ? info->description : file;
 	int r;
+
+	if (!file)
+		return fail_memory(err);
 
 	record->size_bytes = info->size_bytes;
 	record->rootfs_size_bytes = info->rootfs_size_bytes;
@@ -463,7 +497,7 @@ static int describe_image(const struct coppice_import *import, struct importing 
 		description = settings_get(&record->properties, "description");
 	record->description = strdup(description);
 	record->architecture = strdup(info->architecture ? info->architecture : "");
-	record->file_name = strdup(file);
+	record->file_name = take_ptr(&file);
 	if (!record->description || !record->architecture || !record->file_name)
 		return fail_memory(err);
 	return COPPICE_OK;
@@ -558,7 +592,8 @@ static int import_into(struct coppice *coppice, const struct coppice_import *imp
 }
 
 /* Before anything is made, a pool above all. */
-static int check_files(const struct coppice_import *import, struct coppice_error *err)
+static int check_files(struct coppice *coppice, const struct coppice_import *import,
+		       struct coppice_error *err)
 {
 	const char *path = import->path, *rootfs = import->rootfs_path;
 
@@ -569,7 +604,11 @@ static int check_files(const struct coppice_import *import, struct coppice_error
 		return fail_errno(err, errno, "cannot open image '%s'", path);
 	if (rootfs && access(rootfs, R_OK) < 0)
 		return fail_errno(err, errno, "cannot open image '%s'", rootfs);
-	return COPPICE_OK;
+	if (rootfs && (is_directory(path) || is_directory(rootfs)))
+		return fail(err, COPPICE_INVALID,
+			    "'%s' is a directory: a split image is two files",
+			    is_directory(path) ? path : rootfs);
+	return is_directory(path) ? refuse_our_own(coppice, path, err) : COPPICE_OK;
 }
 
 int coppice_image_import(struct coppice *coppice, const struct coppice_import *import,
@@ -585,7 +624,7 @@ int coppice_image_import(struct coppice *coppice, const struct coppice_import *i
 	char *fingerprint;
 	int r;
 
-	r = check_files(import, err);
+	r = check_files(coppice, import, err);
 	if (r == COPPICE_OK)
 		r = check_request(coppice, import, err);
 	if (r == COPPICE_OK)

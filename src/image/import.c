@@ -13,24 +13,20 @@
 #include <nettle/sha2.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 
 #include "base/file.h"
 #include "base/text.h"
+#include "image/child.h"
 #include "image/unpack/report.h"
-
-#ifndef COPPICE_LIBEXECDIR
-#define COPPICE_LIBEXECDIR "/usr/local/libexec/coppice"
-#endif
 
 enum {
 	PIECE_SIZE = 512 * 1024,
 	TICK_MS = 100, /* between looks at is_interrupted, and calls of progress */
-	FD_ABOVE = 10, /* ours, so that none is in the way of the child's 0 to 3 */
 	WRITEBACK_SIZE = 8 << 20,
 };
 
@@ -54,26 +50,11 @@ struct reading {
 	char *metadata; /* as reported; owned */
 	size_t metadata_length;
 	bool has_info;
+	bool has_error; /* the child has said what went wrong */
+	bool is_packer; /* coppice-pack: it reads a directory, and we its archive */
 };
 
 /* ---- the child ---- */
-
-static const char *unpacker_directory(void)
-{
-	const char *directory = secure_getenv("COPPICE_LIBEXECDIR");
-
-	return directory && directory[0] ? directory : COPPICE_LIBEXECDIR;
-}
-
-/* Move a descriptor out of the way of those that the child will have. */
-static int move_up(int *fd)
-{
-	int moved = fcntl(*fd, F_DUPFD_CLOEXEC, FD_ABOVE);
-
-	closep(fd);
-	*fd = moved;
-	return moved;
-}
 
 static int channels_open(int archive[2], int report[2], struct coppice_error *err)
 {
@@ -83,70 +64,18 @@ static int channels_open(int archive[2], int report[2], struct coppice_error *er
 	for (int i = 0; i < 2; i++) {
 		int size = 1 << 20;
 
-		if (move_up(&archive[i]) < 0 || move_up(&report[i]) < 0)
+		if (child_fd_move_up(&archive[i]) < 0 || child_fd_move_up(&report[i]) < 0)
 			return fail_errno(err, errno, "cannot make a channel to the unpacker");
 		(void)setsockopt(archive[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	}
 	return COPPICE_OK;
 }
 
-/* A group of its own: Ctrl-C reaches us alone, and we end it in order. */
-static int attributes_init(posix_spawnattr_t *attributes)
-{
-	sigset_t none, all;
-
-	(void)sigemptyset(&none);
-	(void)sigfillset(&all);
-	if (posix_spawnattr_init(attributes) != 0)
-		return -1;
-	(void)posix_spawnattr_setsigmask(attributes, &none);
-	(void)posix_spawnattr_setsigdefault(attributes, &all);
-	(void)posix_spawnattr_setpgroup(attributes, 0);
-	(void)posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
-							   POSIX_SPAWN_SETPGROUP);
-	return 0;
-}
-
-/* Without a descriptor to keep, number 3 must not be one of ours by accident. */
-static int actions_init(posix_spawn_file_actions_t *actions, int archive, int report, int keep)
-{
-	int r;
-
-	if (posix_spawn_file_actions_init(actions) != 0)
-		return -1;
-	r = posix_spawn_file_actions_adddup2(actions, archive, STDIN_FILENO);
-	r |= posix_spawn_file_actions_adddup2(actions, report, STDOUT_FILENO);
-	if (keep >= 0)
-		r |= posix_spawn_file_actions_adddup2(actions, keep, REPORT_KEEP_FD);
-	r |= posix_spawn_file_actions_addclosefrom_np(actions, REPORT_KEEP_FD + (keep >= 0));
-	return r;
-}
-
-static int spawn(struct reading *reading, int archive, int report, int keep, char *const argv[],
-		 struct coppice_error *err)
-{
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	int r;
-
-	if (attributes_init(&attributes) < 0)
-		return fail_memory(err);
-	r = actions_init(&actions, archive, report, keep);
-	if (r == 0)
-		r = posix_spawn(&reading->pid, argv[0], &actions, &attributes, argv, environ);
-	(void)posix_spawn_file_actions_destroy(&actions);
-	(void)posix_spawnattr_destroy(&attributes);
-	if (r == 0)
-		return COPPICE_OK;
-	reading->pid = 0;
-	return fail(err, COPPICE_FAILED, "cannot run '%s': %s", argv[0], strerror(r));
-}
-
 static int keep_dup(int keep_fd, int *ret, struct coppice_error *err)
 {
 	if (keep_fd < 0)
 		return COPPICE_OK;
-	*ret = fcntl(keep_fd, F_DUPFD_CLOEXEC, FD_ABOVE);
+	*ret = fcntl(keep_fd, F_DUPFD_CLOEXEC, CHILD_FD_ABOVE);
 	return *ret < 0 ? fail_errno(err, errno, "cannot keep the lock") : COPPICE_OK;
 }
 
@@ -154,7 +83,7 @@ static int child_start(struct reading *reading, struct coppice_error *err)
 {
 	const struct image_read *how = reading->how;
 	uint64_t limit = how->memory_limit_bytes ? how->memory_limit_bytes : MEMORY_LIMIT_DEFAULT;
-	_cleanup_(freep) char *program = text_format("%s/coppice-unpack", unpacker_directory());
+	_cleanup_(freep) char *program = child_program("coppice-unpack");
 	_cleanup_(freep) char *parent = text_format("%ld", (long)getpid());
 	_cleanup_(freep) char *memory = text_format(
 		"%llu", (unsigned long long)(limit < MEMORY_LIMIT_MIN ? MEMORY_LIMIT_MIN : limit));
@@ -174,7 +103,7 @@ static int child_start(struct reading *reading, struct coppice_error *err)
 		return err->code;
 	r = channels_open(archive, report, err);
 	if (r == COPPICE_OK)
-		r = spawn(reading, archive[0], report[1], keep, argv, err);
+		r = child_spawn(archive[0], report[1], keep, argv, &reading->pid, err);
 	closep(&archive[0]);
 	closep(&report[1]);
 	reading->socket = archive[1];
@@ -381,6 +310,11 @@ static int warning_add(struct image_info *info, const char *data, size_t length,
 	return COPPICE_OK;
 }
 
+static const char *verb(const struct reading *reading)
+{
+	return reading->is_packer ? "pack" : "unpack";
+}
+
 /* What is wrong with the archive follows its name; all else is about our own doing. */
 static int child_error(struct reading *reading, const char *data, size_t length,
 		       struct coppice_error *err)
@@ -396,6 +330,7 @@ static int child_error(struct reading *reading, const char *data, size_t length,
 	message = text_clean(data + sizeof(head), length - sizeof(head));
 	if (!message)
 		return fail_memory(err);
+	reading->has_error = true;
 	code = head.code <= COPPICE_FAILED && head.code >= COPPICE_INTERRUPTED ? head.code
 									       : COPPICE_FAILED;
 	if (code == COPPICE_NOT_FOUND || code == COPPICE_EXISTS)
@@ -403,7 +338,8 @@ static int child_error(struct reading *reading, const char *data, size_t length,
 	if (code == COPPICE_INVALID)
 		(void)fail(err, (enum coppice_code)code, "'%s' %s", name, message);
 	else
-		(void)fail(err, (enum coppice_code)code, "cannot unpack '%s': %s", name, message);
+		(void)fail(err, (enum coppice_code)code, "cannot %s '%s': %s", verb(reading),
+			   name, message);
 	err->os_errno = head.os_errno;
 	return code;
 }
@@ -418,6 +354,9 @@ static int frame_take(struct reading *reading, const struct report_frame *frame,
 		return warning_add(reading->info, data, frame->length, err);
 	case 'E':
 		return child_error(reading, data, frame->length, err);
+	case 'D':
+		reading->has_info = true;
+		return COPPICE_OK;
 	case 'M':
 		free(reading->metadata);
 		reading->metadata = malloc(frame->length + 1u);
@@ -502,11 +441,11 @@ static int child_finish(struct reading *reading, struct coppice_error *err)
 	status = child_wait(reading);
 	if (WIFSIGNALED(status))
 		return fail(err, COPPICE_FAILED,
-			    "cannot unpack '%s': the unpacker was killed by %s", reading->name,
-			    strsignal(WTERMSIG(status)));
+			    "cannot %s '%s': its child was killed by %s", verb(reading),
+			    reading->name, strsignal(WTERMSIG(status)));
 	if (status != 0 || !reading->has_info)
-		return fail(err, COPPICE_FAILED, "cannot unpack '%s': the unpacker ended early",
-			    reading->name);
+		return fail(err, COPPICE_FAILED, "cannot %s '%s': its child ended early",
+			    verb(reading), reading->name);
 	return COPPICE_OK;
 }
 
@@ -577,6 +516,68 @@ static struct reading reading_of(const struct image_read *how, struct image_info
 	};
 }
 
+/* ---- directories ---- */
+
+static int packer_start(struct reading *packer, int *ret_archive, struct coppice_error *err)
+{
+	_cleanup_(freep) char *program = child_program("coppice-pack");
+	_cleanup_(freep) char *parent = text_format("%ld", (long)getpid());
+	_cleanup_(closep) int directory = fcntl(packer->in_fd, F_DUPFD_CLOEXEC, CHILD_FD_ABOVE);
+	int archive[2] = { -1, -1 }, report[2] = { -1, -1 };
+	char *argv[] = { program, parent, NULL };
+	int r = COPPICE_OK;
+
+	if (!program || !parent)
+		return fail_memory(err);
+	if (directory < 0 || pipe2(archive, O_CLOEXEC) < 0 || pipe2(report, O_CLOEXEC) < 0 ||
+	    child_fd_move_up(&archive[1]) < 0 || child_fd_move_up(&report[1]) < 0)
+		r = fail_errno(err, errno, "cannot make a channel to the packer");
+	if (r == COPPICE_OK)
+		r = child_spawn(directory, report[1], archive[1], argv, &packer->pid, err);
+	closep(&archive[1]);
+	closep(&report[1]);
+	*ret_archive = archive[0];
+	packer->report = report[0];
+	return r;
+}
+
+/*
+ * A packer that failed explains why its archive is no good, not the other way round; but
+ * one that nobody listens to any more has nothing to say.
+ */
+static int read_packed(struct reading *reading, struct coppice_error *err)
+{
+	_cleanup_(reading_done) struct reading packer =
+		reading_of(reading->how, reading->info, reading->sha256);
+	struct coppice_error packer_err = COPPICE_ERROR_INIT;
+	int archive = -1;
+	int r, packed;
+
+	packer.is_packer = true;
+	r = packer_start(&packer, &archive, err);
+	reading->in_fd = archive;
+	if (r == COPPICE_OK)
+		r = read_file(reading, err);
+	closep(&archive);
+	if (packer.pid == 0 || r == COPPICE_INTERRUPTED)
+		return r;
+	packed = child_finish(&packer, &packer_err);
+	if (packed < 0 && (r == COPPICE_OK || packer.has_error)) {
+		*err = packer_err;
+		return packed;
+	}
+	return r;
+}
+
+static bool is_directory(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* ---- all of it ---- */
+
 /* The second file of a split image. */
 static int read_rootfs(const struct image_read *how, struct image_info *info,
 		       struct sha256_ctx *sha256, struct coppice_error *err)
@@ -599,9 +600,11 @@ static int read_all(struct reading *reading, struct coppice_error *err)
 {
 	struct image_info *info = reading->info;
 	bool has_metadata;
+	int r;
 
-	if (read_file(reading, err) < 0)
-		return err->code;
+	r = is_directory(reading->in_fd) ? read_packed(reading, err) : read_file(reading, err);
+	if (r < 0)
+		return r;
 	has_metadata = info->is_unified;
 	if (has_metadata && describe_metadata(reading, info, err) < 0)
 		return err->code;

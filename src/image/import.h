@@ -18,7 +18,8 @@ struct image_rootfs {
 
 /* How to read. */
 struct image_read {
-	int in_fd;                   /* borrowed; read once, from where it stands to its end */
+	int in_fd;                   /* borrowed; read once, from where it stands to its end; of a
+					directory its archive is, which a child makes meanwhile */
 	int store_fd;                /* the same bytes are written here on the way; -1: nowhere */
 	const char *target_path;     /* an empty directory to unpack into; NULL: only check */
 	int keep_fd;                 /* the child holds this one, and no other of ours; -1: none */

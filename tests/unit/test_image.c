@@ -182,6 +182,59 @@ static void test_metadata_may_come_last(void)
 	image_info_done(&info);
 }
 
+/* ---- directories ---- */
+
+static void fingerprint_is(const struct image_info *info, const char *command)
+{
+	char wanted[65] = { 0 };
+	FILE *sum = popen(command, "r");
+
+	ok(sum && fread(wanted, 1, 64, sum) == 64);
+	(void)pclose(sum);
+	ok_str(info->fingerprint, wanted);
+}
+
+static void test_directory_is_packed(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct image_info info = { 0 };
+	struct image_read how = { .keep_fd = -1, .target_path = "out" };
+
+	enter();
+	image_plain();
+	sh("truncate -s 3M r/usr/hole && mkfifo r/usr/fifo && ln r/etc/motd r/usr/motd");
+	how.store_fd = open("stored", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	ok_int(read_with(how, "r", &info, &err), ==, COPPICE_OK);
+	(void)close(how.store_fd);
+	fingerprint_is(&info, "sha256sum <stored");
+	ok(!info.is_unified);
+	sh("grep -q hello out/rootfs/etc/motd && [ -p out/rootfs/usr/fifo ] &&"
+	   "[ out/rootfs/etc/motd -ef out/rootfs/usr/motd ] &&"
+	   "[ $(stat -c %b out/rootfs/usr/hole) -lt 64 ] && [ $(stat -c %s stored) -lt 100000 ]");
+	image_info_done(&info);
+	image_unified();
+	is_accepted("u", true);
+}
+
+static void test_directory_without_a_socket(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct image_info info = { 0 };
+
+	enter();
+	image_plain();
+	ok_int(mknod("r/etc/socket", S_IFSOCK | 0600, 0), ==, 0);
+	ok_int(read_image("r", &info, &err), ==, COPPICE_OK);
+	ok_int(info.n_warnings, ==, 1);
+	ok(strstr(info.warning[0], "is a socket") != NULL);
+	sh("[ ! -e out/rootfs/etc/socket ]");
+	image_info_done(&info);
+	sh("mkdir -p r/$(printf 'd%.0s' $(seq 200)) && rm -rf r/etc r/usr");
+	refused("r", COPPICE_INVALID, "is no root file system");
+	ok_int(waitpid(-1, NULL, WNOHANG), ==, -1); /* no child is left */
+	ok_int(errno, ==, ECHILD);
+}
+
 /* ---- split images ---- */
 
 /* Read @metadata and @rootfs as one image into ./out. */
@@ -209,16 +262,6 @@ static void split_refused(const char *metadata, const char *rootfs, const char *
 
 	if (r != COPPICE_INVALID || !strstr(err.message, text))
 		tap_fail("%s, %s: %d '%s', not '%s'", metadata, rootfs, r, err.message, text);
-}
-
-static void fingerprint_is(const struct image_info *info, const char *command)
-{
-	char wanted[65] = { 0 };
-	FILE *sum = popen(command, "r");
-
-	ok(sum && fread(wanted, 1, 64, sum) == 64);
-	(void)pclose(sum);
-	ok_str(info->fingerprint, wanted);
 }
 
 static void test_split_is_two_archives(void)
@@ -698,6 +741,8 @@ int main(void)
 		TAP(test_unified_in_every_compression),
 		TAP(test_several_members_are_one_stream),
 		TAP(test_metadata_may_come_last),
+		TAP(test_directory_is_packed),
+		TAP(test_directory_without_a_socket),
 		TAP(test_split_is_two_archives),
 		TAP(test_split_halves_are_checked),
 		TAP(test_fingerprint_and_stored_bytes),

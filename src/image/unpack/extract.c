@@ -412,6 +412,9 @@ static int classify(struct walk *walk, struct coppice_error *err)
 			     (walk->metadata && walk->has_rootfs && !walk->is_rootfs_only);
 	if (!walk->is_metadata_only)
 		tell_signs(result->is_unified ? &walk->unified : &walk->plain);
+	if (!result->is_unified && !walk->plain.has_root_directory && walk->has_rootfs)
+		return fail(err, COPPICE_INVALID,
+			    "is no image: it has a rootfs but no metadata.yaml beside it");
 	if (!result->is_unified && !walk->plain.has_root_directory)
 		return fail(err, COPPICE_INVALID,
 			    "is no root file system: it has no etc, usr, bin, sbin, lib or var");

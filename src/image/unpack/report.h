@@ -2,7 +2,7 @@
 #pragma once
 
 /*
- * What coppice-unpack tells the library, on its standard output: a few frames,
+ * What coppice-unpack and coppice-pack tell the library, on standard output: a few frames,
  * each a struct report_frame and that many bytes. Both ends are built together,
  * so this needs no version; but the reader trusts nothing in it, because the
  * writer has been reading a stranger's archive.
@@ -10,6 +10,7 @@
  *	'W' a warning, one line                              any number
  *	'M' the bytes of metadata.yaml                       at most one
  *	'I' struct report_info                               one, all is unpacked
+ *	'D' nothing                                          one, all is packed: coppice-pack
  *	'E' struct report_error and the message              or this one
  *
  * An archive's own faults have the code COPPICE_INVALID and a message that goes
@@ -31,6 +32,7 @@
 
 /* The descriptors of coppice-unpack beside standard input, output and error. */
 #define REPORT_KEEP_FD 3 /* held until the end, never used; absent when there is none */
+#define REPORT_ARCHIVE_FD 3 /* of coppice-pack: where the archive goes */
 
 struct report_frame {
 	uint32_t type;

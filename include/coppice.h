@@ -367,7 +367,7 @@ struct coppice_image_list {
 
 /** What to import, and how. Zero is the default for all but path. */
 struct coppice_import {
-	const char *path;   /* a tar file, or a directory; "-" is standard input */
+	const char *path;   /* a tar, squashfs or directory; "-" is standard input */
 	const char *rootfs_path; /* the second file of a split image; NULL: path is all */
 	const char *pool;   /* unpack into it; NULL: the default, see commands */
 	const char *const *aliases;
@@ -392,7 +392,8 @@ struct coppice_import {
  * @param err              filled on failure, untouched on success
  * @return COPPICE_OK; COPPICE_NOT_FOUND for the file; COPPICE_INVALID when it is
  *         no image, damaged, or has another fingerprint; COPPICE_EXISTS for the
- *         image or an alias; COPPICE_NO_SPACE; COPPICE_INTERRUPTED
+ *         image or an alias; COPPICE_UNSUPPORTED for a squashfs compressed by LZO;
+ *         COPPICE_NO_SPACE; COPPICE_INTERRUPTED
  */
 COPPICE_API int coppice_image_import(struct coppice *coppice, const struct coppice_import *import,
 				     char **ret_fingerprint, struct coppice_error *err);

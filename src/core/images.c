@@ -162,6 +162,15 @@ static bool is_directory(const char *path)
 	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+static bool is_squashfs(const char *path)
+{
+	_cleanup_(closep) int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	char magic[4];
+
+	return fd >= 0 && read(fd, magic, sizeof(magic)) == sizeof(magic) &&
+	       memcmp(magic, "hsqs", sizeof(magic)) == 0;
+}
+
 /* The command that unpacks @file into @directory of the draft is told. */
 static void explain_unpack(struct coppice *coppice, const char *file, const char *directory)
 {
@@ -169,6 +178,8 @@ static void explain_unpack(struct coppice *coppice, const char *file, const char
 
 	if (quoted && is_directory(file))
 		explain(coppice, "cp -a %s/. \"$draft\"/%s", quoted, directory);
+	else if (quoted && is_squashfs(file))
+		explain(coppice, "unsquashfs -f -d \"$draft\"/%s %s", directory, quoted);
 	else if (quoted)
 		explain(coppice,
 			"tar --xattrs --xattrs-include='*' --acls --numeric-owner "

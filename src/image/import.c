@@ -26,6 +26,7 @@
 
 enum {
 	PIECE_SIZE = 512 * 1024,
+	MAGIC_SIZE = 4,
 	TICK_MS = 100, /* between looks at is_interrupted, and calls of progress */
 	WRITEBACK_SIZE = 8 << 20,
 };
@@ -79,7 +80,8 @@ static int keep_dup(int keep_fd, int *ret, struct coppice_error *err)
 	return *ret < 0 ? fail_errno(err, errno, "cannot keep the lock") : COPPICE_OK;
 }
 
-static int child_start(struct reading *reading, struct coppice_error *err)
+/* @file is what the child reads; -1: what we send it. */
+static int child_start(struct reading *reading, int file, struct coppice_error *err)
 {
 	const struct image_read *how = reading->how;
 	uint64_t limit = how->memory_limit_bytes ? how->memory_limit_bytes : MEMORY_LIMIT_DEFAULT;
@@ -89,9 +91,11 @@ static int child_start(struct reading *reading, struct coppice_error *err)
 		"%llu", (unsigned long long)(limit < MEMORY_LIMIT_MIN ? MEMORY_LIMIT_MIN : limit));
 	_cleanup_(closep) int keep = -1;
 	int archive[2] = { -1, -1 }, report[2] = { -1, -1 };
+	char format[] = UNPACK_TAR, file_format[] = UNPACK_SQUASHFS;
 	char *argv[] = { program,
 			 parent,
 			 memory,
+			 file >= 0 ? file_format : format,
 			 (char *)(uintptr_t)reading->what,
 			 (char *)(uintptr_t)how->target_path,
 			 NULL };
@@ -103,7 +107,8 @@ static int child_start(struct reading *reading, struct coppice_error *err)
 		return err->code;
 	r = channels_open(archive, report, err);
 	if (r == COPPICE_OK)
-		r = child_spawn(archive[0], report[1], keep, argv, &reading->pid, err);
+		r = child_spawn(file >= 0 ? file : archive[0], report[1], keep, argv,
+				&reading->pid, err);
 	closep(&archive[0]);
 	closep(&report[1]);
 	reading->socket = archive[1];
@@ -251,27 +256,44 @@ static int read_piece(struct reading *reading, char *buffer, size_t *ret_length,
 	return COPPICE_OK;
 }
 
-static int archive_copy(struct reading *reading, struct coppice_error *err)
+/* To wherever it goes. Without a child yet that is the hash and the store only. */
+static int take_piece(struct reading *reading, const char *data, size_t length,
+		      struct coppice_error *err)
 {
-	_cleanup_(freep) char *buffer = malloc(PIECE_SIZE);
-	size_t length = 1;
+	if (reading->socket >= 0 && send_piece(reading, data, length, err) < 0)
+		return err->code;
+	if (store_piece(reading, data, length, err) < 0)
+		return err->code;
+	sha256_update(reading->sha256, length, (const uint8_t *)data);
+	reading->info->size_bytes += length;
+	tell_progress(reading, false);
+	return COPPICE_OK;
+}
 
-	if (!buffer)
-		return fail_memory(err);
-	while (!reading->is_ended) {
-		if (read_piece(reading, buffer, &length, err) < 0)
+/* @buffer has the first @length bytes; it is used for the rest. */
+static int archive_copy(struct reading *reading, char *buffer, size_t length,
+			struct coppice_error *err)
+{
+	while (length > 0 && !reading->is_ended) {
+		if (take_piece(reading, buffer, length, err) < 0 ||
+		    read_piece(reading, buffer, &length, err) < 0)
 			return err->code;
-		if (length == 0)
-			break;
-		if (send_piece(reading, buffer, length, err) < 0 ||
-		    store_piece(reading, buffer, length, err) < 0)
-			return err->code;
-		sha256_update(reading->sha256, length, (const uint8_t *)buffer);
-		reading->info->size_bytes += length;
-		tell_progress(reading, false);
 	}
 	tell_progress(reading, true);
-	(void)shutdown(reading->socket, SHUT_WR);
+	if (reading->socket >= 0)
+		(void)shutdown(reading->socket, SHUT_WR);
+	return COPPICE_OK;
+}
+
+/* Enough to tell what it is, or all. */
+static int read_start(struct reading *reading, char *buffer, size_t *ret_length,
+		      struct coppice_error *err)
+{
+	size_t length = 1;
+
+	for (*ret_length = 0; *ret_length < MAGIC_SIZE && length > 0; *ret_length += length)
+		if (read_piece(reading, buffer + *ret_length, &length, err) < 0)
+			return err->code;
 	return COPPICE_OK;
 }
 
@@ -490,12 +512,62 @@ static void fingerprint_format(struct sha256_ctx *sha256, struct image_info *inf
 		(void)snprintf(info->fingerprint + 2 * i, 3, "%02x", digest[i]);
 }
 
+/* ---- squashfs ---- */
+
+static bool is_squashfs(const char *start, size_t length)
+{
+	return length >= MAGIC_SIZE && memcmp(start, "hsqs", MAGIC_SIZE) == 0;
+}
+
+/* The whole file once more, to be read at any place and not written. */
+static int reopen(const struct reading *reading, int *ret, struct coppice_error *err)
+{
+	int fd = reading->store_fd >= 0 ? reading->store_fd : reading->in_fd;
+	_cleanup_(freep) char *path = text_format("/proc/self/fd/%d", fd);
+	struct stat st;
+
+	if (!path)
+		return fail_memory(err);
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return fail(err, COPPICE_UNSUPPORTED,
+			    "'%s' is a squashfs, which cannot be looked into before it is kept: "
+			    "give it as a file",
+			    reading->name);
+	*ret = open(path, O_RDONLY | O_CLOEXEC);
+	if (*ret < 0 || child_fd_move_up(ret) < 0)
+		return fail_errno(err, errno, "cannot open '%s' again", reading->name);
+	return COPPICE_OK;
+}
+
+/* Hashed and kept, then unpacked from what was kept: it cannot be read in one pass. */
+static int read_squashfs(struct reading *reading, char *buffer, size_t length,
+			 struct coppice_error *err)
+{
+	_cleanup_(closep) int fd = -1;
+
+	if (strcmp(reading->what, UNPACK_METADATA) == 0)
+		return fail(err, COPPICE_INVALID,
+			    "'%s' is a squashfs, not a tar archive of metadata", reading->name);
+	if (archive_copy(reading, buffer, length, err) < 0 || reopen(reading, &fd, err) < 0 ||
+	    child_start(reading, fd, err) < 0)
+		return err->code;
+	return child_finish(reading, err);
+}
+
 static int read_file(struct reading *reading, struct coppice_error *err)
 {
 	off_t offset = reading->store_fd >= 0 ? lseek(reading->store_fd, 0, SEEK_CUR) : 0;
+	_cleanup_(freep) char *buffer = malloc(PIECE_SIZE + MAGIC_SIZE);
+	size_t length;
 
+	if (!buffer)
+		return fail_memory(err);
 	reading->store_offset = reading->written_back = offset > 0 ? offset : 0;
-	if (child_start(reading, err) < 0 || archive_copy(reading, err) < 0)
+	if (read_start(reading, buffer, &length, err) < 0)
+		return err->code;
+	if (is_squashfs(buffer, length))
+		return read_squashfs(reading, buffer, length, err);
+	if (child_start(reading, -1, err) < 0 || archive_copy(reading, buffer, length, err) < 0)
 		return err->code;
 	return child_finish(reading, err);
 }

@@ -305,6 +305,105 @@ static void test_split_halves_are_checked(void)
 	split_refused("link.tar", "root.tar", "has 'rootfs' at its top");
 }
 
+/* ---- squashfs ---- */
+
+static void test_squashfs_in_every_compression(void)
+{
+	static const char *const methods[] = { "gzip", "xz", "zstd", "lz4" };
+
+	enter();
+	if (system("command -v mksquashfs >/dev/null") != 0)
+		skip("no mksquashfs");
+	image_plain();
+	image_unified();
+	for (size_t i = 0; i < ARRAY_SIZE(methods); i++) {
+		_cleanup_(freep) char *command =
+			text_format("rm -f p u.s && mksquashfs r p -comp %s -quiet -no-progress && "
+				    "mksquashfs u u.s -comp %s -quiet -no-progress",
+				    methods[i], methods[i]);
+
+		sh(command);
+		is_accepted("p", false);
+		is_accepted("u.s", true);
+	}
+	sh("rm p && mksquashfs r p -comp lzo -quiet -no-progress");
+	refused("p", COPPICE_UNSUPPORTED, "compressed by lzo");
+}
+
+static void test_squashfs_keeps_all(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct image_info info = { 0 };
+	struct image_read how = { .keep_fd = -1, .target_path = "out" };
+
+	enter();
+	if (system("command -v mksquashfs >/dev/null") != 0)
+		skip("no mksquashfs");
+	image_plain();
+	sh("head -c 3000001 /dev/urandom >r/usr/big && truncate -s 9M r/usr/hole &&"
+	   "printf x | dd of=r/usr/hole bs=1 seek=5000000 conv=notrunc 2>/dev/null &&"
+	   "ln r/etc/motd r/usr/motd && ln -s ../etc r/usr/link && mkfifo r/usr/fifo &&"
+	   "mknod r/usr/null c 1 3 && mknod r/usr/disk b 259 70000 && chmod 4751 r/usr/big &&"
+	   "chown 3000000:7 r/usr/big && mkdir r/usr/many && (cd r/usr/many && touch $(seq 3000)) "
+	   "&& setfattr -n user.note -v 'some words' r/usr/big &&"
+	   "setfattr -n trusted.coppice -v x r/usr/big && find r -exec touch -hd @1600000000 {} + &&"
+	   "mksquashfs r p.squashfs -quiet -no-progress");
+	how.store_fd = open("stored", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	ok_int(read_with(how, "p.squashfs", &info, &err), ==, COPPICE_OK);
+	(void)close(how.store_fd);
+	fingerprint_is(&info, "sha256sum <p.squashfs");
+	ok_int(info.n_warnings, ==, 1);
+	sh("cmp p.squashfs stored && rsync -aHnci --delete r/ out/rootfs/ | sed 's/^/# /' >diff &&"
+	   "cat diff && [ ! -s diff ] && [ $(stat -c %b out/rootfs/usr/hole) -lt 2000 ] &&"
+	   "[ \"$(getfattr --only-values -n user.note out/rootfs/usr/big)\" = 'some words' ] &&"
+	   "! getfattr -n trusted.coppice out/rootfs/usr/big 2>/dev/null &&"
+	   "[ $(stat -c %t:%T out/rootfs/usr/disk) = 103:11170 ] && [ -p out/rootfs/usr/fifo ]");
+	image_info_done(&info);
+}
+
+static void test_squashfs_that_is_none(void)
+{
+	enter();
+	if (system("command -v mksquashfs >/dev/null") != 0)
+		skip("no mksquashfs");
+	image_plain();
+	image_unified();
+	sh("head -c 3000000 /dev/urandom >r/usr/big && mksquashfs r p -quiet -no-progress &&"
+	   "head -c 50 p >short && head -c 2000000 p >half && printf hsqs >magic &&"
+	   "(printf hsqs; head -c 5000 /dev/urandom) >noise && mkdir -p e &&"
+	   "mksquashfs e empty -quiet -no-progress && tar -C u -cf meta.tar metadata.yaml");
+	refused("short", COPPICE_INVALID, "is truncated");
+	refused("half", COPPICE_INVALID, "is truncated");
+	refused("magic", COPPICE_INVALID, "is truncated");
+	refused("noise", COPPICE_INVALID, "is corrupt");
+	refused("empty", COPPICE_INVALID, "is no root file system");
+	split_refused("p", "p", "not a tar archive of metadata");
+	split_refused("meta.tar", "half", "'half' is truncated");
+}
+
+/* No byte of it may end the child otherwise than by its own word. */
+static void test_squashfs_damaged_anywhere(void)
+{
+	enter();
+	if (system("command -v mksquashfs >/dev/null") != 0)
+		skip("no mksquashfs");
+	image_plain();
+	sh("(cd r/etc && touch $(seq 100)) && mksquashfs r p -noI -noX -noF -noD -quiet -no-progress");
+	for (int i = 0; i < 50; i++) {
+		struct coppice_error err = COPPICE_ERROR_INIT;
+		struct image_info info = { 0 };
+		_cleanup_(freep) char *damage = text_format(
+			"cp p bad && printf '\\377\\377' | dd of=bad bs=1 seek=%d conv=notrunc "
+			"2>/dev/null",
+			4 + i * 101);
+
+		sh(damage);
+		if (read_image("bad", &info, &err) < 0 && strstr(err.message, "its child"))
+			tap_fail("offset %d: %s", 4 + i * 101, err.message);
+		image_info_done(&info);
+	}
+}
+
 static void test_fingerprint_and_stored_bytes(void)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
@@ -745,6 +844,10 @@ int main(void)
 		TAP(test_directory_without_a_socket),
 		TAP(test_split_is_two_archives),
 		TAP(test_split_halves_are_checked),
+		TAP(test_squashfs_in_every_compression),
+		TAP(test_squashfs_keeps_all),
+		TAP(test_squashfs_that_is_none),
+		TAP(test_squashfs_damaged_anywhere),
 		TAP(test_fingerprint_and_stored_bytes),
 		TAP(test_dry_run_writes_nothing),
 		TAP(test_everything_survives_pax),

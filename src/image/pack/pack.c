@@ -22,7 +22,7 @@
 
 #include "base/file.h"
 #include "base/text.h"
-#include "image/pack/links.h"
+#include "image/links.h"
 #include "image/unpack/warnings.h"
 
 enum {

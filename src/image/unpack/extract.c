@@ -3,14 +3,9 @@
  * Which kind of image it is shows only at the end, because metadata.yaml may come
  * last. So everything goes into a directory of its own first, which then becomes
  * rootfs, or whose entries move up beside each other.
- *
- * libarchive runs in the C locale on purpose: under UTF-8 it normalises names (e
- * and an accent become one letter) and mends what is no UTF-8. In C it keeps the
- * bytes, and warns of each name that is not ASCII; that warning is passed over.
  */
 #include "image/unpack/extract.h"
 
-#include <archive.h>
 #include <archive_entry.h>
 #include <dirent.h>
 #include <errno.h>
@@ -28,11 +23,8 @@
 #define ROOTFS_NAME   "rootfs"
 
 enum {
-	END_BLOCK = 512,
 	MACHINE_ID_MAX = 64
 };
-
-DEFINE_CLEANUP(struct archive *, archive_read_free)
 
 /* What a plain root file system has, or has in the directory rootfs of a unified image. */
 struct root_signs {
@@ -42,88 +34,16 @@ struct root_signs {
 };
 
 struct walk {
-	struct stream *stream;
+	struct source *source;
 	bool is_metadata_only, is_rootfs_only; /* half of a split image */
 	struct tree *tree; /* NULL: only look */
-	struct archive *archive;
 	struct extraction *result;
-	struct coppice_error stream_err; /* why the decoder stopped, if it did */
 	char path[PATH_MAX];
 	struct root_signs plain, unified;
 	bool has_rootfs;
 	char *metadata; /* content of the last entry of that name; NULL: none, or no file */
 	size_t metadata_length;
 };
-
-/* ---- libarchive ---- */
-
-static la_ssize_t feed(struct archive *archive, void *user, const void **ret)
-{
-	struct walk *walk = user;
-	size_t length = 0;
-
-	if (stream_next(walk->stream, ret, &length, &walk->stream_err) < 0) {
-		archive_set_error(archive, EIO, "%s", walk->stream_err.message);
-		return ARCHIVE_FATAL;
-	}
-	return (la_ssize_t)length;
-}
-
-/* The decoder's error explains the tar reader's, never the other way round. */
-static int fail_archive(struct walk *walk, struct coppice_error *err)
-{
-	const char *why = archive_error_string(walk->archive);
-
-	if (walk->stream_err.code < 0) {
-		*err = walk->stream_err;
-		return err->code;
-	}
-	if (archive_errno(walk->archive) == ENOMEM)
-		return fail_memory(err);
-	if (why && strcasestr(why, "truncated"))
-		return fail(err, COPPICE_INVALID, "is truncated");
-	if (walk->result->n_entries == 0)
-		return fail(err, COPPICE_INVALID,
-			    stream_given_bytes(walk->stream) > 0 ? "holds no tar archive"
-								 : "is empty");
-	return fail(err, COPPICE_INVALID, "is corrupt (%s)", why ? why : "damaged tar archive");
-}
-
-static int archive_begin(struct walk *walk, struct coppice_error *err)
-{
-	walk->archive = archive_read_new();
-	if (!walk->archive)
-		return fail_memory(err);
-	if (archive_read_support_format_tar(walk->archive) != ARCHIVE_OK)
-		return fail_memory(err);
-	if (archive_read_open(walk->archive, walk, NULL, feed, NULL) != ARCHIVE_OK)
-		return fail_archive(walk, err);
-	return COPPICE_OK;
-}
-
-/*
- * libarchive takes a file that just stops between two entries for a whole one.
- * A whole one has at least one block of zeros there. What follows is read to the
- * end, so that its checksum is checked.
- */
-static int archive_end(struct walk *walk, struct coppice_error *err)
-{
-	uint64_t end = (uint64_t)archive_read_header_position(walk->archive);
-	const void *data;
-	size_t length = 1;
-
-	while (length > 0) {
-		if (stream_next(walk->stream, &data, &length, err) < 0)
-			return err->code;
-	}
-	if (stream_given_bytes(walk->stream) == 0)
-		return fail(err, COPPICE_INVALID, "is empty");
-	if (stream_given_bytes(walk->stream) < end + END_BLOCK)
-		return fail(err, COPPICE_INVALID, "is truncated");
-	if (walk->result->n_entries == 0)
-		return fail(err, COPPICE_INVALID, "is an archive with nothing in it");
-	return COPPICE_OK;
-}
 
 /* ---- paths ---- */
 
@@ -247,26 +167,24 @@ static int content_copy(struct walk *walk, struct archive_entry *entry, struct s
 			struct coppice_error *err)
 {
 	uint64_t size = (uint64_t)archive_entry_size(entry);
-	const void *data;
-	la_int64_t offset;
-	size_t length;
-	int r;
+	const void *data = NULL;
+	uint64_t offset = 0;
+	size_t length = 1;
 
 	if (size > INT64_MAX)
 		return fail(err, COPPICE_INVALID, "has an impossible size for '%s'", walk->path);
-	while ((r = archive_read_data_block(walk->archive, &data, &length, &offset)) ==
-	       ARCHIVE_OK) {
-		if (offset < 0 || (uint64_t)offset > size || length > size - (uint64_t)offset)
+	while (length > 0) {
+		if (walk->source->read(walk->source, &data, &length, &offset, err) < 0)
+			return err->code;
+		if (length == 0)
+			break;
+		if (offset > size || length > size - offset)
 			return fail(err, COPPICE_INVALID,
 				    "is corrupt ('%s' has more than its size)", walk->path);
-		if (length > 0 &&
-		    sink_write(sink, data, length, (uint64_t)offset, walk->path, err) < 0)
+		if (sink_write(sink, data, length, offset, walk->path, err) < 0)
 			return err->code;
-		if (length > 0)
-			walk->result->unpacked_bytes += length;
+		walk->result->unpacked_bytes += length;
 	}
-	if (r != ARCHIVE_EOF)
-		return fail_archive(walk, err);
 	if (sink->fd >= 0 && sink->end_bytes < size && ftruncate(sink->fd, (off_t)size) < 0)
 		return fail_errno(err, errno, "cannot write '%s'", walk->path);
 	return COPPICE_OK;
@@ -372,19 +290,15 @@ static int entry_extract(struct walk *walk, struct archive_entry *entry, struct 
 static int entries_extract(struct walk *walk, struct coppice_error *err)
 {
 	struct archive_entry *entry;
-	int r;
 
-	while ((r = archive_read_next_header(walk->archive, &entry)) != ARCHIVE_EOF) {
-		const char *why = archive_error_string(walk->archive);
-
-		if (r != ARCHIVE_OK && r != ARCHIVE_WARN)
-			return fail_archive(walk, err);
-		if (r == ARCHIVE_WARN && !(why && strstr(why, "can't be converted")))
-			warn_once(WARNING_HEADER, "'%s': %s", archive_entry_pathname(entry), why);
+	for (;;) {
+		if (walk->source->next(walk->source, &entry, err) < 0)
+			return err->code;
+		if (!entry)
+			return COPPICE_OK;
 		if (entry_extract(walk, entry, err) < 0)
 			return err->code;
 	}
-	return archive_end(walk, err);
 }
 
 /* ---- what it is ---- */
@@ -472,8 +386,7 @@ static int walk_all(struct walk *walk, int root_fd, struct coppice_error *err)
 {
 	if (root_fd >= 0 && tree_new(root_fd, UNPACK_NAME, &walk->tree, err) < 0)
 		return err->code;
-	if (archive_begin(walk, err) < 0 || entries_extract(walk, err) < 0 ||
-	    classify(walk, err) < 0)
+	if (entries_extract(walk, err) < 0 || classify(walk, err) < 0)
 		return err->code;
 	if (root_fd < 0)
 		return COPPICE_OK;
@@ -482,7 +395,7 @@ static int walk_all(struct walk *walk, int root_fd, struct coppice_error *err)
 	return put_in_place(walk, root_fd, err);
 }
 
-int extract(struct stream *stream, const char *what, int root_fd, struct extraction *ret,
+int extract(struct source *source, const char *what, int root_fd, struct extraction *ret,
 	    struct coppice_error *err)
 {
 	struct walk *walk = calloc(1, sizeof(*walk));
@@ -490,12 +403,11 @@ int extract(struct stream *stream, const char *what, int root_fd, struct extract
 
 	if (!walk)
 		return fail_memory(err);
-	walk->stream = stream;
+	walk->source = source;
 	walk->is_metadata_only = strcmp(what, UNPACK_METADATA) == 0;
 	walk->is_rootfs_only = strcmp(what, UNPACK_ROOTFS) == 0;
 	walk->result = ret;
 	r = walk_all(walk, root_fd, err);
-	archive_read_freep(&walk->archive);
 	tree_free(walk->tree);
 	free(walk->metadata);
 	free(walk);

@@ -25,6 +25,10 @@
 #define REPORT_FRAME_MAX    (1u << 20) /* bytes in a frame: metadata.yaml is the largest */
 #define REPORT_WARNINGS_MAX 16
 
+/* What standard input is: an argument of coppice-unpack. */
+#define UNPACK_TAR	"tar"	   /* a channel that the bytes of a tar come through, compressed or not */
+#define UNPACK_SQUASHFS "squashfs" /* a file that is one */
+
 /* What the archive shall be: an argument of coppice-unpack. */
 #define UNPACK_IMAGE	"image"    /* a root file system, or LXD's unified image: it will show */
 #define UNPACK_METADATA "metadata" /* the first file of a split image: all but a rootfs */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "image/pack/links.h"
+#include "image/links.h"
 
 #include <search.h>
 #include <string.h>

@@ -13,7 +13,9 @@
 #include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
+#include "base/text.h"
 #include "image/unpack/report.h"
 #include "image/unpack/tree.h"
 #include "image/unpack/warnings.h"
@@ -23,8 +25,17 @@
 #define ROOTFS_NAME   "rootfs"
 
 enum {
-	MACHINE_ID_MAX = 64
+	MACHINE_ID_MAX = 64,
+	ENTRIES_MAX = 2000000,
+	ENTRIES_BETWEEN_LOOKS = 4096
 };
+
+/* Of all files together, holes too. */
+#define UNPACKED_MAX	    (16ULL << 40)
+#define BYTES_BETWEEN_LOOKS (4ULL << 20)
+
+/* What is left to the pool: its fiftieth part, and no more than this. */
+#define RESERVE_MAX (512ULL << 20)
 
 /* What a plain root file system has, or has in the directory rootfs of a unified image. */
 struct root_signs {
@@ -37,6 +48,9 @@ struct walk {
 	struct source *source;
 	bool is_metadata_only, is_rootfs_only; /* half of a split image */
 	struct tree *tree; /* NULL: only look */
+	int root_fd;	   /* -1: likewise */
+	uint64_t promised_bytes; /* sizes of all files */
+	uint64_t unlooked_bytes; /* written since we looked how full the pool is */
 	struct extraction *result;
 	char path[PATH_MAX];
 	struct root_signs plain, unified;
@@ -50,7 +64,7 @@ struct walk {
 /* Make a path relative and clean: no "." and nothing empty in it. ".." is refused. */
 static int path_clean(const char *path, char ret[static PATH_MAX], struct coppice_error *err)
 {
-	size_t length = 0;
+	size_t length = 0, depth = 0;
 
 	for (const char *at = path; *at != '\0';) {
 		size_t n = strcspn(at, "/");
@@ -61,6 +75,10 @@ static int path_clean(const char *path, char ret[static PATH_MAX], struct coppic
 			if (length + n + 2 > PATH_MAX)
 				return fail(err, COPPICE_INVALID,
 					    "has a path that is too long: '%.100s…'", path);
+			if (++depth > TREE_DEPTH_MAX)
+				return fail(err, COPPICE_INVALID,
+					    "is nested deeper than %d directories: '%.100s…'",
+					    TREE_DEPTH_MAX, path);
 			if (length > 0)
 				ret[length++] = '/';
 			memcpy(ret + length, at, n);
@@ -129,6 +147,59 @@ static void entry_note(struct walk *walk, struct archive_entry *entry)
 	signs_note(signs, path);
 }
 
+/* ---- limits ---- */
+
+/*
+ * A pool that is full to the last block is hard to use and to repair: what grows without
+ * end is stopped before. (Btrfs does not count here what it has not yet written out; then
+ * its own ENOSPC comes first.)
+ */
+static int look_at_space(struct walk *walk, struct coppice_error *err)
+{
+	char left[SIZE_TEXT_MAX];
+	struct statfs pool;
+	uint64_t reserve;
+
+	walk->unlooked_bytes = 0;
+	if (walk->root_fd < 0 || fstatfs(walk->root_fd, &pool) < 0 || pool.f_blocks == 0)
+		return COPPICE_OK;
+	reserve = pool.f_blocks / 50 * (uint64_t)pool.f_bsize;
+	if (reserve > RESERVE_MAX)
+		reserve = RESERVE_MAX;
+	if (pool.f_bavail * (uint64_t)pool.f_bsize >= reserve)
+		return COPPICE_OK;
+	size_format(pool.f_bavail * (uint64_t)pool.f_bsize, left);
+	return fail(err, COPPICE_NO_SPACE, "the pool is nearly full, %s are left", left);
+}
+
+static int count_entry(struct walk *walk, struct coppice_error *err)
+{
+	if (++walk->result->n_entries > ENTRIES_MAX)
+		return fail(err, COPPICE_INVALID, "has more than %d entries", ENTRIES_MAX);
+	if (walk->result->n_entries % ENTRIES_BETWEEN_LOOKS == 0)
+		return look_at_space(walk, err);
+	return COPPICE_OK;
+}
+
+/* Before any of a file is written. */
+static int count_size(struct walk *walk, uint64_t size, struct coppice_error *err)
+{
+	if (size > INT64_MAX)
+		return fail(err, COPPICE_INVALID, "has an impossible size for '%s'", walk->path);
+	walk->promised_bytes += size; /* two of 63 bits fit */
+	if (walk->promised_bytes <= UNPACKED_MAX)
+		return COPPICE_OK;
+	return fail(err, COPPICE_INVALID, "unpacks to more than %llu TiB ('%s')",
+		    UNPACKED_MAX >> 40, walk->path);
+}
+
+static int count_piece(struct walk *walk, size_t length, struct coppice_error *err)
+{
+	walk->result->unpacked_bytes += length;
+	walk->unlooked_bytes += length;
+	return walk->unlooked_bytes < BYTES_BETWEEN_LOOKS ? COPPICE_OK : look_at_space(walk, err);
+}
+
 /* ---- content ---- */
 
 /* Where a file's content goes. */
@@ -171,8 +242,6 @@ static int content_copy(struct walk *walk, struct archive_entry *entry, struct s
 	uint64_t offset = 0;
 	size_t length = 1;
 
-	if (size > INT64_MAX)
-		return fail(err, COPPICE_INVALID, "has an impossible size for '%s'", walk->path);
 	while (length > 0) {
 		if (walk->source->read(walk->source, &data, &length, &offset, err) < 0)
 			return err->code;
@@ -181,9 +250,9 @@ static int content_copy(struct walk *walk, struct archive_entry *entry, struct s
 		if (offset > size || length > size - offset)
 			return fail(err, COPPICE_INVALID,
 				    "is corrupt ('%s' has more than its size)", walk->path);
-		if (sink_write(sink, data, length, offset, walk->path, err) < 0)
+		if (count_piece(walk, length, err) < 0 ||
+		    sink_write(sink, data, length, offset, walk->path, err) < 0)
 			return err->code;
-		walk->result->unpacked_bytes += length;
 	}
 	if (sink->fd >= 0 && sink->end_bytes < size && ftruncate(sink->fd, (off_t)size) < 0)
 		return fail_errno(err, errno, "cannot write '%s'", walk->path);
@@ -209,6 +278,8 @@ static int file_extract(struct walk *walk, struct archive_entry *entry,
 	struct sink sink = { .kept = machine_id, .kept_max = MACHINE_ID_MAX };
 	uint64_t size = (uint64_t)archive_entry_size(entry);
 
+	if (count_size(walk, size, err) < 0)
+		return err->code;
 	if (walk->tree && tree_file_create(walk->tree, walk->path, attributes, &fd, err) < 0)
 		return err->code;
 	sink.fd = fd;
@@ -271,7 +342,8 @@ static int entry_extract(struct walk *walk, struct archive_entry *entry, struct 
 		return fail(err, COPPICE_INVALID, "has an entry without a name");
 	if (path_clean(path, walk->path, err) < 0 || attributes_read(entry, &attributes, err) < 0)
 		return err->code;
-	walk->result->n_entries++;
+	if (count_entry(walk, err) < 0)
+		return err->code;
 	if (walk->is_metadata_only && is_below(walk->path, ROOTFS_NAME))
 		return fail(err, COPPICE_INVALID,
 			    "has a rootfs of its own: import it alone, it is no half of an image");
@@ -384,6 +456,7 @@ static int put_in_place(const struct walk *walk, int root_fd, struct coppice_err
 
 static int walk_all(struct walk *walk, int root_fd, struct coppice_error *err)
 {
+	walk->root_fd = root_fd;
 	if (root_fd >= 0 && tree_new(root_fd, UNPACK_NAME, &walk->tree, err) < 0)
 		return err->code;
 	if (entries_extract(walk, err) < 0 || classify(walk, err) < 0)

@@ -127,6 +127,33 @@ static int describe(struct unpacking *unpacking, struct coppice_error *err)
 	return COPPICE_OK;
 }
 
+/*
+ * Refuse to pack a directory that holds what is ours, as @inside is: what is unpacked of it
+ * would be packed too, and so on.
+ */
+static int refuse_our_own(const char *directory, const char *inside, struct coppice_error *err)
+{
+	_cleanup_(freep) char *real = realpath(directory, NULL);
+	_cleanup_(freep) char *ours = realpath(inside, NULL);
+	size_t length = real ? strlen(real) : 0;
+
+	if (!real || !ours)
+		return COPPICE_OK;
+	if (strcmp(real, "/") == 0)
+		length = 0;
+	if (strncmp(ours, real, length) != 0 || (ours[length] != '/' && ours[length] != '\0'))
+		return COPPICE_OK;
+	return fail(err, COPPICE_INVALID, "'%s' holds '%s', where Coppice keeps its own", directory,
+		    inside);
+}
+
+static bool is_open_directory(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 /* Read all of @in_fd, into a draft of the pool unless this is a dry run. */
 static int read_into(struct unpacking *unpacking, struct image_read *how, struct coppice_error *err)
 {
@@ -149,6 +176,8 @@ static int read_into(struct unpacking *unpacking, struct image_read *how, struct
 		if (r == COPPICE_OK)
 			r = driver->volume_create(&unpacking->draft, &making->volume, &path, err);
 		unpacking->entry->pool->explain = hook;
+		if (r == COPPICE_OK && is_open_directory(how->in_fd))
+			r = refuse_our_own(how->name, path, err);
 		how->target_path = path;
 		how->keep_fd = unpacking->draft.fd;
 	}
@@ -430,23 +459,6 @@ static int open_file(const char *path, int *ret_fd, uint64_t *ret_size, struct c
 	return COPPICE_OK;
 }
 
-/* Packing it would pack what is unpacked of it, and so on. */
-static int refuse_our_own(struct coppice *coppice, const char *directory, struct coppice_error *err)
-{
-	_cleanup_(freep) char *real = realpath(directory, NULL);
-	_cleanup_(freep) char *root = realpath(coppice->root, NULL);
-	size_t length = real ? strlen(real) : 0;
-
-	if (!real || !root)
-		return COPPICE_OK;
-	if (strcmp(real, "/") == 0)
-		length = 0;
-	if (strncmp(root, real, length) != 0 || (root[length] != '/' && root[length] != '\0'))
-		return COPPICE_OK;
-	return fail(err, COPPICE_INVALID, "'%s' holds '%s', where Coppice keeps its own",
-		    directory, coppice->root);
-}
-
 /* *ret_size: 0 when it cannot be known. */
 static int open_input(const struct coppice_import *import, struct importing *importing,
 		      uint64_t *ret_size, struct coppice_error *err)
@@ -616,10 +628,9 @@ static int check_files(struct coppice *coppice, const struct coppice_import *imp
 	if (rootfs && access(rootfs, R_OK) < 0)
 		return fail_errno(err, errno, "cannot open image '%s'", rootfs);
 	if (rootfs && (is_directory(path) || is_directory(rootfs)))
-		return fail(err, COPPICE_INVALID,
-			    "'%s' is a directory: a split image is two files",
+		return fail(err, COPPICE_INVALID, "'%s' is a directory: a split image is two files",
 			    is_directory(path) ? path : rootfs);
-	return is_directory(path) ? refuse_our_own(coppice, path, err) : COPPICE_OK;
+	return is_directory(path) ? refuse_our_own(path, coppice->root, err) : COPPICE_OK;
 }
 
 int coppice_image_import(struct coppice *coppice, const struct coppice_import *import,

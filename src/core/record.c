@@ -274,8 +274,7 @@ static int image_from_json(json_t *json, struct image_record *ret, struct coppic
 	int r;
 
 	ret->size_bytes = (uint64_t)json_integer_value(json_object_get(json, "size"));
-	ret->rootfs_size_bytes =
-		(uint64_t)json_integer_value(json_object_get(json, "rootfs_size"));
+	ret->rootfs_size_bytes = (uint64_t)json_integer_value(json_object_get(json, "rootfs_size"));
 	ret->created_ns = json_integer_value(json_object_get(json, "created"));
 	ret->imported_ns = json_integer_value(json_object_get(json, "imported"));
 	r = get_text(json, "description", &ret->description, err);

@@ -48,7 +48,7 @@ struct reading {
 	int64_t told_ns;
 	off_t store_offset, written_back;
 	struct sha256_ctx *sha256; /* goes on from file to file; borrowed */
-	char *metadata; /* as reported; owned */
+	char *metadata;            /* as reported; owned */
 	size_t metadata_length;
 	bool has_info;
 	bool has_error; /* the child has said what went wrong */
@@ -107,8 +107,8 @@ static int child_start(struct reading *reading, int file, struct coppice_error *
 		return err->code;
 	r = channels_open(archive, report, err);
 	if (r == COPPICE_OK)
-		r = child_spawn(file >= 0 ? file : archive[0], report[1], keep, argv,
-				&reading->pid, err);
+		r = child_spawn(file >= 0 ? file : archive[0], report[1], keep, argv, &reading->pid,
+				err);
 	closep(&archive[0]);
 	closep(&report[1]);
 	reading->socket = archive[1];
@@ -360,8 +360,8 @@ static int child_error(struct reading *reading, const char *data, size_t length,
 	if (code == COPPICE_INVALID)
 		(void)fail(err, (enum coppice_code)code, "'%s' %s", name, message);
 	else
-		(void)fail(err, (enum coppice_code)code, "cannot %s '%s': %s", verb(reading),
-			   name, message);
+		(void)fail(err, (enum coppice_code)code, "cannot %s '%s': %s", verb(reading), name,
+			   message);
 	err->os_errno = head.os_errno;
 	return code;
 }
@@ -453,6 +453,13 @@ static int report_take(struct reading *reading, struct coppice_error *err)
 	}
 }
 
+/* What a library that an archive has led astray dies of; its walls held. */
+static bool is_crash(int number)
+{
+	return number == SIGSEGV || number == SIGBUS || number == SIGFPE || number == SIGILL ||
+	       number == SIGABRT;
+}
+
 /* All is well only if the child said so and ended so. */
 static int child_finish(struct reading *reading, struct coppice_error *err)
 {
@@ -461,10 +468,12 @@ static int child_finish(struct reading *reading, struct coppice_error *err)
 	if (report_take(reading, err) < 0)
 		return err->code;
 	status = child_wait(reading);
-	if (WIFSIGNALED(status))
-		return fail(err, COPPICE_FAILED,
-			    "cannot %s '%s': its child was killed by %s", verb(reading),
+	if (WIFSIGNALED(status) && is_crash(WTERMSIG(status)))
+		return fail(err, COPPICE_INVALID, "'%s' is corrupt: reading it ended in a %s",
 			    reading->name, strsignal(WTERMSIG(status)));
+	if (WIFSIGNALED(status))
+		return fail(err, COPPICE_FAILED, "cannot %s '%s': its child was killed by %s",
+			    verb(reading), reading->name, strsignal(WTERMSIG(status)));
 	if (status != 0 || !reading->has_info)
 		return fail(err, COPPICE_FAILED, "cannot %s '%s': its child ended early",
 			    verb(reading), reading->name);

@@ -346,7 +346,8 @@ static void test_squashfs_keeps_all(void)
 	   "mknod r/usr/null c 1 3 && mknod r/usr/disk b 259 70000 && chmod 4751 r/usr/big &&"
 	   "chown 3000000:7 r/usr/big && mkdir r/usr/many && (cd r/usr/many && touch $(seq 3000)) "
 	   "&& setfattr -n user.note -v 'some words' r/usr/big &&"
-	   "setfattr -n trusted.coppice -v x r/usr/big && find r -exec touch -hd @1600000000 {} + &&"
+	   "setfattr -n trusted.coppice -v x r/usr/big && find r -exec touch -hd @1600000000 {} + "
+	   "&&"
 	   "mksquashfs r p.squashfs -quiet -no-progress");
 	how.store_fd = open("stored", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 	ok_int(read_with(how, "p.squashfs", &info, &err), ==, COPPICE_OK);
@@ -388,7 +389,8 @@ static void test_squashfs_damaged_anywhere(void)
 	if (system("command -v mksquashfs >/dev/null") != 0)
 		skip("no mksquashfs");
 	image_plain();
-	sh("(cd r/etc && touch $(seq 100)) && mksquashfs r p -noI -noX -noF -noD -quiet -no-progress");
+	sh("(cd r/etc && touch $(seq 100)) && mksquashfs r p -noI -noX -noF -noD -quiet "
+	   "-no-progress");
 	for (int i = 0; i < 50; i++) {
 		struct coppice_error err = COPPICE_ERROR_INIT;
 		struct image_info info = { 0 };

@@ -320,8 +320,7 @@ static int names_add(struct names *names, const char *name, struct coppice_error
 	return COPPICE_OK;
 }
 
-static int names_read(struct names *names, int path_fd, const char *path,
-		      struct coppice_error *err)
+static int names_read(struct names *names, int path_fd, const char *path, struct coppice_error *err)
 {
 	int fd = reopen(path_fd, O_RDONLY | O_DIRECTORY);
 	_cleanup_(closedirp) DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;

@@ -31,7 +31,7 @@ enum {
 };
 
 /* Of all files together, holes too. */
-#define UNPACKED_MAX	    (16ULL << 40)
+#define UNPACKED_MAX        (16ULL << 40)
 #define BYTES_BETWEEN_LOOKS (4ULL << 20)
 
 /* What is left to the pool: its fiftieth part, and no more than this. */
@@ -47,10 +47,10 @@ struct root_signs {
 struct walk {
 	struct source *source;
 	bool is_metadata_only, is_rootfs_only; /* half of a split image */
-	struct tree *tree; /* NULL: only look */
-	int root_fd;	   /* -1: likewise */
-	uint64_t promised_bytes; /* sizes of all files */
-	uint64_t unlooked_bytes; /* written since we looked how full the pool is */
+	struct tree *tree;                     /* NULL: only look */
+	int root_fd;                           /* -1: likewise */
+	uint64_t promised_bytes;               /* sizes of all files */
+	uint64_t unlooked_bytes;               /* written since we looked how full the pool is */
 	struct extraction *result;
 	char path[PATH_MAX];
 	struct root_signs plain, unified;
@@ -435,7 +435,8 @@ static int move_up(int root_fd, bool has_rootfs, struct coppice_error *err)
 		if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 			continue;
 		/* The names of entries do not tell: they may have come by a link to the top. */
-		if (strcmp(name, UNPACK_NAME) == 0 || (!has_rootfs && strcmp(name, ROOTFS_NAME) == 0))
+		if (strcmp(name, UNPACK_NAME) == 0 ||
+		    (!has_rootfs && strcmp(name, ROOTFS_NAME) == 0))
 			return fail(err, COPPICE_INVALID, "has '%s' at its top", name);
 		if (renameat(fd, name, root_fd, name) < 0)
 			return fail_errno(err, errno, "cannot put '%s' in place", name);

@@ -26,16 +26,16 @@
 #define REPORT_WARNINGS_MAX 16
 
 /* What standard input is: an argument of coppice-unpack. */
-#define UNPACK_TAR	"tar"	   /* a channel that the bytes of a tar come through, compressed or not */
+#define UNPACK_TAR      "tar" /* a channel that the bytes of a tar come through, compressed or not */
 #define UNPACK_SQUASHFS "squashfs" /* a file that is one */
 
 /* What the archive shall be: an argument of coppice-unpack. */
-#define UNPACK_IMAGE	"image"    /* a root file system, or LXD's unified image: it will show */
+#define UNPACK_IMAGE    "image"    /* a root file system, or LXD's unified image: it will show */
 #define UNPACK_METADATA "metadata" /* the first file of a split image: all but a rootfs */
-#define UNPACK_ROOTFS	"rootfs"   /* the second: whatever it looks like */
+#define UNPACK_ROOTFS   "rootfs"   /* the second: whatever it looks like */
 
 /* The descriptors of coppice-unpack beside standard input, output and error. */
-#define REPORT_KEEP_FD 3 /* held until the end, never used; absent when there is none */
+#define REPORT_KEEP_FD    3 /* held until the end, never used; absent when there is none */
 #define REPORT_ARCHIVE_FD 3 /* of coppice-pack: where the archive goes */
 
 struct report_frame {

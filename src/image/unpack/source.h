@@ -36,8 +36,7 @@ static inline void source_freep(struct source **source)
 }
 
 /* Tar, of whatever flavour. @stream is borrowed. */
-_nonnull_ int tar_source_new(struct stream *stream, struct source **ret,
-			     struct coppice_error *err);
+_nonnull_ int tar_source_new(struct stream *stream, struct source **ret, struct coppice_error *err);
 
 /* Squashfs, in a file that can be read at any place. @fd is borrowed. */
 _nonnull_ int squash_source_new(int fd, uint64_t memory_limit_bytes, struct source **ret,

@@ -426,8 +426,8 @@ static int advance(struct squash *squash, struct coppice_error *err)
 	struct level *level;
 	struct node *node;
 
-	while (squash->n_levels > 0 && squash->level[squash->n_levels - 1].at ==
-					       squash->level[squash->n_levels - 1].n)
+	while (squash->n_levels > 0 &&
+	       squash->level[squash->n_levels - 1].at == squash->level[squash->n_levels - 1].n)
 		level_done(&squash->level[--squash->n_levels]);
 	sqfs_free(squash->inode);
 	squash->inode = NULL;
@@ -439,8 +439,8 @@ static int advance(struct squash *squash, struct coppice_error *err)
 	if (level->path_length + strlen(node->name) + 2 > sizeof(squash->path))
 		return fail(err, COPPICE_INVALID, "has a path that is too long: '%.100s…'",
 			    squash->path);
-	(void)snprintf(squash->path + level->path_length,
-		       sizeof(squash->path) - level->path_length, "/%s", node->name);
+	(void)snprintf(squash->path + level->path_length, sizeof(squash->path) - level->path_length,
+		       "/%s", node->name);
 	squash->inode = take_ptr(&node->inode);
 	return COPPICE_OK;
 }

@@ -345,10 +345,11 @@ COPPICE_API void coppice_space_list_free(struct coppice_space_list *list);
 
 /** An image: imported bytes, and a read-only tree in each pool that has used it. */
 struct coppice_image {
-	char *fingerprint; /* SHA-256 of the imported file, 64 hexadecimal digits */
+	char *fingerprint; /* SHA-256 of the imported file or files, 64 hexadecimal digits */
 	char *description;
 	char *architecture;
-	uint64_t size_bytes;	/* of the imported file; 0 when its bytes are not here */
+	uint64_t size_bytes;	/* of what was imported; 0 when its bytes are not here */
+	uint64_t rootfs_size_bytes; /* of the second file of a split image; 0: it is one file */
 	bool has_bytes;		/* is the imported file kept here? */
 	int64_t created_ns;	/* when its maker made it; 0 when it does not say */
 	int64_t imported_ns;
@@ -366,7 +367,8 @@ struct coppice_image_list {
 
 /** What to import, and how. Zero is the default for all but path. */
 struct coppice_import {
-	const char *path;   /* a tar file; "-" is standard input */
+	const char *path;   /* a tar, squashfs or directory; "-" is standard input */
+	const char *rootfs_path; /* the second file of a split image; NULL: path is all */
 	const char *pool;   /* unpack into it; NULL: the default, see commands */
 	const char *const *aliases;
 	size_t n_aliases;
@@ -378,6 +380,10 @@ struct coppice_import {
 /**
  * Import an image: hash, keep and unpack its bytes, reading them once.
  *
+ * A split image of LXD is two files: path, a tar of metadata.yaml and templates,
+ * and rootfs_path. Its fingerprint is that of the one followed by the other. A
+ * directory is packed, and its fingerprint is that of the packed file.
+ *
  * Atomic: the image is there, whole and with its aliases, or not at all.
  *
  * @param coppice          handle
@@ -386,7 +392,8 @@ struct coppice_import {
  * @param err              filled on failure, untouched on success
  * @return COPPICE_OK; COPPICE_NOT_FOUND for the file; COPPICE_INVALID when it is
  *         no image, damaged, or has another fingerprint; COPPICE_EXISTS for the
- *         image or an alias; COPPICE_NO_SPACE; COPPICE_INTERRUPTED
+ *         image or an alias; COPPICE_UNSUPPORTED for a squashfs compressed by LZO;
+ *         COPPICE_NO_SPACE; COPPICE_INTERRUPTED
  */
 COPPICE_API int coppice_image_import(struct coppice *coppice, const struct coppice_import *import,
 				     char **ret_fingerprint, struct coppice_error *err);
@@ -417,6 +424,8 @@ COPPICE_API int coppice_image_get(struct coppice *coppice, const char *image,
 /**
  * Write the imported bytes out again, the same to the last bit.
  *
+ * Of a split image this is the first file, with the metadata.
+ *
  * @param coppice  handle
  * @param image    alias or fingerprint
  * @param fd       where to write; borrowed
@@ -425,6 +434,19 @@ COPPICE_API int coppice_image_get(struct coppice *coppice, const char *image,
  */
 COPPICE_API int coppice_image_export(struct coppice *coppice, const char *image, int fd,
 				     struct coppice_error *err);
+
+/**
+ * Write out the second file of a split image, its root file system.
+ *
+ * @param coppice  handle
+ * @param image    alias or fingerprint
+ * @param fd       where to write; borrowed
+ * @param err      filled on failure, untouched on success
+ * @return COPPICE_OK; COPPICE_INVALID when the image is one file; COPPICE_NOT_FOUND for
+ *         the image or its bytes; COPPICE_NO_SPACE
+ */
+COPPICE_API int coppice_image_export_rootfs(struct coppice *coppice, const char *image, int fd,
+					    struct coppice_error *err);
 
 /**
  * Delete images, with clones alive or not.

@@ -49,7 +49,7 @@ const struct command commands[] = {
 	  false, NULL, run_config_show },
 
 	{ .name = "Images" },
-	{ "image import", "Import a tar archive as an image", "FILE|- [KEY=VALUE...]",
+	{ "image import", "Import an image", "FILE|DIRECTORY|- [ROOTFS] [KEY=VALUE...]",
 	  "coppice image import debian.tar.zst --alias debian", 1, ANY,
 	  TAKES_ALIAS | TAKES_FINGERPRINT | TAKES_POOL | TAKES_MEMORY_LIMIT, true,
 	  prepare_image_import, run_image_import },

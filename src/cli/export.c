@@ -81,6 +81,7 @@ static const char *archive_ending(int fd)
 		  5, ".tar.xz" },
 		{ "\x28\xb5\x2f\xfd", 4, ".tar.zst" },
 		{ "BZh", 3, ".tar.bz2" },
+		{ "hsqs", 4, ".squashfs" },
 	};
 	char head[8] = "";
 
@@ -92,30 +93,113 @@ static const char *archive_ending(int fd)
 	return ".tar";
 }
 
+/* One of the image's files, from its bytes to its name. */
+struct output {
+	struct draft draft;
+	char *target; /* owned */
+};
+
+static void output_done(struct output *output)
+{
+	draft_done(&output->draft);
+	free(output->target);
+}
+
+/* Replacing is refused before anything is written, and once more by the rename. */
+static int check_free(const struct output *output, bool is_forced, struct coppice_error *err)
+{
+	struct stat status;
+
+	if (is_forced || lstat(output->target, &status) < 0)
+		return COPPICE_OK;
+	return cli_fail(err, COPPICE_EXISTS, "'%s' exists; --force replaces it", output->target);
+}
+
+/* @given is the name that was asked for; else it is @prefix, the fingerprint, and an ending. */
+static int output_name(struct output *output, const char *given, const char *tail,
+		       const char *prefix, const char *fingerprint, struct coppice_error *err)
+{
+	int r = given ? asprintf(&output->target, "%s%s", given, tail)
+		      : asprintf(&output->target, "%s%s%s", prefix, fingerprint,
+				 archive_ending(output->draft.fd));
+
+	if (r >= 0)
+		return COPPICE_OK;
+	output->target = NULL;
+	return cli_fail_memory(err);
+}
+
+static int tell_name(const struct request *request, const struct output *output)
+{
+	if (request->words.n == 1 && !request->is_quiet)
+		(void)printf("%s\n", output->target);
+	return COPPICE_OK;
+}
+
 /* To FINGERPRINT.tar.zst, or what else it is, when no name was given. */
 static int export_named(const struct request *request, struct coppice *coppice,
 			const char *fingerprint, struct coppice_error *err)
 {
 	const char *given = request->words.n > 1 ? request->words.word[1] : NULL;
-	_cleanup_(draft_done) struct draft draft = { NULL, -1 };
-	_cleanup_(freep) char *chosen = NULL;
-	int r = draft_create(given ? given : fingerprint, &draft, err);
+	_cleanup_(output_done) struct output file = { .draft.fd = -1 };
+	int r = draft_create(given ? given : fingerprint, &file.draft, err);
 
+	if (r == COPPICE_OK)
+		r = coppice_image_export(coppice, fingerprint, file.draft.fd, err);
+	if (r == COPPICE_OK)
+		r = output_name(&file, given, "", "", fingerprint, err);
+	if (r == COPPICE_OK)
+		r = draft_publish(&file.draft, file.target, request->is_forced, err);
+	return r < 0 ? r : tell_name(request, &file);
+}
+
+/* Both appear, or none: the second name is the one that may still be taken meanwhile. */
+static int publish_both(const struct request *request, struct output *metadata,
+			struct output *rootfs, struct coppice_error *err)
+{
+	int r = check_free(metadata, request->is_forced, err);
+
+	if (r == COPPICE_OK)
+		r = check_free(rootfs, request->is_forced, err);
+	if (r == COPPICE_OK)
+		r = draft_publish(&metadata->draft, metadata->target, request->is_forced, err);
 	if (r < 0)
 		return r;
-	r = coppice_image_export(coppice, fingerprint, draft.fd, err);
-	if (r < 0)
-		return r;
-	if (given)
-		return draft_publish(&draft, given, request->is_forced, err);
-	if (asprintf(&chosen, "%s%s", fingerprint, archive_ending(draft.fd)) < 0) {
-		chosen = NULL;
-		return cli_fail_memory(err);
-	}
-	r = draft_publish(&draft, chosen, request->is_forced, err);
-	if (r == COPPICE_OK && !request->is_quiet)
-		(void)printf("%s\n", chosen);
+	r = draft_publish(&rootfs->draft, rootfs->target, request->is_forced, err);
+	if (r < 0 && !request->is_forced)
+		(void)unlink(metadata->target);
 	return r;
+}
+
+/*
+ * A split image is two files, called as lxc calls them: meta-FINGERPRINT.tar.xz and
+ * FINGERPRINT.squashfs, or FILE and FILE.root when a name was given.
+ */
+static int export_split(const struct request *request, struct coppice *coppice,
+			const char *fingerprint, struct coppice_error *err)
+{
+	const char *given = request->words.n > 1 ? request->words.word[1] : NULL;
+	_cleanup_(output_done) struct output metadata = { .draft.fd = -1 };
+	_cleanup_(output_done) struct output rootfs = { .draft.fd = -1 };
+	int r;
+
+	r = draft_create(given ? given : fingerprint, &metadata.draft, err);
+	if (r == COPPICE_OK)
+		r = draft_create(given ? given : fingerprint, &rootfs.draft, err);
+	if (r == COPPICE_OK)
+		r = coppice_image_export(coppice, fingerprint, metadata.draft.fd, err);
+	if (r == COPPICE_OK)
+		r = coppice_image_export_rootfs(coppice, fingerprint, rootfs.draft.fd, err);
+	if (r == COPPICE_OK)
+		r = output_name(&metadata, given, "", "meta-", fingerprint, err);
+	if (r == COPPICE_OK)
+		r = output_name(&rootfs, given, ".root", "", fingerprint, err);
+	if (r == COPPICE_OK)
+		r = publish_both(request, &metadata, &rootfs, err);
+	if (r < 0)
+		return r;
+	(void)tell_name(request, &metadata);
+	return tell_name(request, &rootfs);
 }
 
 /* Pipes and devices are written as they are. */
@@ -130,31 +214,50 @@ static int export_special(const struct request *request, struct coppice *coppice
 	return coppice_image_export(coppice, request->words.word[0], draft.fd, err);
 }
 
+static int check_target(const struct request *request, const char *target, bool is_split,
+			bool *ret_is_special, struct coppice_error *err)
+{
+	bool is_standard = strcmp(target, "-") == 0;
+	struct stat status;
+
+	*ret_is_special = false;
+	if (is_standard && isatty(STDOUT_FILENO))
+		return cli_fail(err, COPPICE_INVALID, "standard output is a terminal");
+	if (*target && !is_standard && stat(target, &status) == 0) {
+		if (S_ISREG(status.st_mode) && !request->is_forced)
+			return cli_fail(err, COPPICE_EXISTS, "'%s' exists; --force replaces it",
+					target);
+		if (S_ISDIR(status.st_mode))
+			return cli_fail(err, COPPICE_INVALID, "'%s' is a directory", target);
+		*ret_is_special = !S_ISREG(status.st_mode);
+	}
+	if (is_split && (is_standard || *ret_is_special))
+		return cli_fail(err, COPPICE_INVALID,
+				"image '%s' is split: it is two files, and '%s' can take one only",
+				request->words.word[0], target);
+	return COPPICE_OK;
+}
+
 int run_image_export(const struct request *request, struct coppice *coppice,
 		     struct coppice_error *err)
 {
 	_cleanup_(coppice_image_list_free) struct coppice_image_list list = { 0 };
 	const char *image = request->words.word[0];
 	const char *target = request->words.n > 1 ? request->words.word[1] : "";
-	struct stat status;
+	bool is_split, is_special;
 	int r = coppice_image_get(coppice, image, &list, err);
 
 	if (r < 0)
 		return r;
-	if (strcmp(target, "-") == 0 && isatty(STDOUT_FILENO))
-		return cli_fail(err, COPPICE_INVALID, "standard output is a terminal");
-	if (*target && stat(target, &status) == 0) {
-		if (S_ISREG(status.st_mode) && !request->is_forced)
-			return cli_fail(err, COPPICE_EXISTS, "'%s' exists; --force replaces it",
-					target);
-		if (S_ISDIR(status.st_mode))
-			return cli_fail(err, COPPICE_INVALID, "'%s' is a directory", target);
-		if (!S_ISREG(status.st_mode) && !request->is_dry_run)
-			return export_special(request, coppice, err);
-	}
-	if (request->is_dry_run)
-		return COPPICE_OK;
+	is_split = list.image[0].rootfs_size_bytes > 0;
+	r = check_target(request, target, is_split, &is_special, err);
+	if (r < 0 || request->is_dry_run)
+		return r;
+	if (is_special)
+		return export_special(request, coppice, err);
 	if (strcmp(target, "-") == 0)
 		return coppice_image_export(coppice, image, STDOUT_FILENO, err);
+	if (is_split)
+		return export_split(request, coppice, list.image[0].fingerprint, err);
 	return export_named(request, coppice, list.image[0].fingerprint, err);
 }

@@ -10,18 +10,19 @@
 
 #define SHORT_FINGERPRINT 12
 
+/* The second word is a second file, unless it is a property. */
+static bool is_split(const struct request *request)
+{
+	return request->words.n > 1 && !strchr(request->words.word[1], '=');
+}
+
 int prepare_image_import(struct request *request, struct coppice_error *err)
 {
 	const struct words *words = &request->words;
 
-	if (words->n > 1 && !strchr(words->word[1], '='))
-		return cli_fail(err, COPPICE_UNSUPPORTED,
-				"cannot import '%s' with a root filesystem of its own: split "
-				"images are not supported yet",
-				words->word[0]);
 	if (strcmp(words->word[0], "-") == 0 && isatty(STDIN_FILENO))
 		return cli_fail(err, COPPICE_INVALID, "standard input is a terminal");
-	return settings_parse(request, words, 1, false, err);
+	return settings_parse(request, words, is_split(request) ? 2 : 1, false, err);
 }
 
 int run_image_import(const struct request *request, struct coppice *coppice,
@@ -30,6 +31,7 @@ int run_image_import(const struct request *request, struct coppice *coppice,
 	_cleanup_(freep) char *fingerprint = NULL;
 	struct coppice_import import = {
 		.path = request->words.word[0],
+		.rootfs_path = is_split(request) ? request->words.word[1] : NULL,
 		.pool = request->pool,
 		.aliases = request->aliases.word,
 		.n_aliases = request->aliases.n,

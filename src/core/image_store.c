@@ -12,6 +12,7 @@
 
 #define STAMP      "/images" /* no pool can be called so */
 #define IMPORT     "import-"
+#define ROOTFS     ".rootfs" /* behind the fingerprint: the second file of a split image */
 #define RECORD_MAX (1 << 20)
 
 /* ---- bytes ---- */
@@ -60,26 +61,45 @@ static int write_record(struct coppice *coppice, const char *fingerprint,
 	return r < 0 ? r : file_write(coppice->root_fd, path, text, true, err);
 }
 
-int store_commit(struct coppice *coppice, struct store_file *file, const char *fingerprint,
-		 const struct image_record *record, struct coppice_error *err)
+/* The file gets the name under which it is kept. */
+static int keep_file(struct coppice *coppice, struct store_file *file, const char *fingerprint,
+		     const char *tail, struct coppice_error *err)
 {
 	char from[128], to[128];
-	int r;
 
 	(void)snprintf(from, sizeof(from), "images/%s", file->name);
-	(void)snprintf(to, sizeof(to), "images/%s", fingerprint);
+	(void)snprintf(to, sizeof(to), "images/%s%s", fingerprint, tail);
 	if (fsync(file->fd) < 0)
 		return fail_errno(err, errno, "cannot write out '%s/%s'", coppice->root, from);
 	if (renameat(coppice->root_fd, from, coppice->root_fd, to) < 0)
 		return fail_errno(err, errno, "cannot keep '%s/%s'", coppice->root, to);
-	(void)snprintf(file->name, sizeof(file->name), "%.63s", fingerprint);
-	r = write_record(coppice, fingerprint, record, err);
-	if (r < 0) {
-		(void)unlinkat(coppice->root_fd, to, 0);
-		return r;
-	}
+	(void)snprintf(file->name, sizeof(file->name), "%s%s", fingerprint, tail);
+	return COPPICE_OK;
+}
+
+static void let_go(struct store_file *file)
+{
 	closep(&file->fd);
 	*file = (struct store_file){ .fd = -1 };
+}
+
+/* What fails here is removed by store_abort(), under the name that it has by then. */
+int store_commit(struct coppice *coppice, struct store_file *file, struct store_file *rootfs,
+		 const char *fingerprint, const struct image_record *record,
+		 struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	if (record->rootfs_size_bytes > 0)
+		r = keep_file(coppice, rootfs, fingerprint, ROOTFS, err);
+	if (r == COPPICE_OK)
+		r = keep_file(coppice, file, fingerprint, "", err);
+	if (r == COPPICE_OK)
+		r = write_record(coppice, fingerprint, record, err);
+	if (r < 0)
+		return r;
+	let_go(file);
+	let_go(rootfs);
 	return COPPICE_OK;
 }
 
@@ -99,27 +119,35 @@ int store_update(struct coppice *coppice, const char *fingerprint,
 	return write_record(coppice, fingerprint, record, err);
 }
 
+static int remove_file(struct coppice *coppice, const char *fingerprint, const char *tail,
+		       struct coppice_error *err)
+{
+	char path[128];
+
+	(void)snprintf(path, sizeof(path), "images/%s%s", fingerprint, tail);
+	if (unlinkat(coppice->root_fd, path, 0) < 0 && errno != ENOENT)
+		return fail_errno(err, errno, "cannot remove '%s/%s'", coppice->root, path);
+	return COPPICE_OK;
+}
+
 int store_delete(struct coppice *coppice, const char *fingerprint, struct coppice_error *err)
 {
 	_cleanup_(closep) int fd = openat(coppice->root_fd, "images", O_RDONLY | O_CLOEXEC);
-	char path[128];
 
-	(void)snprintf(path, sizeof(path), "images/%s.json", fingerprint);
-	if (unlinkat(coppice->root_fd, path, 0) < 0 && errno != ENOENT)
-		return fail_errno(err, errno, "cannot remove '%s/%s'", coppice->root, path);
-	(void)snprintf(path, sizeof(path), "images/%s", fingerprint);
-	if (unlinkat(coppice->root_fd, path, 0) < 0 && errno != ENOENT)
-		return fail_errno(err, errno, "cannot remove '%s/%s'", coppice->root, path);
+	if (remove_file(coppice, fingerprint, ".json", err) < 0 ||
+	    remove_file(coppice, fingerprint, "", err) < 0 ||
+	    remove_file(coppice, fingerprint, ROOTFS, err) < 0)
+		return err->code;
 	return fd < 0 ? COPPICE_OK : directory_sync(fd, "images", err);
 }
 
-int store_open(struct coppice *coppice, const char *fingerprint, int *ret_fd,
-	       struct coppice_error *err)
+static int open_kept(struct coppice *coppice, const char *fingerprint, const char *tail,
+		     int *ret_fd, struct coppice_error *err)
 {
 	char path[128];
 	int fd;
 
-	(void)snprintf(path, sizeof(path), "images/%s", fingerprint);
+	(void)snprintf(path, sizeof(path), "images/%s%s", fingerprint, tail);
 	fd = openat(coppice->root_fd, path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 && errno == ENOENT)
 		return fail(err, COPPICE_NOT_FOUND,
@@ -129,6 +157,23 @@ int store_open(struct coppice *coppice, const char *fingerprint, int *ret_fd,
 		return fail_errno(err, errno, "cannot open '%s/%s'", coppice->root, path);
 	*ret_fd = fd;
 	return COPPICE_OK;
+}
+
+int store_open(struct coppice *coppice, const char *fingerprint, int *ret_fd,
+	       struct coppice_error *err)
+{
+	return open_kept(coppice, fingerprint, "", ret_fd, err);
+}
+
+int store_open_rootfs(struct coppice *coppice, const char *fingerprint, int *ret_fd,
+		      struct coppice_error *err)
+{
+	return open_kept(coppice, fingerprint, ROOTFS, ret_fd, err);
+}
+
+bool store_has_rootfs(struct coppice *coppice, const char *fingerprint)
+{
+	return has_file(coppice, fingerprint, ROOTFS);
 }
 
 int store_size(struct coppice *coppice, const char *fingerprint, uint64_t *ret,
@@ -141,6 +186,11 @@ int store_size(struct coppice *coppice, const char *fingerprint, uint64_t *ret,
 	if (fstatat(coppice->root_fd, path, &st, 0) < 0)
 		return fail_errno(err, errno, "cannot look at '%s/%s'", coppice->root, path);
 	*ret = (uint64_t)st.st_size;
+	(void)snprintf(path, sizeof(path), "images/%s" ROOTFS, fingerprint);
+	if (fstatat(coppice->root_fd, path, &st, 0) == 0)
+		*ret += (uint64_t)st.st_size;
+	else if (errno != ENOENT)
+		return fail_errno(err, errno, "cannot look at '%s/%s'", coppice->root, path);
 	return COPPICE_OK;
 }
 
@@ -184,9 +234,9 @@ static int index_file(struct coppice *coppice, const char *fingerprint, struct c
 
 /*
  * Bytes without a record, or half of them: their maker was killed, unless it holds them.
- * False: it does.
+ * False: it does. With @of.json they are an image's, and stay.
  */
-static bool sweep_file(struct coppice *coppice, const char *name)
+static bool sweep_file(struct coppice *coppice, const char *name, const char *of)
 {
 	_cleanup_(closep) int fd = -1;
 	char path[512];
@@ -197,9 +247,33 @@ static bool sweep_file(struct coppice *coppice, const char *name)
 		return true;
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
 		return false;
-	if (!has_file(coppice, name, ".json"))
+	if (!has_file(coppice, of, ".json"))
 		(void)unlinkat(coppice->root_fd, path, 0);
 	return true;
+}
+
+/* Take one name of the directory for what it is. */
+static int index_name(struct coppice *coppice, const char *name, bool *ret_is_swept,
+		      struct coppice_error *err)
+{
+	char fingerprint[65];
+	const char *tail;
+
+	(void)snprintf(fingerprint, sizeof(fingerprint), "%.64s", name);
+	if (!volume_name_is_valid(VOLUME_IMAGE, fingerprint)) {
+		if (strncmp(name, IMPORT, strlen(IMPORT)) == 0 && !sweep_file(coppice, name, name))
+			*ret_is_swept = false;
+		return COPPICE_OK;
+	}
+	tail = name + strlen(fingerprint);
+	if (strcmp(tail, ".json") == 0)
+		return index_file(coppice, fingerprint, err);
+	if (strcmp(tail, ".json.new") == 0 && !sweep_file(coppice, name, name))
+		*ret_is_swept = false;
+	if ((!*tail || strcmp(tail, ROOTFS) == 0) && !has_file(coppice, fingerprint, ".json") &&
+	    !sweep_file(coppice, name, fingerprint))
+		*ret_is_swept = false;
+	return COPPICE_OK;
 }
 
 static int index_store(struct coppice *coppice, bool *ret_is_swept, struct coppice_error *err)
@@ -213,25 +287,8 @@ static int index_store(struct coppice *coppice, bool *ret_is_swept, struct coppi
 		closep(&fd);
 		return fail_errno(err, errno, "cannot read '%s/images'", coppice->root);
 	}
-	while (r == COPPICE_OK && (entry = readdir(dir)) != NULL) {
-		char fingerprint[65];
-
-		(void)snprintf(fingerprint, sizeof(fingerprint), "%.64s", entry->d_name);
-		if (!volume_name_is_valid(VOLUME_IMAGE, fingerprint)) {
-			if (strncmp(entry->d_name, IMPORT, strlen(IMPORT)) == 0 &&
-			    !sweep_file(coppice, entry->d_name))
-				*ret_is_swept = false;
-			continue;
-		}
-		if (strcmp(entry->d_name + 64, ".json") == 0)
-			r = index_file(coppice, fingerprint, err);
-		else if (strcmp(entry->d_name + 64, ".json.new") == 0 &&
-			 !sweep_file(coppice, entry->d_name))
-			*ret_is_swept = false;
-		else if (entry->d_name[64] == '\0' && !has_file(coppice, fingerprint, ".json") &&
-			 !sweep_file(coppice, entry->d_name))
-			*ret_is_swept = false;
-	}
+	while (r == COPPICE_OK && (entry = readdir(dir)) != NULL)
+		r = index_name(coppice, entry->d_name, ret_is_swept, err);
 	return r;
 }
 

@@ -78,6 +78,12 @@ int image_record_of(struct coppice *coppice, const char *fingerprint, bool *ret_
 
 /* ---- unpacking into a pool ---- */
 
+/* Where its bytes are, for messages and explanations. */
+struct image_files {
+	const char *path;
+	const char *rootfs; /* the second file of a split image; or NULL */
+};
+
 /* An image on its way into a pool. */
 struct unpacking {
 	struct coppice *coppice;
@@ -121,6 +127,33 @@ static int describe(struct unpacking *unpacking, struct coppice_error *err)
 	return COPPICE_OK;
 }
 
+/*
+ * Refuse to pack a directory that holds what is ours, as @inside is: what is unpacked of it
+ * would be packed too, and so on.
+ */
+static int refuse_our_own(const char *directory, const char *inside, struct coppice_error *err)
+{
+	_cleanup_(freep) char *real = realpath(directory, NULL);
+	_cleanup_(freep) char *ours = realpath(inside, NULL);
+	size_t length = real ? strlen(real) : 0;
+
+	if (!real || !ours)
+		return COPPICE_OK;
+	if (strcmp(real, "/") == 0)
+		length = 0;
+	if (strncmp(ours, real, length) != 0 || (ours[length] != '/' && ours[length] != '\0'))
+		return COPPICE_OK;
+	return fail(err, COPPICE_INVALID, "'%s' holds '%s', where Coppice keeps its own", directory,
+		    inside);
+}
+
+static bool is_open_directory(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 /* Read all of @in_fd, into a draft of the pool unless this is a dry run. */
 static int read_into(struct unpacking *unpacking, struct image_read *how, struct coppice_error *err)
 {
@@ -145,6 +178,8 @@ static int read_into(struct unpacking *unpacking, struct image_read *how, struct
 		if (r == COPPICE_OK)
 			r = driver->volume_create(&unpacking->draft, &making->volume, &path, err);
 		unpacking->entry->pool->explain = hook;
+		if (r == COPPICE_OK && is_open_directory(how->in_fd))
+			r = refuse_our_own(how->name, path, err);
 		how->target_path = path;
 		how->keep_fd = unpacking->draft.fd;
 	}
@@ -159,17 +194,67 @@ static int announce(struct draft *draft, const struct new_volume *volume, struct
 	return driver->draft_announce ? driver->draft_announce(draft, volume, 1, err) : COPPICE_OK;
 }
 
+static bool is_directory(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+static bool is_squashfs(const char *path)
+{
+	_cleanup_(closep) int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	char magic[4];
+
+	return fd >= 0 && read(fd, magic, sizeof(magic)) == sizeof(magic) &&
+	       memcmp(magic, "hsqs", sizeof(magic)) == 0;
+}
+
+/* The command that unpacks @file into @directory of the draft is told. */
+static void explain_unpack(struct coppice *coppice, const char *file, const char *directory)
+{
+	_cleanup_(freep) char *quoted = text_shell_quote(file);
+
+	if (quoted && is_directory(file))
+		explain(coppice, "cp -a %s/. \"$draft\"/%s", quoted, directory);
+	else if (quoted && is_squashfs(file))
+		explain(coppice, "unsquashfs -f -d \"$draft\"/%s %s", directory, quoted);
+	else if (quoted)
+		explain(coppice,
+			"tar --xattrs --xattrs-include='*' --acls --numeric-owner "
+			"--delay-directory-restore -xpf %s -C \"$draft\"/%s",
+			quoted, directory);
+}
+
+/* @directory is where the image goes, below the draft; root file systems into rootfs there. */
+static void explain_files(struct unpacking *unpacking, const struct image_files *files,
+			  const char *directory)
+{
+	struct coppice *coppice = unpacking->coppice;
+	_cleanup_(freep) char *rootfs = text_format("%s/rootfs", directory);
+	bool is_split = files->rootfs != NULL;
+
+	if (!rootfs)
+		return;
+	if (is_split || !unpacking->info.is_unified)
+		explain(coppice, "mkdir \"$draft\"/%s", rootfs);
+	explain_unpack(coppice, files->path,
+		       is_split || unpacking->info.is_unified ? directory : rootfs);
+	if (is_split)
+		explain_unpack(coppice, files->rootfs, rootfs);
+}
+
 /* Now that all is known: the record as it will be, and the steps in words. */
-static int explain_steps(struct unpacking *unpacking, const char *file, struct coppice_error *err)
+static int explain_steps(struct unpacking *unpacking, const struct image_files *files,
+			 struct coppice_error *err)
 {
 	struct coppice *coppice = unpacking->coppice;
 	const struct driver *driver = unpacking->entry->driver;
 	struct pool *pool = unpacking->entry->pool;
-	_cleanup_(freep) char *quoted = text_shell_quote(file);
 	_cleanup_(freep) char *path = NULL;
+	_cleanup_(freep) char *directory = NULL;
 	struct draft draft = { .fd = -1 };
 	struct new_volume volume = unpacking->makings.making[0].volume;
-	const char *name;
 	int r;
 
 	if (!pool->explain)
@@ -180,17 +265,11 @@ static int explain_steps(struct unpacking *unpacking, const char *file, struct c
 	draft.pool = pool;
 	if (r == COPPICE_OK)
 		r = driver->volume_create(&draft, &volume, &path, err);
-	if (r == COPPICE_OK && quoted && path) {
-		name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
-		if (!unpacking->info.is_unified)
-			explain(coppice, "mkdir \"$draft\"/%s/%s/rootfs", volume.ref.name.text,
-				name);
-		explain(coppice,
-			"tar --xattrs --xattrs-include='*' --acls --numeric-owner "
-			"--delay-directory-restore -xpf %s -C \"$draft\"/%s/%s%s",
-			quoted, volume.ref.name.text, name,
-			unpacking->info.is_unified ? "" : "/rootfs");
-	}
+	if (r == COPPICE_OK && path)
+		directory = text_format("%s/%s", volume.ref.name.text,
+					strrchr(path, '/') ? strrchr(path, '/') + 1 : path);
+	if (directory)
+		explain_files(unpacking, files, directory);
 	if (r == COPPICE_OK)
 		r = announce(&draft, &volume, err);
 	if (r == COPPICE_OK)
@@ -205,7 +284,7 @@ static int explain_steps(struct unpacking *unpacking, const char *file, struct c
 
 /* Name and record of the volume, from what was read. */
 static int finish_description(struct unpacking *unpacking, const struct image_record *record,
-			      const char *file, struct coppice_error *err)
+			      const struct image_files *files, struct coppice_error *err)
 {
 	struct making *making = &unpacking->makings.making[0];
 	int r;
@@ -217,7 +296,7 @@ static int finish_description(struct unpacking *unpacking, const struct image_re
 		r = image_record_copy(&making->record.of_image, record, err);
 	if (r == COPPICE_OK)
 		r = making_finish(unpacking->coppice, &unpacking->makings, 0, NULL, NULL, err);
-	return r < 0 ? r : explain_steps(unpacking, file, err);
+	return r < 0 ? r : explain_steps(unpacking, files, err);
 }
 
 static int seal_and_publish(struct unpacking *unpacking, struct coppice_error *err)
@@ -266,22 +345,34 @@ static int unpack_stored(struct coppice *coppice, struct pool_entry *entry, cons
 								 .draft.fd = -1 };
 	_cleanup_(image_record_done) struct image_record record = { 0 };
 	_cleanup_(freep) char *path = text_format("%s/images/%s", coppice->root, fingerprint);
+	_cleanup_(freep) char *rootfs_path = text_format("%s.rootfs", path ? path : "");
 	_cleanup_(closep) int fd = -1;
+	_cleanup_(closep) int rootfs_fd = -1;
+	struct image_rootfs rootfs = { .in_fd = -1, .store_fd = -1 };
 	struct image_read how = { .store_fd = -1 };
+	struct image_files files = { .path = path };
 	bool has_bytes;
 	int r;
 
-	if (!path)
+	if (!path || !rootfs_path)
 		return fail_memory(err);
 	r = image_record_of(coppice, fingerprint, &has_bytes, &record, err);
 	if (r == COPPICE_OK)
 		r = store_open(coppice, fingerprint, &fd, err);
+	if (r == COPPICE_OK && record.rootfs_size_bytes > 0)
+		r = store_open_rootfs(coppice, fingerprint, &rootfs_fd, err);
 	if (r == COPPICE_OK)
 		r = describe(&unpacking, err);
 	if (r < 0)
 		return r;
 	how.in_fd = fd;
 	how.name = record.n_aliases ? record.alias[0] : fingerprint;
+	if (rootfs_fd >= 0) {
+		rootfs.in_fd = rootfs_fd;
+		rootfs.name = how.name;
+		how.rootfs = &rootfs;
+		files.rootfs = rootfs_path;
+	}
 	how.total_bytes = record.size_bytes;
 	r = read_into(&unpacking, &how, err);
 	if (r == COPPICE_OK && strcmp(unpacking.info.fingerprint, fingerprint) != 0)
@@ -291,7 +382,7 @@ static int unpack_stored(struct coppice *coppice, struct pool_entry *entry, cons
 			 "the image again",
 			 path, unpacking.info.fingerprint);
 	if (r == COPPICE_OK)
-		r = finish_description(&unpacking, &record, path, err);
+		r = finish_description(&unpacking, &record, &files, err);
 	return r < 0 ? r : seal_and_publish(&unpacking, err);
 }
 
@@ -320,19 +411,21 @@ int image_ensure(struct coppice *coppice, struct pool_entry *entry,
 
 struct importing {
 	struct unpacking unpacking;
-	struct store_file store;
+	struct store_file store, rootfs_store;
 	struct image_record record;
 	struct locks pool_locks, image_locks;
-	int in_fd;
+	int in_fd, rootfs_fd;
 };
 
 static void importing_done(struct importing *importing)
 {
 	unpacking_done(&importing->unpacking);
 	store_abort(importing->unpacking.coppice, &importing->store);
+	store_abort(importing->unpacking.coppice, &importing->rootfs_store);
 	image_record_done(&importing->record);
 	locks_done(&importing->image_locks);
 	locks_done(&importing->pool_locks);
+	closep(&importing->rootfs_fd);
 	if (importing->in_fd > 0)
 		closep(&importing->in_fd);
 }
@@ -367,28 +460,51 @@ static int check_request(struct coppice *coppice, const struct coppice_import *i
 	return r;
 }
 
+static int open_file(const char *path, int *ret_fd, uint64_t *ret_size, struct coppice_error *err)
+{
+	_cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0)
+		return fail_errno(err, errno, "cannot open image '%s'", path);
+	if (fstat(fd, &st) < 0)
+		return fail_errno(err, errno, "cannot look at '%s'", path);
+	*ret_size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
+	*ret_fd = fd;
+	fd = -1;
+	return COPPICE_OK;
+}
+
+/* *ret_size: 0 when it cannot be known. */
 static int open_input(const struct coppice_import *import, struct importing *importing,
 		      uint64_t *ret_size, struct coppice_error *err)
 {
-	struct stat st;
+	uint64_t rootfs_size;
+	int r;
 
 	*ret_size = 0;
 	if (strcmp(import->path, "-") == 0) {
 		importing->in_fd = STDIN_FILENO;
 		return COPPICE_OK;
 	}
-	importing->in_fd = open(import->path, O_RDONLY | O_CLOEXEC);
-	if (importing->in_fd < 0)
-		return fail_errno(err, errno, "cannot open image '%s'", import->path);
-	if (fstat(importing->in_fd, &st) < 0)
-		return fail_errno(err, errno, "cannot look at '%s'", import->path);
-	if (S_ISDIR(st.st_mode))
-		return fail(
-			err, COPPICE_UNSUPPORTED,
-			"'%s' is a directory; importing one is not supported yet: pack it with tar",
-			import->path);
-	*ret_size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
-	return COPPICE_OK;
+	r = open_file(import->path, &importing->in_fd, ret_size, err);
+	if (r < 0 || !import->rootfs_path)
+		return r;
+	r = open_file(import->rootfs_path, &importing->rootfs_fd, &rootfs_size, err);
+	*ret_size = *ret_size > 0 && rootfs_size > 0 ? *ret_size + rootfs_size : 0;
+	return r;
+}
+
+/* The last part of a path; nothing of "-". A directory may end with slashes. free() it. */
+static char *base_name(const char *path)
+{
+	size_t length = strcmp(path, "-") == 0 ? 0 : strlen(path), begin;
+
+	while (length > 1 && path[length - 1] == '/')
+		length--;
+	for (begin = length; begin > 0 && path[begin - 1] != '/';)
+		begin--;
+	return strndup(path + begin, length - begin);
 }
 
 /* What the image says of itself, and what was said with it. */
@@ -397,12 +513,15 @@ static int describe_image(const struct coppice_import *import, struct importing 
 {
 	const struct image_info *info = &importing->unpacking.info;
 	struct image_record *record = &importing->record;
-	const char *slash = strrchr(import->path, '/');
-	const char *file = slash ? slash + 1 : import->path;
+	_cleanup_(freep) char *file = base_name(import->path);
 	const char *description = info->description ? info->description : file;
 	int r;
 
+	if (!file)
+		return fail_memory(err);
+
 	record->size_bytes = info->size_bytes;
+	record->rootfs_size_bytes = info->rootfs_size_bytes;
 	record->created_ns = info->created_ns;
 	record->imported_ns = now_ns();
 	r = settings_copy(&record->properties, &info->properties, err);
@@ -417,7 +536,7 @@ static int describe_image(const struct coppice_import *import, struct importing 
 		description = settings_get(&record->properties, "description");
 	record->description = strdup(description);
 	record->architecture = strdup(info->architecture ? info->architecture : "");
-	record->file_name = strdup(strcmp(file, "-") == 0 ? "" : file);
+	record->file_name = take_ptr(&file);
 	if (!record->description || !record->architecture || !record->file_name)
 		return fail_memory(err);
 	return COPPICE_OK;
@@ -459,8 +578,8 @@ static int keep(struct coppice *coppice, struct importing *importing, struct cop
 				   &r, err);
 	if (r < 0 || coppice->options.is_dry_run)
 		return r;
-	r = store_commit(coppice, &importing->store, unpacking->info.fingerprint,
-			 &importing->record, err);
+	r = store_commit(coppice, &importing->store, &importing->rootfs_store,
+			 unpacking->info.fingerprint, &importing->record, err);
 	/* A pool that was taken over may have its tree already. */
 	if (r == COPPICE_OK && !was_unpacked) {
 		r = seal_and_publish(unpacking, err);
@@ -477,14 +596,25 @@ static int import_into(struct coppice *coppice, const struct coppice_import *imp
 		       struct importing *importing, struct coppice_error *err)
 {
 	struct unpacking *unpacking = &importing->unpacking;
+	struct image_files files = { .path = import->path, .rootfs = import->rootfs_path };
 	struct image_read how = { .name = import->path, .store_fd = -1 };
+	bool is_standard_input = strcmp(import->path, "-") == 0;
+	struct image_rootfs rootfs = { .name = import->rootfs_path };
+	bool is_split = import->rootfs_path != NULL;
 	int r;
 
 	r = open_input(import, importing, &how.total_bytes, err);
-	how.in_fd = importing->in_fd;
 	if (r == COPPICE_OK && !coppice->options.is_dry_run)
 		r = store_begin(coppice, &importing->store, err);
+	if (r == COPPICE_OK && !coppice->options.is_dry_run && is_split)
+		r = store_begin(coppice, &importing->rootfs_store, err);
+	if (is_standard_input)
+		how.name = "standard input";
+	how.in_fd = importing->in_fd;
 	how.store_fd = importing->store.fd;
+	rootfs.in_fd = importing->rootfs_fd;
+	rootfs.store_fd = importing->rootfs_store.fd;
+	how.rootfs = is_split ? &rootfs : NULL;
 	if (r == COPPICE_OK)
 		r = describe(unpacking, err);
 	if (r == COPPICE_OK)
@@ -494,10 +624,29 @@ static int import_into(struct coppice *coppice, const struct coppice_import *imp
 	if (r == COPPICE_OK)
 		r = describe_image(import, importing, err);
 	if (r == COPPICE_OK)
-		r = finish_description(unpacking, &importing->record, import->path, err);
+		r = finish_description(unpacking, &importing->record, &files, err);
 	if (r == COPPICE_OK && is_interrupted(coppice))
 		r = fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was imported");
 	return r < 0 ? r : keep(coppice, importing, err);
+}
+
+/* Before anything is made, a pool above all. */
+static int check_files(struct coppice *coppice, const struct coppice_import *import,
+		       struct coppice_error *err)
+{
+	const char *path = import->path, *rootfs = import->rootfs_path;
+
+	if (rootfs && (strcmp(path, "-") == 0 || strcmp(rootfs, "-") == 0))
+		return fail(err, COPPICE_INVALID,
+			    "standard input can be a whole image only, not half of a split one");
+	if (strcmp(path, "-") != 0 && access(path, R_OK) < 0)
+		return fail_errno(err, errno, "cannot open image '%s'", path);
+	if (rootfs && access(rootfs, R_OK) < 0)
+		return fail_errno(err, errno, "cannot open image '%s'", rootfs);
+	if (rootfs && (is_directory(path) || is_directory(rootfs)))
+		return fail(err, COPPICE_INVALID, "'%s' is a directory: a split image is two files",
+			    is_directory(path) ? path : rootfs);
+	return is_directory(path) ? refuse_our_own(path, coppice->root, err) : COPPICE_OK;
 }
 
 int coppice_image_import(struct coppice *coppice, const struct coppice_import *import,
@@ -506,14 +655,16 @@ int coppice_image_import(struct coppice *coppice, const struct coppice_import *i
 	_cleanup_(importing_done) struct importing importing = {
 		.unpacking = { .coppice = coppice, .draft.fd = -1 },
 		.store.fd = -1,
+		.rootfs_store.fd = -1,
 		.in_fd = -1,
+		.rootfs_fd = -1,
 	};
 	char *fingerprint;
 	int r;
 
-	if (strcmp(import->path, "-") != 0 && access(import->path, R_OK) < 0)
-		return fail_errno(err, errno, "cannot open image '%s'", import->path);
-	r = check_request(coppice, import, err);
+	r = check_files(coppice, import, err);
+	if (r == COPPICE_OK)
+		r = check_request(coppice, import, err);
 	if (r == COPPICE_OK)
 		r = pools_choose(coppice, import->pool, true, &importing.unpacking.entry, err);
 	if (r < 0)
@@ -557,21 +708,13 @@ static int refuse_cut(struct coppice *coppice, const char *fingerprint, struct c
 	return r;
 }
 
-int coppice_image_export(struct coppice *coppice, const char *image, int fd,
-			 struct coppice_error *err)
+static int copy_out(struct coppice *coppice, int in, int fd, const char *image,
+		    struct coppice_error *err)
 {
-	_cleanup_(closep) int in = -1;
-	struct volume_name fingerprint;
-	struct coppice_progress progress = { .what = "exporting" };
 	char buffer[65536];
 	ssize_t n;
-	int r;
+	int r = COPPICE_OK;
 
-	r = image_resolve(coppice, image, &fingerprint, err);
-	if (r == COPPICE_OK)
-		r = store_open(coppice, fingerprint.text, &in, err);
-	if (r == COPPICE_OK)
-		r = refuse_cut(coppice, fingerprint.text, err);
 	while (r == COPPICE_OK && (n = read(in, buffer, sizeof(buffer))) != 0) {
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -580,9 +723,44 @@ int coppice_image_export(struct coppice *coppice, const char *image, int fd,
 		if (is_interrupted(coppice))
 			return fail(err, COPPICE_INTERRUPTED, "interrupted");
 		r = write_all(fd, buffer, (size_t)n, "the exported image", err);
-		progress.done_bytes += (uint64_t)n;
 	}
 	return r;
+}
+
+int coppice_image_export(struct coppice *coppice, const char *image, int fd,
+			 struct coppice_error *err)
+{
+	_cleanup_(closep) int in = -1;
+	struct volume_name fingerprint;
+	int r;
+
+	r = image_resolve(coppice, image, &fingerprint, err);
+	if (r == COPPICE_OK)
+		r = store_open(coppice, fingerprint.text, &in, err);
+	if (r == COPPICE_OK)
+		r = refuse_cut(coppice, fingerprint.text, err);
+	return r < 0 ? r : copy_out(coppice, in, fd, image, err);
+}
+
+int coppice_image_export_rootfs(struct coppice *coppice, const char *image, int fd,
+				struct coppice_error *err)
+{
+	_cleanup_(image_record_done) struct image_record record = { 0 };
+	_cleanup_(closep) int in = -1;
+	struct volume_name fingerprint;
+	bool has_bytes;
+	int r;
+
+	r = image_resolve(coppice, image, &fingerprint, err);
+	if (r == COPPICE_OK)
+		r = image_record_of(coppice, fingerprint.text, &has_bytes, &record, err);
+	if (r == COPPICE_OK && record.rootfs_size_bytes == 0)
+		r = fail(err, COPPICE_INVALID, "image '%s' is one file", image);
+	if (r == COPPICE_OK)
+		r = store_open_rootfs(coppice, fingerprint.text, &in, err);
+	if (r == COPPICE_OK)
+		r = refuse_cut(coppice, fingerprint.text, err);
+	return r < 0 ? r : copy_out(coppice, in, fd, image, err);
 }
 
 /* ---- delete ---- */
@@ -678,6 +856,8 @@ static int delete_one(struct coppice *coppice, const struct volume_name *fingerp
 				       "image '%s' is not unpacked in pool '%s'", name, only->name);
 	explain(coppice, "rm -f %s/images/%s.json %s/images/%s", coppice->root, fingerprint->text,
 		coppice->root, fingerprint->text);
+	if (store_has_rootfs(coppice, fingerprint->text))
+		explain(coppice, "rm -f %s/images/%s.rootfs", coppice->root, fingerprint->text);
 	if (coppice->options.is_dry_run)
 		return COPPICE_OK;
 	r = store_delete(coppice, fingerprint->text, err);

@@ -411,6 +411,7 @@ static int add_image(void *user, const struct catalog_image *row, struct coppice
 		.description = take_ptr(&record.description),
 		.architecture = take_ptr(&record.architecture),
 		.size_bytes = row->has_bytes ? record.size_bytes : 0,
+		.rootfs_size_bytes = row->has_bytes ? record.rootfs_size_bytes : 0,
 		.has_bytes = row->has_bytes,
 		.created_ns = record.created_ns,
 		.imported_ns = record.imported_ns,

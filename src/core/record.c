@@ -134,6 +134,7 @@ static json_t *image_to_json(const struct image_record *record)
 	put_text(json, "architecture", record->architecture);
 	put_text(json, "file_name", record->file_name);
 	put_number(json, "size", (int64_t)record->size_bytes);
+	put_number(json, "rootfs_size", (int64_t)record->rootfs_size_bytes);
 	put_number(json, "created", record->created_ns);
 	put_number(json, "imported", record->imported_ns);
 	for (size_t i = 0; i < record->n_aliases; i++)
@@ -273,6 +274,7 @@ static int image_from_json(json_t *json, struct image_record *ret, struct coppic
 	int r;
 
 	ret->size_bytes = (uint64_t)json_integer_value(json_object_get(json, "size"));
+	ret->rootfs_size_bytes = (uint64_t)json_integer_value(json_object_get(json, "rootfs_size"));
 	ret->created_ns = json_integer_value(json_object_get(json, "created"));
 	ret->imported_ns = json_integer_value(json_object_get(json, "imported"));
 	r = get_text(json, "description", &ret->description, err);

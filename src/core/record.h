@@ -29,6 +29,7 @@ struct image_record {
 	char *architecture;
 	char *file_name; /* of the import, for export */
 	uint64_t size_bytes;
+	uint64_t rootfs_size_bytes; /* how many of them are the second file's; 0: there is none */
 	int64_t created_ns;
 	int64_t imported_ns;
 	char **alias; /* NULL-terminated once there is one */

@@ -13,33 +13,33 @@
 #include <nettle/sha2.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 
 #include "base/file.h"
 #include "base/text.h"
+#include "image/child.h"
 #include "image/unpack/report.h"
-
-#ifndef COPPICE_LIBEXECDIR
-#define COPPICE_LIBEXECDIR "/usr/local/libexec/coppice"
-#endif
 
 enum {
 	PIECE_SIZE = 512 * 1024,
+	MAGIC_SIZE = 4,
 	TICK_MS = 100, /* between looks at is_interrupted, and calls of progress */
-	FD_ABOVE = 10, /* ours, so that none is in the way of the child's 0 to 3 */
 	WRITEBACK_SIZE = 8 << 20,
 };
 
 #define MEMORY_LIMIT_DEFAULT (256ULL << 20)
 #define MEMORY_LIMIT_MIN     (1ULL << 20)
 
-/* One reading under way. */
+/* One file being read: the image, or one of the two of a split one. */
 struct reading {
 	const struct image_read *how;
+	int in_fd, store_fd;
+	const char *name;
+	const char *what; /* UNPACK_…: what it shall hold */
 	struct image_info *info;
 	pid_t pid;     /* 0: not started, or reaped */
 	int socket;    /* we send the archive here */
@@ -47,30 +47,15 @@ struct reading {
 	bool is_ended; /* the child has something to say before it has read all */
 	int64_t told_ns;
 	off_t store_offset, written_back;
-	struct sha256_ctx sha256;
-	char *metadata; /* as reported; owned */
+	struct sha256_ctx *sha256; /* goes on from file to file; borrowed */
+	char *metadata;            /* as reported; owned */
 	size_t metadata_length;
 	bool has_info;
+	bool has_error; /* the child has said what went wrong */
+	bool is_packer; /* coppice-pack: it reads a directory, and we its archive */
 };
 
 /* ---- the child ---- */
-
-static const char *unpacker_directory(void)
-{
-	const char *directory = secure_getenv("COPPICE_LIBEXECDIR");
-
-	return directory && directory[0] ? directory : COPPICE_LIBEXECDIR;
-}
-
-/* Move a descriptor out of the way of those that the child will have. */
-static int move_up(int *fd)
-{
-	int moved = fcntl(*fd, F_DUPFD_CLOEXEC, FD_ABOVE);
-
-	closep(fd);
-	*fd = moved;
-	return moved;
-}
 
 static int channels_open(int archive[2], int report[2], struct coppice_error *err)
 {
@@ -80,84 +65,40 @@ static int channels_open(int archive[2], int report[2], struct coppice_error *er
 	for (int i = 0; i < 2; i++) {
 		int size = 1 << 20;
 
-		if (move_up(&archive[i]) < 0 || move_up(&report[i]) < 0)
+		if (child_fd_move_up(&archive[i]) < 0 || child_fd_move_up(&report[i]) < 0)
 			return fail_errno(err, errno, "cannot make a channel to the unpacker");
 		(void)setsockopt(archive[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	}
 	return COPPICE_OK;
 }
 
-/* A group of its own: Ctrl-C reaches us alone, and we end it in order. */
-static int attributes_init(posix_spawnattr_t *attributes)
-{
-	sigset_t none, all;
-
-	(void)sigemptyset(&none);
-	(void)sigfillset(&all);
-	if (posix_spawnattr_init(attributes) != 0)
-		return -1;
-	(void)posix_spawnattr_setsigmask(attributes, &none);
-	(void)posix_spawnattr_setsigdefault(attributes, &all);
-	(void)posix_spawnattr_setpgroup(attributes, 0);
-	(void)posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
-							   POSIX_SPAWN_SETPGROUP);
-	return 0;
-}
-
-/* Without a descriptor to keep, number 3 must not be one of ours by accident. */
-static int actions_init(posix_spawn_file_actions_t *actions, int archive, int report, int keep)
-{
-	int r;
-
-	if (posix_spawn_file_actions_init(actions) != 0)
-		return -1;
-	r = posix_spawn_file_actions_adddup2(actions, archive, STDIN_FILENO);
-	r |= posix_spawn_file_actions_adddup2(actions, report, STDOUT_FILENO);
-	if (keep >= 0)
-		r |= posix_spawn_file_actions_adddup2(actions, keep, REPORT_KEEP_FD);
-	r |= posix_spawn_file_actions_addclosefrom_np(actions, REPORT_KEEP_FD + (keep >= 0));
-	return r;
-}
-
-static int spawn(struct reading *reading, int archive, int report, int keep, char *const argv[],
-		 struct coppice_error *err)
-{
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	int r;
-
-	if (attributes_init(&attributes) < 0)
-		return fail_memory(err);
-	r = actions_init(&actions, archive, report, keep);
-	if (r == 0)
-		r = posix_spawn(&reading->pid, argv[0], &actions, &attributes, argv, environ);
-	(void)posix_spawn_file_actions_destroy(&actions);
-	(void)posix_spawnattr_destroy(&attributes);
-	if (r == 0)
-		return COPPICE_OK;
-	reading->pid = 0;
-	return fail(err, COPPICE_FAILED, "cannot run '%s': %s", argv[0], strerror(r));
-}
-
 static int keep_dup(int keep_fd, int *ret, struct coppice_error *err)
 {
 	if (keep_fd < 0)
 		return COPPICE_OK;
-	*ret = fcntl(keep_fd, F_DUPFD_CLOEXEC, FD_ABOVE);
+	*ret = fcntl(keep_fd, F_DUPFD_CLOEXEC, CHILD_FD_ABOVE);
 	return *ret < 0 ? fail_errno(err, errno, "cannot keep the lock") : COPPICE_OK;
 }
 
-static int child_start(struct reading *reading, struct coppice_error *err)
+/* @file is what the child reads; -1: what we send it. */
+static int child_start(struct reading *reading, int file, struct coppice_error *err)
 {
 	const struct image_read *how = reading->how;
 	uint64_t limit = how->memory_limit_bytes ? how->memory_limit_bytes : MEMORY_LIMIT_DEFAULT;
-	_cleanup_(freep) char *program = text_format("%s/coppice-unpack", unpacker_directory());
+	_cleanup_(freep) char *program = child_program("coppice-unpack");
 	_cleanup_(freep) char *parent = text_format("%ld", (long)getpid());
 	_cleanup_(freep) char *memory = text_format(
 		"%llu", (unsigned long long)(limit < MEMORY_LIMIT_MIN ? MEMORY_LIMIT_MIN : limit));
 	_cleanup_(closep) int keep = -1;
 	int archive[2] = { -1, -1 }, report[2] = { -1, -1 };
-	char *argv[] = { program, parent, memory, (char *)(uintptr_t)how->target_path, NULL };
+	char format[] = UNPACK_TAR, file_format[] = UNPACK_SQUASHFS;
+	char *argv[] = { program,
+			 parent,
+			 memory,
+			 file >= 0 ? file_format : format,
+			 (char *)(uintptr_t)reading->what,
+			 (char *)(uintptr_t)how->target_path,
+			 NULL };
 	int r;
 
 	if (!program || !parent || !memory)
@@ -166,7 +107,8 @@ static int child_start(struct reading *reading, struct coppice_error *err)
 		return err->code;
 	r = channels_open(archive, report, err);
 	if (r == COPPICE_OK)
-		r = spawn(reading, archive[0], report[1], keep, argv, err);
+		r = child_spawn(file >= 0 ? file : archive[0], report[1], keep, argv, &reading->pid,
+				err);
 	closep(&archive[0]);
 	closep(&report[1]);
 	reading->socket = archive[1];
@@ -209,7 +151,7 @@ static void tell_progress(struct reading *reading, bool is_last)
 {
 	const struct coppice_hooks *hooks = reading->how->hooks;
 	struct coppice_progress progress = {
-		.what = reading->how->name,
+		.what = reading->name,
 		.done_bytes = reading->info->size_bytes,
 		.total_bytes = reading->how->total_bytes,
 	};
@@ -277,7 +219,7 @@ static int send_piece(struct reading *reading, const char *data, size_t length,
 static int store_piece(struct reading *reading, const char *data, size_t length,
 		       struct coppice_error *err)
 {
-	int fd = reading->how->store_fd;
+	int fd = reading->store_fd;
 	off_t behind;
 
 	if (fd < 0)
@@ -300,41 +242,58 @@ static int read_piece(struct reading *reading, char *buffer, size_t *ret_length,
 	ssize_t n;
 
 	do {
-		if (wait_ready(reading, reading->how->in_fd, POLLIN, err) < 0)
+		if (wait_ready(reading, reading->in_fd, POLLIN, err) < 0)
 			return err->code;
 		if (reading->is_ended) {
 			*ret_length = 0;
 			return COPPICE_OK;
 		}
-		n = read(reading->how->in_fd, buffer, PIECE_SIZE);
+		n = read(reading->in_fd, buffer, PIECE_SIZE);
 	} while (n < 0 && (errno == EINTR || errno == EAGAIN));
 	if (n < 0)
-		return fail_errno(err, errno, "cannot read '%s'", reading->how->name);
+		return fail_errno(err, errno, "cannot read '%s'", reading->name);
 	*ret_length = (size_t)n;
 	return COPPICE_OK;
 }
 
-static int archive_copy(struct reading *reading, struct coppice_error *err)
+/* To wherever it goes. Without a child yet that is the hash and the store only. */
+static int take_piece(struct reading *reading, const char *data, size_t length,
+		      struct coppice_error *err)
 {
-	_cleanup_(freep) char *buffer = malloc(PIECE_SIZE);
-	size_t length = 1;
+	if (reading->socket >= 0 && send_piece(reading, data, length, err) < 0)
+		return err->code;
+	if (store_piece(reading, data, length, err) < 0)
+		return err->code;
+	sha256_update(reading->sha256, length, (const uint8_t *)data);
+	reading->info->size_bytes += length;
+	tell_progress(reading, false);
+	return COPPICE_OK;
+}
 
-	if (!buffer)
-		return fail_memory(err);
-	while (!reading->is_ended) {
-		if (read_piece(reading, buffer, &length, err) < 0)
+/* @buffer has the first @length bytes; it is used for the rest. */
+static int archive_copy(struct reading *reading, char *buffer, size_t length,
+			struct coppice_error *err)
+{
+	while (length > 0 && !reading->is_ended) {
+		if (take_piece(reading, buffer, length, err) < 0 ||
+		    read_piece(reading, buffer, &length, err) < 0)
 			return err->code;
-		if (length == 0)
-			break;
-		if (send_piece(reading, buffer, length, err) < 0 ||
-		    store_piece(reading, buffer, length, err) < 0)
-			return err->code;
-		sha256_update(&reading->sha256, length, (const uint8_t *)buffer);
-		reading->info->size_bytes += length;
-		tell_progress(reading, false);
 	}
 	tell_progress(reading, true);
-	(void)shutdown(reading->socket, SHUT_WR);
+	if (reading->socket >= 0)
+		(void)shutdown(reading->socket, SHUT_WR);
+	return COPPICE_OK;
+}
+
+/* Enough to tell what it is, or all. */
+static int read_start(struct reading *reading, char *buffer, size_t *ret_length,
+		      struct coppice_error *err)
+{
+	size_t length = 1;
+
+	for (*ret_length = 0; *ret_length < MAGIC_SIZE && length > 0; *ret_length += length)
+		if (read_piece(reading, buffer + *ret_length, &length, err) < 0)
+			return err->code;
 	return COPPICE_OK;
 }
 
@@ -373,11 +332,16 @@ static int warning_add(struct image_info *info, const char *data, size_t length,
 	return COPPICE_OK;
 }
 
+static const char *verb(const struct reading *reading)
+{
+	return reading->is_packer ? "pack" : "unpack";
+}
+
 /* What is wrong with the archive follows its name; all else is about our own doing. */
 static int child_error(struct reading *reading, const char *data, size_t length,
 		       struct coppice_error *err)
 {
-	const char *name = reading->how->name;
+	const char *name = reading->name;
 	struct report_error head;
 	_cleanup_(freep) char *message = NULL;
 	int code;
@@ -388,6 +352,7 @@ static int child_error(struct reading *reading, const char *data, size_t length,
 	message = text_clean(data + sizeof(head), length - sizeof(head));
 	if (!message)
 		return fail_memory(err);
+	reading->has_error = true;
 	code = head.code <= COPPICE_FAILED && head.code >= COPPICE_INTERRUPTED ? head.code
 									       : COPPICE_FAILED;
 	if (code == COPPICE_NOT_FOUND || code == COPPICE_EXISTS)
@@ -395,7 +360,8 @@ static int child_error(struct reading *reading, const char *data, size_t length,
 	if (code == COPPICE_INVALID)
 		(void)fail(err, (enum coppice_code)code, "'%s' %s", name, message);
 	else
-		(void)fail(err, (enum coppice_code)code, "cannot unpack '%s': %s", name, message);
+		(void)fail(err, (enum coppice_code)code, "cannot %s '%s': %s", verb(reading), name,
+			   message);
 	err->os_errno = head.os_errno;
 	return code;
 }
@@ -410,6 +376,9 @@ static int frame_take(struct reading *reading, const struct report_frame *frame,
 		return warning_add(reading->info, data, frame->length, err);
 	case 'E':
 		return child_error(reading, data, frame->length, err);
+	case 'D':
+		reading->has_info = true;
+		return COPPICE_OK;
 	case 'M':
 		free(reading->metadata);
 		reading->metadata = malloc(frame->length + 1u);
@@ -422,8 +391,8 @@ static int frame_take(struct reading *reading, const struct report_frame *frame,
 		if (frame->length != sizeof(head))
 			break;
 		memcpy(&head, data, sizeof(head));
-		reading->info->n_entries = head.n_entries;
-		reading->info->unpacked_bytes = head.unpacked_bytes;
+		reading->info->n_entries += head.n_entries;
+		reading->info->unpacked_bytes += head.unpacked_bytes;
 		reading->info->is_unified = head.is_unified != 0;
 		reading->has_info = true;
 		return COPPICE_OK;
@@ -484,6 +453,13 @@ static int report_take(struct reading *reading, struct coppice_error *err)
 	}
 }
 
+/* What a library that an archive has led astray dies of; its walls held. */
+static bool is_crash(int number)
+{
+	return number == SIGSEGV || number == SIGBUS || number == SIGFPE || number == SIGILL ||
+	       number == SIGABRT;
+}
+
 /* All is well only if the child said so and ended so. */
 static int child_finish(struct reading *reading, struct coppice_error *err)
 {
@@ -492,13 +468,15 @@ static int child_finish(struct reading *reading, struct coppice_error *err)
 	if (report_take(reading, err) < 0)
 		return err->code;
 	status = child_wait(reading);
+	if (WIFSIGNALED(status) && is_crash(WTERMSIG(status)))
+		return fail(err, COPPICE_INVALID, "'%s' is corrupt: reading it ended in a %s",
+			    reading->name, strsignal(WTERMSIG(status)));
 	if (WIFSIGNALED(status))
-		return fail(err, COPPICE_FAILED,
-			    "cannot unpack '%s': the unpacker was killed by %s", reading->how->name,
-			    strsignal(WTERMSIG(status)));
+		return fail(err, COPPICE_FAILED, "cannot %s '%s': its child was killed by %s",
+			    verb(reading), reading->name, strsignal(WTERMSIG(status)));
 	if (status != 0 || !reading->has_info)
-		return fail(err, COPPICE_FAILED, "cannot unpack '%s': the unpacker ended early",
-			    reading->how->name);
+		return fail(err, COPPICE_FAILED, "cannot %s '%s': its child ended early",
+			    verb(reading), reading->name);
 	return COPPICE_OK;
 }
 
@@ -514,8 +492,8 @@ static int describe_plain(struct image_info *info, struct coppice_error *err)
 	return info->architecture ? COPPICE_OK : fail_memory(err);
 }
 
-static int describe_unified(const struct reading *reading, struct image_info *info,
-			    struct coppice_error *err)
+static int describe_metadata(const struct reading *reading, struct image_info *info,
+			     struct coppice_error *err)
 {
 	struct metadata metadata;
 	const char *description;
@@ -523,7 +501,7 @@ static int describe_unified(const struct reading *reading, struct image_info *in
 	if (!reading->metadata)
 		return fail(err, COPPICE_FAILED, "the unpacker says nonsense");
 	if (metadata_parse(reading->metadata, reading->metadata_length, &metadata, err) < 0)
-		return wrap(err, "'%s'", reading->how->name);
+		return wrap(err, "'%s'", reading->name);
 	info->architecture = take_ptr(&metadata.architecture);
 	info->created_ns = metadata.created_ns;
 	info->properties = metadata.properties;
@@ -534,43 +512,202 @@ static int describe_unified(const struct reading *reading, struct image_info *in
 	return info->description ? COPPICE_OK : fail_memory(err);
 }
 
-static void fingerprint_format(struct reading *reading)
+static void fingerprint_format(struct sha256_ctx *sha256, struct image_info *info)
 {
 	uint8_t digest[SHA256_DIGEST_SIZE];
 
-	sha256_digest(&reading->sha256, sizeof(digest), digest);
+	sha256_digest(sha256, sizeof(digest), digest);
 	for (size_t i = 0; i < sizeof(digest); i++)
-		(void)snprintf(reading->info->fingerprint + 2 * i, 3, "%02x", digest[i]);
+		(void)snprintf(info->fingerprint + 2 * i, 3, "%02x", digest[i]);
+}
+
+/* ---- squashfs ---- */
+
+static bool is_squashfs(const char *start, size_t length)
+{
+	return length >= MAGIC_SIZE && memcmp(start, "hsqs", MAGIC_SIZE) == 0;
+}
+
+/* The whole file once more, to be read at any place and not written. */
+static int reopen(const struct reading *reading, int *ret, struct coppice_error *err)
+{
+	int fd = reading->store_fd >= 0 ? reading->store_fd : reading->in_fd;
+	_cleanup_(freep) char *path = text_format("/proc/self/fd/%d", fd);
+	struct stat st;
+
+	if (!path)
+		return fail_memory(err);
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return fail(err, COPPICE_UNSUPPORTED,
+			    "'%s' is a squashfs, which cannot be looked into before it is kept: "
+			    "give it as a file",
+			    reading->name);
+	*ret = open(path, O_RDONLY | O_CLOEXEC);
+	if (*ret < 0 || child_fd_move_up(ret) < 0)
+		return fail_errno(err, errno, "cannot open '%s' again", reading->name);
+	return COPPICE_OK;
+}
+
+/* Hashed and kept, then unpacked from what was kept: it cannot be read in one pass. */
+static int read_squashfs(struct reading *reading, char *buffer, size_t length,
+			 struct coppice_error *err)
+{
+	_cleanup_(closep) int fd = -1;
+
+	if (strcmp(reading->what, UNPACK_METADATA) == 0)
+		return fail(err, COPPICE_INVALID,
+			    "'%s' is a squashfs, not a tar archive of metadata", reading->name);
+	if (archive_copy(reading, buffer, length, err) < 0 || reopen(reading, &fd, err) < 0 ||
+	    child_start(reading, fd, err) < 0)
+		return err->code;
+	return child_finish(reading, err);
+}
+
+static int read_file(struct reading *reading, struct coppice_error *err)
+{
+	off_t offset = reading->store_fd >= 0 ? lseek(reading->store_fd, 0, SEEK_CUR) : 0;
+	_cleanup_(freep) char *buffer = malloc(PIECE_SIZE + MAGIC_SIZE);
+	size_t length;
+
+	if (!buffer)
+		return fail_memory(err);
+	reading->store_offset = reading->written_back = offset > 0 ? offset : 0;
+	if (read_start(reading, buffer, &length, err) < 0)
+		return err->code;
+	if (is_squashfs(buffer, length))
+		return read_squashfs(reading, buffer, length, err);
+	if (child_start(reading, -1, err) < 0 || archive_copy(reading, buffer, length, err) < 0)
+		return err->code;
+	return child_finish(reading, err);
+}
+
+static struct reading reading_of(const struct image_read *how, struct image_info *info,
+				 struct sha256_ctx *sha256)
+{
+	return (struct reading){
+		.how = how,
+		.in_fd = how->in_fd,
+		.store_fd = how->store_fd,
+		.name = how->name,
+		.what = how->rootfs ? UNPACK_METADATA : UNPACK_IMAGE,
+		.info = info,
+		.sha256 = sha256,
+		.socket = -1,
+		.report = -1,
+	};
+}
+
+/* ---- directories ---- */
+
+static int packer_start(struct reading *packer, int *ret_archive, struct coppice_error *err)
+{
+	_cleanup_(freep) char *program = child_program("coppice-pack");
+	_cleanup_(freep) char *parent = text_format("%ld", (long)getpid());
+	_cleanup_(closep) int directory = fcntl(packer->in_fd, F_DUPFD_CLOEXEC, CHILD_FD_ABOVE);
+	int archive[2] = { -1, -1 }, report[2] = { -1, -1 };
+	char *argv[] = { program, parent, NULL };
+	int r = COPPICE_OK;
+
+	if (!program || !parent)
+		return fail_memory(err);
+	if (directory < 0 || pipe2(archive, O_CLOEXEC) < 0 || pipe2(report, O_CLOEXEC) < 0 ||
+	    child_fd_move_up(&archive[1]) < 0 || child_fd_move_up(&report[1]) < 0)
+		r = fail_errno(err, errno, "cannot make a channel to the packer");
+	if (r == COPPICE_OK)
+		r = child_spawn(directory, report[1], archive[1], argv, &packer->pid, err);
+	closep(&archive[1]);
+	closep(&report[1]);
+	*ret_archive = archive[0];
+	packer->report = report[0];
+	return r;
+}
+
+/*
+ * A packer that failed explains why its archive is no good, not the other way round; but
+ * one that nobody listens to any more has nothing to say.
+ */
+static int read_packed(struct reading *reading, struct coppice_error *err)
+{
+	_cleanup_(reading_done) struct reading packer =
+		reading_of(reading->how, reading->info, reading->sha256);
+	struct coppice_error packer_err = COPPICE_ERROR_INIT;
+	int archive = -1;
+	int r, packed;
+
+	packer.is_packer = true;
+	r = packer_start(&packer, &archive, err);
+	reading->in_fd = archive;
+	if (r == COPPICE_OK)
+		r = read_file(reading, err);
+	closep(&archive);
+	if (packer.pid == 0 || r == COPPICE_INTERRUPTED)
+		return r;
+	packed = child_finish(&packer, &packer_err);
+	if (packed < 0 && (r == COPPICE_OK || packer.has_error)) {
+		*err = packer_err;
+		return packed;
+	}
+	return r;
+}
+
+static bool is_directory(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* ---- all of it ---- */
+
+/* The second file of a split image. */
+static int read_rootfs(const struct image_read *how, struct image_info *info,
+		       struct sha256_ctx *sha256, struct coppice_error *err)
+{
+	_cleanup_(reading_done) struct reading reading = reading_of(how, info, sha256);
+	uint64_t before = info->size_bytes;
+	int r;
+
+	reading.in_fd = how->rootfs->in_fd;
+	reading.store_fd = how->rootfs->store_fd;
+	reading.name = how->rootfs->name;
+	reading.what = UNPACK_ROOTFS;
+	r = read_file(&reading, err);
+	info->rootfs_size_bytes = info->size_bytes - before;
+	info->is_unified = false;
+	return r;
 }
 
 static int read_all(struct reading *reading, struct coppice_error *err)
 {
 	struct image_info *info = reading->info;
+	bool has_metadata;
+	int r;
 
-	if (child_start(reading, err) < 0 || archive_copy(reading, err) < 0 ||
-	    child_finish(reading, err) < 0)
+	r = is_directory(reading->in_fd) ? read_packed(reading, err) : read_file(reading, err);
+	if (r < 0)
+		return r;
+	has_metadata = info->is_unified;
+	if (has_metadata && describe_metadata(reading, info, err) < 0)
 		return err->code;
-	fingerprint_format(reading);
-	return info->is_unified ? describe_unified(reading, info, err) : describe_plain(info, err);
+	if (!has_metadata && describe_plain(info, err) < 0)
+		return err->code;
+	if (reading->how->rootfs)
+		return read_rootfs(reading->how, info, reading->sha256, err);
+	return COPPICE_OK;
 }
 
 int image_read(const struct image_read *how, struct image_info *ret, struct coppice_error *err)
 {
 	_cleanup_(image_info_done) struct image_info info = { 0 };
-	_cleanup_(reading_done) struct reading reading = {
-		.how = how,
-		.info = &info,
-		.socket = -1,
-		.report = -1,
-	};
-	off_t offset = how->store_fd >= 0 ? lseek(how->store_fd, 0, SEEK_CUR) : 0;
+	struct sha256_ctx sha256;
+	_cleanup_(reading_done) struct reading reading = reading_of(how, &info, &sha256);
 	int r;
 
-	sha256_init(&reading.sha256);
-	reading.store_offset = reading.written_back = offset > 0 ? offset : 0;
+	sha256_init(&sha256);
 	r = read_all(&reading, err);
 	if (r < 0)
 		return r;
+	fingerprint_format(&sha256, &info);
 	*ret = info;
 	info = (struct image_info){ 0 };
 	return COPPICE_OK;

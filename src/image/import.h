@@ -9,23 +9,33 @@
 #include "base/error.h"
 #include "image/metadata.h"
 
+/* The second file of a split image: its root file system. */
+struct image_rootfs {
+	int in_fd;        /* as in struct image_read */
+	int store_fd;     /* likewise */
+	const char *name; /* likewise */
+};
+
 /* How to read. */
 struct image_read {
-	int in_fd;                   /* borrowed; read once, from where it stands to its end */
+	int in_fd;                   /* borrowed; read once, from where it stands to its end; of a
+					directory its archive is, which a child makes meanwhile */
 	int store_fd;                /* the same bytes are written here on the way; -1: nowhere */
 	const char *target_path;     /* an empty directory to unpack into; NULL: only check */
 	int keep_fd;                 /* the child holds this one, and no other of ours; -1: none */
 	uint64_t memory_limit_bytes; /* of the decoder; 0: 256 MiB */
 	uint64_t total_bytes;        /* how many will come, for progress; 0: unknown */
+	const struct image_rootfs *rootfs; /* in_fd has metadata.yaml and templates only; or NULL */
 	const struct coppice_hooks *hooks; /* progress, is_interrupted; or NULL */
 	const char *name;                  /* of the file, for messages and progress */
 };
 
 /* What was read. */
 struct image_info {
-	char fingerprint[65]; /* SHA-256 of the bytes, hexadecimal */
-	uint64_t size_bytes;
-	bool is_unified;    /* LXD's unified tarball; else a plain root file system */
+	char fingerprint[65]; /* SHA-256 of the bytes, hexadecimal; of a split image both files' */
+	uint64_t size_bytes;  /* of both files, if there are two */
+	uint64_t rootfs_size_bytes; /* of the second; 0 when the image is one file */
+	bool is_unified;    /* LXD's unified tarball; else a plain root file system, or split */
 	char *architecture; /* of a plain one: this machine's */
 	char *description;  /* or NULL */
 	int64_t created_ns; /* or 0 */
@@ -39,7 +49,7 @@ struct image_info {
 /*
  * Read an image.
  *
- * Then @how->target_path holds rootfs/, and what a unified image has beside it.
+ * Then @how->target_path holds rootfs/, and what a unified or split image has beside it.
  * Nothing is synced, neither there nor at store_fd. After a failure both hold
  * anything: the caller discards them.
  *

@@ -182,6 +182,230 @@ static void test_metadata_may_come_last(void)
 	image_info_done(&info);
 }
 
+/* ---- directories ---- */
+
+static void fingerprint_is(const struct image_info *info, const char *command)
+{
+	char wanted[65] = { 0 };
+	FILE *sum = popen(command, "r");
+
+	ok(sum && fread(wanted, 1, 64, sum) == 64);
+	(void)pclose(sum);
+	ok_str(info->fingerprint, wanted);
+}
+
+static void test_directory_is_packed(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct image_info info = { 0 };
+	struct image_read how = { .keep_fd = -1, .target_path = "out" };
+
+	enter();
+	image_plain();
+	sh("truncate -s 3M r/usr/hole && mkfifo r/usr/fifo && ln r/etc/motd r/usr/motd");
+	how.store_fd = open("stored", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	ok_int(read_with(how, "r", &info, &err), ==, COPPICE_OK);
+	(void)close(how.store_fd);
+	fingerprint_is(&info, "sha256sum <stored");
+	ok(!info.is_unified);
+	sh("grep -q hello out/rootfs/etc/motd && [ -p out/rootfs/usr/fifo ] &&"
+	   "[ out/rootfs/etc/motd -ef out/rootfs/usr/motd ] &&"
+	   "[ $(stat -c %b out/rootfs/usr/hole) -lt 64 ] && [ $(stat -c %s stored) -lt 100000 ]");
+	image_info_done(&info);
+	image_unified();
+	is_accepted("u", true);
+}
+
+static void test_directory_without_a_socket(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct image_info info = { 0 };
+
+	enter();
+	image_plain();
+	ok_int(mknod("r/etc/socket", S_IFSOCK | 0600, 0), ==, 0);
+	ok_int(read_image("r", &info, &err), ==, COPPICE_OK);
+	ok_int(info.n_warnings, ==, 1);
+	ok(strstr(info.warning[0], "is a socket") != NULL);
+	sh("[ ! -e out/rootfs/etc/socket ]");
+	image_info_done(&info);
+	sh("mkdir -p r/$(printf 'd%.0s' $(seq 200)) && rm -rf r/etc r/usr");
+	refused("r", COPPICE_INVALID, "is no root file system");
+	ok_int(waitpid(-1, NULL, WNOHANG), ==, -1); /* no child is left */
+	ok_int(errno, ==, ECHILD);
+}
+
+/* ---- split images ---- */
+
+/* Read @metadata and @rootfs as one image into ./out. */
+static int read_split(const char *metadata, const char *rootfs, struct image_info *info,
+		      struct coppice_error *err)
+{
+	struct image_rootfs second = { .store_fd = -1, .name = rootfs };
+	struct image_read how = {
+		.store_fd = -1, .keep_fd = -1, .target_path = "out", .rootfs = &second
+	};
+	int r;
+
+	second.in_fd = open(rootfs, O_RDONLY | O_CLOEXEC);
+	ok(second.in_fd >= 0);
+	r = read_with(how, metadata, info, err);
+	(void)close(second.in_fd);
+	return r;
+}
+
+static void split_refused(const char *metadata, const char *rootfs, const char *text)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct image_info info = { 0 };
+	int r = read_split(metadata, rootfs, &info, &err);
+
+	if (r != COPPICE_INVALID || !strstr(err.message, text))
+		tap_fail("%s, %s: %d '%s', not '%s'", metadata, rootfs, r, err.message, text);
+}
+
+static void test_split_is_two_archives(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct image_info info = { 0 };
+
+	enter();
+	image_unified();
+	sh("tar -C u -cJf meta.tar.xz metadata.yaml templates && mkdir u/rootfs/rootfs &&"
+	   "echo root >u/rootfs/metadata.yaml && tar -C u/rootfs -c . | gzip >root.tar.gz");
+	ok_int(read_split("meta.tar.xz", "root.tar.gz", &info, &err), ==, COPPICE_OK);
+	fingerprint_is(&info, "cat meta.tar.xz root.tar.gz | sha256sum");
+	ok(!info.is_unified);
+	ok(info.rootfs_size_bytes > 0 && info.rootfs_size_bytes < info.size_bytes);
+	ok_str(info.architecture, "x86_64");
+	ok_str(info.description, "A test");
+	sh("[ $(stat -c %s root.tar.gz) -gt 0 ] && grep -q hello out/rootfs/etc/motd &&"
+	   "cmp u/metadata.yaml out/metadata.yaml && [ -f out/templates/hostname.tpl ] &&"
+	   "[ -d out/rootfs/rootfs ] && cmp u/rootfs/metadata.yaml out/rootfs/metadata.yaml &&"
+	   "[ $(ls -A out | wc -l) = 3 ]");
+	image_info_done(&info);
+}
+
+static void test_split_halves_are_checked(void)
+{
+	enter();
+	image_unified();
+	sh("tar -C u -cf meta.tar metadata.yaml templates && tar -C u/rootfs -cf root.tar . &&"
+	   "tar -C u -cf whole.tar . && tar -C u -cf none.tar templates && : >empty &&"
+	   "head -c 2000 root.tar >cut.tar && mkdir -p l && ln -s . l/x && mkdir m &&"
+	   "cp -r u/rootfs m/ && tar -C u -cf link.tar metadata.yaml && tar -C l -rf link.tar x &&"
+	   "tar -C m -rf link.tar --transform='s,^,x/,' rootfs");
+	split_refused("root.tar", "meta.tar", "no metadata.yaml");
+	split_refused("meta.tar", "meta.tar", "'meta.tar' is no root file system");
+	split_refused("whole.tar", "root.tar", "'whole.tar' has a rootfs of its own");
+	split_refused("none.tar", "root.tar", "no metadata.yaml");
+	split_refused("empty", "root.tar", "'empty' is empty");
+	split_refused("meta.tar", "empty", "'empty' is empty");
+	split_refused("meta.tar", "cut.tar", "'cut.tar' is truncated");
+	split_refused("link.tar", "root.tar", "has 'rootfs' at its top");
+}
+
+/* ---- squashfs ---- */
+
+static void test_squashfs_in_every_compression(void)
+{
+	static const char *const methods[] = { "gzip", "xz", "zstd", "lz4" };
+
+	enter();
+	if (system("command -v mksquashfs >/dev/null") != 0)
+		skip("no mksquashfs");
+	image_plain();
+	image_unified();
+	for (size_t i = 0; i < ARRAY_SIZE(methods); i++) {
+		_cleanup_(freep) char *command =
+			text_format("rm -f p u.s && mksquashfs r p -comp %s -quiet -no-progress && "
+				    "mksquashfs u u.s -comp %s -quiet -no-progress",
+				    methods[i], methods[i]);
+
+		sh(command);
+		is_accepted("p", false);
+		is_accepted("u.s", true);
+	}
+	sh("rm p && mksquashfs r p -comp lzo -quiet -no-progress");
+	refused("p", COPPICE_UNSUPPORTED, "compressed by lzo");
+}
+
+static void test_squashfs_keeps_all(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct image_info info = { 0 };
+	struct image_read how = { .keep_fd = -1, .target_path = "out" };
+
+	enter();
+	if (system("command -v mksquashfs >/dev/null") != 0)
+		skip("no mksquashfs");
+	image_plain();
+	sh("head -c 3000001 /dev/urandom >r/usr/big && truncate -s 9M r/usr/hole &&"
+	   "printf x | dd of=r/usr/hole bs=1 seek=5000000 conv=notrunc 2>/dev/null &&"
+	   "ln r/etc/motd r/usr/motd && ln -s ../etc r/usr/link && mkfifo r/usr/fifo &&"
+	   "mknod r/usr/null c 1 3 && mknod r/usr/disk b 259 70000 && chmod 4751 r/usr/big &&"
+	   "chown 3000000:7 r/usr/big && mkdir r/usr/many && (cd r/usr/many && touch $(seq 3000)) "
+	   "&& setfattr -n user.note -v 'some words' r/usr/big &&"
+	   "setfattr -n trusted.coppice -v x r/usr/big && find r -exec touch -hd @1600000000 {} + "
+	   "&&"
+	   "mksquashfs r p.squashfs -quiet -no-progress");
+	how.store_fd = open("stored", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	ok_int(read_with(how, "p.squashfs", &info, &err), ==, COPPICE_OK);
+	(void)close(how.store_fd);
+	fingerprint_is(&info, "sha256sum <p.squashfs");
+	ok_int(info.n_warnings, ==, 1);
+	sh("cmp p.squashfs stored && rsync -aHnci --delete r/ out/rootfs/ | sed 's/^/# /' >diff &&"
+	   "cat diff && [ ! -s diff ] && [ $(stat -c %b out/rootfs/usr/hole) -lt 2000 ] &&"
+	   "[ \"$(getfattr --only-values -n user.note out/rootfs/usr/big)\" = 'some words' ] &&"
+	   "! getfattr -n trusted.coppice out/rootfs/usr/big 2>/dev/null &&"
+	   "[ $(stat -c %t:%T out/rootfs/usr/disk) = 103:11170 ] && [ -p out/rootfs/usr/fifo ]");
+	image_info_done(&info);
+}
+
+static void test_squashfs_that_is_none(void)
+{
+	enter();
+	if (system("command -v mksquashfs >/dev/null") != 0)
+		skip("no mksquashfs");
+	image_plain();
+	image_unified();
+	sh("head -c 3000000 /dev/urandom >r/usr/big && mksquashfs r p -quiet -no-progress &&"
+	   "head -c 50 p >short && head -c 2000000 p >half && printf hsqs >magic &&"
+	   "(printf hsqs; head -c 5000 /dev/urandom) >noise && mkdir -p e &&"
+	   "mksquashfs e empty -quiet -no-progress && tar -C u -cf meta.tar metadata.yaml");
+	refused("short", COPPICE_INVALID, "is truncated");
+	refused("half", COPPICE_INVALID, "is truncated");
+	refused("magic", COPPICE_INVALID, "is truncated");
+	refused("noise", COPPICE_INVALID, "is corrupt");
+	refused("empty", COPPICE_INVALID, "is no root file system");
+	split_refused("p", "p", "not a tar archive of metadata");
+	split_refused("meta.tar", "half", "'half' is truncated");
+}
+
+/* No byte of it may end the child otherwise than by its own word. */
+static void test_squashfs_damaged_anywhere(void)
+{
+	enter();
+	if (system("command -v mksquashfs >/dev/null") != 0)
+		skip("no mksquashfs");
+	image_plain();
+	sh("(cd r/etc && touch $(seq 100)) && mksquashfs r p -noI -noX -noF -noD -quiet "
+	   "-no-progress");
+	for (int i = 0; i < 50; i++) {
+		struct coppice_error err = COPPICE_ERROR_INIT;
+		struct image_info info = { 0 };
+		_cleanup_(freep) char *damage = text_format(
+			"cp p bad && printf '\\377\\377' | dd of=bad bs=1 seek=%d conv=notrunc "
+			"2>/dev/null",
+			4 + i * 101);
+
+		sh(damage);
+		if (read_image("bad", &info, &err) < 0 && strstr(err.message, "its child"))
+			tap_fail("offset %d: %s", 4 + i * 101, err.message);
+		image_info_done(&info);
+	}
+}
+
 static void test_fingerprint_and_stored_bytes(void)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
@@ -618,6 +842,14 @@ int main(void)
 		TAP(test_unified_in_every_compression),
 		TAP(test_several_members_are_one_stream),
 		TAP(test_metadata_may_come_last),
+		TAP(test_directory_is_packed),
+		TAP(test_directory_without_a_socket),
+		TAP(test_split_is_two_archives),
+		TAP(test_split_halves_are_checked),
+		TAP(test_squashfs_in_every_compression),
+		TAP(test_squashfs_keeps_all),
+		TAP(test_squashfs_that_is_none),
+		TAP(test_squashfs_damaged_anywhere),
 		TAP(test_fingerprint_and_stored_bytes),
 		TAP(test_dry_run_writes_nothing),
 		TAP(test_everything_survives_pax),

@@ -60,7 +60,7 @@ static bool begins(const char *name, const char *prefix)
 /* Not what belongs to us, nor what would make a layer of somebody's overlay of it. */
 static bool is_for_us_to_set(const char *name, const char *path)
 {
-	if (begins(name, "trusted.overlay.") || strcmp(name, "trusted.coppice") == 0) {
+	if (begins(name, "trusted.overlay.") || begins(name, "trusted.coppice")) {
 		warn_once(WARNING_XATTR_OURS, "'%s' has the attribute %s, which is left out", path,
 			  name);
 		return false;

@@ -147,6 +147,7 @@ static const struct fd_call {
 } fd_calls[] = {
 	{ SCMP_SYS(read), { 0, -1 } },         { SCMP_SYS(write), { 0, -1 } },
 	{ SCMP_SYS(pwrite64), { 0, -1 } },     { SCMP_SYS(close), { 0, -1 } },
+	{ SCMP_SYS(pread64), { 0, -1 } },      { SCMP_SYS(fstatfs), { 0, -1 } },
 	{ SCMP_SYS(openat2), { 0, -1 } },      { SCMP_SYS(openat), { 0, -1 } },
 	{ SCMP_SYS(newfstatat), { 0, -1 } },   { SCMP_SYS(fstat), { 0, -1 } },
 	{ SCMP_SYS(statx), { 0, -1 } },        { SCMP_SYS(ftruncate), { 0, -1 } },

@@ -3,14 +3,9 @@
  * Which kind of image it is shows only at the end, because metadata.yaml may come
  * last. So everything goes into a directory of its own first, which then becomes
  * rootfs, or whose entries move up beside each other.
- *
- * libarchive runs in the C locale on purpose: under UTF-8 it normalises names (e
- * and an accent become one letter) and mends what is no UTF-8. In C it keeps the
- * bytes, and warns of each name that is not ASCII; that warning is passed over.
  */
 #include "image/unpack/extract.h"
 
-#include <archive.h>
 #include <archive_entry.h>
 #include <dirent.h>
 #include <errno.h>
@@ -18,7 +13,9 @@
 #include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
+#include "base/text.h"
 #include "image/unpack/report.h"
 #include "image/unpack/tree.h"
 #include "image/unpack/warnings.h"
@@ -28,11 +25,17 @@
 #define ROOTFS_NAME   "rootfs"
 
 enum {
-	END_BLOCK = 512,
-	MACHINE_ID_MAX = 64
+	MACHINE_ID_MAX = 64,
+	ENTRIES_MAX = 2000000,
+	ENTRIES_BETWEEN_LOOKS = 4096
 };
 
-DEFINE_CLEANUP(struct archive *, archive_read_free)
+/* Of all files together, holes too. */
+#define UNPACKED_MAX        (16ULL << 40)
+#define BYTES_BETWEEN_LOOKS (4ULL << 20)
+
+/* What is left to the pool: its fiftieth part, and no more than this. */
+#define RESERVE_MAX (512ULL << 20)
 
 /* What a plain root file system has, or has in the directory rootfs of a unified image. */
 struct root_signs {
@@ -42,11 +45,13 @@ struct root_signs {
 };
 
 struct walk {
-	struct stream *stream;
-	struct tree *tree; /* NULL: only look */
-	struct archive *archive;
+	struct source *source;
+	bool is_metadata_only, is_rootfs_only; /* half of a split image */
+	struct tree *tree;                     /* NULL: only look */
+	int root_fd;                           /* -1: likewise */
+	uint64_t promised_bytes;               /* sizes of all files */
+	uint64_t unlooked_bytes;               /* written since we looked how full the pool is */
 	struct extraction *result;
-	struct coppice_error stream_err; /* why the decoder stopped, if it did */
 	char path[PATH_MAX];
 	struct root_signs plain, unified;
 	bool has_rootfs;
@@ -54,82 +59,12 @@ struct walk {
 	size_t metadata_length;
 };
 
-/* ---- libarchive ---- */
-
-static la_ssize_t feed(struct archive *archive, void *user, const void **ret)
-{
-	struct walk *walk = user;
-	size_t length = 0;
-
-	if (stream_next(walk->stream, ret, &length, &walk->stream_err) < 0) {
-		archive_set_error(archive, EIO, "%s", walk->stream_err.message);
-		return ARCHIVE_FATAL;
-	}
-	return (la_ssize_t)length;
-}
-
-/* The decoder's error explains the tar reader's, never the other way round. */
-static int fail_archive(struct walk *walk, struct coppice_error *err)
-{
-	const char *why = archive_error_string(walk->archive);
-
-	if (walk->stream_err.code < 0) {
-		*err = walk->stream_err;
-		return err->code;
-	}
-	if (archive_errno(walk->archive) == ENOMEM)
-		return fail_memory(err);
-	if (why && strcasestr(why, "truncated"))
-		return fail(err, COPPICE_INVALID, "is truncated");
-	if (walk->result->n_entries == 0)
-		return fail(err, COPPICE_INVALID,
-			    stream_given_bytes(walk->stream) > 0 ? "holds no tar archive"
-								 : "is empty");
-	return fail(err, COPPICE_INVALID, "is corrupt (%s)", why ? why : "damaged tar archive");
-}
-
-static int archive_begin(struct walk *walk, struct coppice_error *err)
-{
-	walk->archive = archive_read_new();
-	if (!walk->archive)
-		return fail_memory(err);
-	if (archive_read_support_format_tar(walk->archive) != ARCHIVE_OK)
-		return fail_memory(err);
-	if (archive_read_open(walk->archive, walk, NULL, feed, NULL) != ARCHIVE_OK)
-		return fail_archive(walk, err);
-	return COPPICE_OK;
-}
-
-/*
- * libarchive takes a file that just stops between two entries for a whole one.
- * A whole one has at least one block of zeros there. What follows is read to the
- * end, so that its checksum is checked.
- */
-static int archive_end(struct walk *walk, struct coppice_error *err)
-{
-	uint64_t end = (uint64_t)archive_read_header_position(walk->archive);
-	const void *data;
-	size_t length = 1;
-
-	while (length > 0) {
-		if (stream_next(walk->stream, &data, &length, err) < 0)
-			return err->code;
-	}
-	if (stream_given_bytes(walk->stream) == 0)
-		return fail(err, COPPICE_INVALID, "is empty");
-	if (stream_given_bytes(walk->stream) < end + END_BLOCK)
-		return fail(err, COPPICE_INVALID, "is truncated");
-	if (walk->result->n_entries == 0)
-		return fail(err, COPPICE_INVALID, "is an archive with nothing in it");
-	return COPPICE_OK;
-}
-
 /* ---- paths ---- */
 
 /* Make a path relative and clean: no "." and nothing empty in it. ".." is refused. */
 static int path_clean(const char *path, char ret[static PATH_MAX], struct coppice_error *err)
 {
-	size_t length = 0;
+	size_t length = 0, depth = 0;
 
 	for (const char *at = path; *at != '\0';) {
 		size_t n = strcspn(at, "/");
@@ -140,6 +75,10 @@ static int path_clean(const char *path, char ret[static PATH_MAX], struct coppic
 			if (length + n + 2 > PATH_MAX)
 				return fail(err, COPPICE_INVALID,
 					    "has a path that is too long: '%.100s…'", path);
+			if (++depth > TREE_DEPTH_MAX)
+				return fail(err, COPPICE_INVALID,
+					    "is nested deeper than %d directories: '%.100s…'",
+					    TREE_DEPTH_MAX, path);
 			if (length > 0)
 				ret[length++] = '/';
 			memcpy(ret + length, at, n);
@@ -208,6 +147,59 @@ static void entry_note(struct walk *walk, struct archive_entry *entry)
 	signs_note(signs, path);
 }
 
+/* ---- limits ---- */
+
+/*
+ * A pool that is full to the last block is hard to use and to repair: what grows without
+ * end is stopped before. (Btrfs does not count here what it has not yet written out; then
+ * its own ENOSPC comes first.)
+ */
+static int look_at_space(struct walk *walk, struct coppice_error *err)
+{
+	char left[SIZE_TEXT_MAX];
+	struct statfs pool;
+	uint64_t reserve;
+
+	walk->unlooked_bytes = 0;
+	if (walk->root_fd < 0 || fstatfs(walk->root_fd, &pool) < 0 || pool.f_blocks == 0)
+		return COPPICE_OK;
+	reserve = pool.f_blocks / 50 * (uint64_t)pool.f_bsize;
+	if (reserve > RESERVE_MAX)
+		reserve = RESERVE_MAX;
+	if (pool.f_bavail * (uint64_t)pool.f_bsize >= reserve)
+		return COPPICE_OK;
+	size_format(pool.f_bavail * (uint64_t)pool.f_bsize, left);
+	return fail(err, COPPICE_NO_SPACE, "the pool is nearly full, %s are left", left);
+}
+
+static int count_entry(struct walk *walk, struct coppice_error *err)
+{
+	if (++walk->result->n_entries > ENTRIES_MAX)
+		return fail(err, COPPICE_INVALID, "has more than %d entries", ENTRIES_MAX);
+	if (walk->result->n_entries % ENTRIES_BETWEEN_LOOKS == 0)
+		return look_at_space(walk, err);
+	return COPPICE_OK;
+}
+
+/* Before any of a file is written. */
+static int count_size(struct walk *walk, uint64_t size, struct coppice_error *err)
+{
+	if (size > INT64_MAX)
+		return fail(err, COPPICE_INVALID, "has an impossible size for '%s'", walk->path);
+	walk->promised_bytes += size; /* two of 63 bits fit */
+	if (walk->promised_bytes <= UNPACKED_MAX)
+		return COPPICE_OK;
+	return fail(err, COPPICE_INVALID, "unpacks to more than %llu TiB ('%s')",
+		    UNPACKED_MAX >> 40, walk->path);
+}
+
+static int count_piece(struct walk *walk, size_t length, struct coppice_error *err)
+{
+	walk->result->unpacked_bytes += length;
+	walk->unlooked_bytes += length;
+	return walk->unlooked_bytes < BYTES_BETWEEN_LOOKS ? COPPICE_OK : look_at_space(walk, err);
+}
+
 /* ---- content ---- */
 
 /* Where a file's content goes. */
@@ -246,26 +238,22 @@ static int content_copy(struct walk *walk, struct archive_entry *entry, struct s
 			struct coppice_error *err)
 {
 	uint64_t size = (uint64_t)archive_entry_size(entry);
-	const void *data;
-	la_int64_t offset;
-	size_t length;
-	int r;
+	const void *data = NULL;
+	uint64_t offset = 0;
+	size_t length = 1;
 
-	if (size > INT64_MAX)
-		return fail(err, COPPICE_INVALID, "has an impossible size for '%s'", walk->path);
-	while ((r = archive_read_data_block(walk->archive, &data, &length, &offset)) ==
-	       ARCHIVE_OK) {
-		if (offset < 0 || (uint64_t)offset > size || length > size - (uint64_t)offset)
+	while (length > 0) {
+		if (walk->source->read(walk->source, &data, &length, &offset, err) < 0)
+			return err->code;
+		if (length == 0)
+			break;
+		if (offset > size || length > size - offset)
 			return fail(err, COPPICE_INVALID,
 				    "is corrupt ('%s' has more than its size)", walk->path);
-		if (length > 0 &&
-		    sink_write(sink, data, length, (uint64_t)offset, walk->path, err) < 0)
+		if (count_piece(walk, length, err) < 0 ||
+		    sink_write(sink, data, length, offset, walk->path, err) < 0)
 			return err->code;
-		if (length > 0)
-			walk->result->unpacked_bytes += length;
 	}
-	if (r != ARCHIVE_EOF)
-		return fail_archive(walk, err);
 	if (sink->fd >= 0 && sink->end_bytes < size && ftruncate(sink->fd, (off_t)size) < 0)
 		return fail_errno(err, errno, "cannot write '%s'", walk->path);
 	return COPPICE_OK;
@@ -290,6 +278,8 @@ static int file_extract(struct walk *walk, struct archive_entry *entry,
 	struct sink sink = { .kept = machine_id, .kept_max = MACHINE_ID_MAX };
 	uint64_t size = (uint64_t)archive_entry_size(entry);
 
+	if (count_size(walk, size, err) < 0)
+		return err->code;
 	if (walk->tree && tree_file_create(walk->tree, walk->path, attributes, &fd, err) < 0)
 		return err->code;
 	sink.fd = fd;
@@ -352,7 +342,11 @@ static int entry_extract(struct walk *walk, struct archive_entry *entry, struct 
 		return fail(err, COPPICE_INVALID, "has an entry without a name");
 	if (path_clean(path, walk->path, err) < 0 || attributes_read(entry, &attributes, err) < 0)
 		return err->code;
-	walk->result->n_entries++;
+	if (count_entry(walk, err) < 0)
+		return err->code;
+	if (walk->is_metadata_only && is_below(walk->path, ROOTFS_NAME))
+		return fail(err, COPPICE_INVALID,
+			    "has a rootfs of its own: import it alone, it is no half of an image");
 	if (walk->path[0] == '\0' && (existing || type != AE_IFDIR))
 		return fail(err, COPPICE_INVALID, "has a top that is no directory");
 	entry_note(walk, entry);
@@ -368,19 +362,15 @@ static int entry_extract(struct walk *walk, struct archive_entry *entry, struct 
 static int entries_extract(struct walk *walk, struct coppice_error *err)
 {
 	struct archive_entry *entry;
-	int r;
 
-	while ((r = archive_read_next_header(walk->archive, &entry)) != ARCHIVE_EOF) {
-		const char *why = archive_error_string(walk->archive);
-
-		if (r != ARCHIVE_OK && r != ARCHIVE_WARN)
-			return fail_archive(walk, err);
-		if (r == ARCHIVE_WARN && !(why && strstr(why, "can't be converted")))
-			warn_once(WARNING_HEADER, "'%s': %s", archive_entry_pathname(entry), why);
+	for (;;) {
+		if (walk->source->next(walk->source, &entry, err) < 0)
+			return err->code;
+		if (!entry)
+			return COPPICE_OK;
 		if (entry_extract(walk, entry, err) < 0)
 			return err->code;
 	}
-	return archive_end(walk, err);
 }
 
 /* ---- what it is ---- */
@@ -402,8 +392,15 @@ static int classify(struct walk *walk, struct coppice_error *err)
 {
 	struct extraction *result = walk->result;
 
-	result->is_unified = walk->metadata && walk->has_rootfs;
-	tell_signs(result->is_unified ? &walk->unified : &walk->plain);
+	if (walk->is_metadata_only && !walk->metadata)
+		return fail(err, COPPICE_INVALID, "has no metadata.yaml at its top");
+	result->is_unified = walk->is_metadata_only ||
+			     (walk->metadata && walk->has_rootfs && !walk->is_rootfs_only);
+	if (!walk->is_metadata_only)
+		tell_signs(result->is_unified ? &walk->unified : &walk->plain);
+	if (!result->is_unified && !walk->plain.has_root_directory && walk->has_rootfs)
+		return fail(err, COPPICE_INVALID,
+			    "is no image: it has a rootfs but no metadata.yaml beside it");
 	if (!result->is_unified && !walk->plain.has_root_directory)
 		return fail(err, COPPICE_INVALID,
 			    "is no root file system: it has no etc, usr, bin, sbin, lib or var");
@@ -421,8 +418,8 @@ static bool is_directory(int dir_fd, const char *name)
 	return fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
 }
 
-/* Move what is at the top of a unified image beside each other into the target. */
-static int move_up(int root_fd, struct coppice_error *err)
+/* Move what is at the top of an image beside each other into the target. */
+static int move_up(int root_fd, bool has_rootfs, struct coppice_error *err)
 {
 	int fd = openat(root_fd, UNPACK_NAME, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	_cleanup_(closedirp) DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
@@ -430,14 +427,16 @@ static int move_up(int root_fd, struct coppice_error *err)
 
 	if (!dir)
 		return fail_errno(err, errno, "cannot look at what was unpacked");
-	if (!is_directory(fd, ROOTFS_NAME))
+	if (has_rootfs && !is_directory(fd, ROOTFS_NAME))
 		return fail(err, COPPICE_INVALID, "has a rootfs that is no directory");
 	while ((entry = readdir(dir))) {
 		const char *name = entry->d_name;
 
 		if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 			continue;
-		if (strcmp(name, UNPACK_NAME) == 0)
+		/* The names of entries do not tell: they may have come by a link to the top. */
+		if (strcmp(name, UNPACK_NAME) == 0 ||
+		    (!has_rootfs && strcmp(name, ROOTFS_NAME) == 0))
 			return fail(err, COPPICE_INVALID, "has '%s' at its top", name);
 		if (renameat(fd, name, root_fd, name) < 0)
 			return fail_errno(err, errno, "cannot put '%s' in place", name);
@@ -447,10 +446,10 @@ static int move_up(int root_fd, struct coppice_error *err)
 	return COPPICE_OK;
 }
 
-static int put_in_place(int root_fd, bool is_unified, struct coppice_error *err)
+static int put_in_place(const struct walk *walk, int root_fd, struct coppice_error *err)
 {
-	if (is_unified)
-		return move_up(root_fd, err);
+	if (walk->result->is_unified)
+		return move_up(root_fd, !walk->is_metadata_only, err);
 	if (renameat(root_fd, UNPACK_NAME, root_fd, ROOTFS_NAME) < 0)
 		return fail_errno(err, errno, "cannot put the root file system in place");
 	return COPPICE_OK;
@@ -458,29 +457,31 @@ static int put_in_place(int root_fd, bool is_unified, struct coppice_error *err)
 
 static int walk_all(struct walk *walk, int root_fd, struct coppice_error *err)
 {
+	walk->root_fd = root_fd;
 	if (root_fd >= 0 && tree_new(root_fd, UNPACK_NAME, &walk->tree, err) < 0)
 		return err->code;
-	if (archive_begin(walk, err) < 0 || entries_extract(walk, err) < 0 ||
-	    classify(walk, err) < 0)
+	if (entries_extract(walk, err) < 0 || classify(walk, err) < 0)
 		return err->code;
 	if (root_fd < 0)
 		return COPPICE_OK;
 	if (tree_finish(walk->tree, err) < 0)
 		return err->code;
-	return put_in_place(root_fd, walk->result->is_unified, err);
+	return put_in_place(walk, root_fd, err);
 }
 
-int extract(struct stream *stream, int root_fd, struct extraction *ret, struct coppice_error *err)
+int extract(struct source *source, const char *what, int root_fd, struct extraction *ret,
+	    struct coppice_error *err)
 {
 	struct walk *walk = calloc(1, sizeof(*walk));
 	int r;
 
 	if (!walk)
 		return fail_memory(err);
-	walk->stream = stream;
+	walk->source = source;
+	walk->is_metadata_only = strcmp(what, UNPACK_METADATA) == 0;
+	walk->is_rootfs_only = strcmp(what, UNPACK_ROOTFS) == 0;
 	walk->result = ret;
 	r = walk_all(walk, root_fd, err);
-	archive_read_freep(&walk->archive);
 	tree_free(walk->tree);
 	free(walk->metadata);
 	free(walk);

@@ -2,7 +2,7 @@
 #pragma once
 
 /*
- * What coppice-unpack tells the library, on its standard output: a few frames,
+ * What coppice-unpack and coppice-pack tell the library, on standard output: a few frames,
  * each a struct report_frame and that many bytes. Both ends are built together,
  * so this needs no version; but the reader trusts nothing in it, because the
  * writer has been reading a stranger's archive.
@@ -10,6 +10,7 @@
  *	'W' a warning, one line                              any number
  *	'M' the bytes of metadata.yaml                       at most one
  *	'I' struct report_info                               one, all is unpacked
+ *	'D' nothing                                          one, all is packed: coppice-pack
  *	'E' struct report_error and the message              or this one
  *
  * An archive's own faults have the code COPPICE_INVALID and a message that goes
@@ -24,8 +25,18 @@
 #define REPORT_FRAME_MAX    (1u << 20) /* bytes in a frame: metadata.yaml is the largest */
 #define REPORT_WARNINGS_MAX 16
 
+/* What standard input is: an argument of coppice-unpack. */
+#define UNPACK_TAR      "tar" /* a channel that the bytes of a tar come through, compressed or not */
+#define UNPACK_SQUASHFS "squashfs" /* a file that is one */
+
+/* What the archive shall be: an argument of coppice-unpack. */
+#define UNPACK_IMAGE    "image"    /* a root file system, or LXD's unified image: it will show */
+#define UNPACK_METADATA "metadata" /* the first file of a split image: all but a rootfs */
+#define UNPACK_ROOTFS   "rootfs"   /* the second: whatever it looks like */
+
 /* The descriptors of coppice-unpack beside standard input, output and error. */
-#define REPORT_KEEP_FD 3 /* held until the end, never used; absent when there is none */
+#define REPORT_KEEP_FD    3 /* held until the end, never used; absent when there is none */
+#define REPORT_ARCHIVE_FD 3 /* of coppice-pack: where the archive goes */
 
 struct report_frame {
 	uint32_t type;
@@ -35,7 +46,7 @@ struct report_frame {
 struct report_info {
 	uint64_t n_entries;
 	uint64_t unpacked_bytes;
-	uint32_t is_unified;
+	uint32_t is_unified; /* a frame 'M' came before */
 	uint32_t reserved;
 };
 

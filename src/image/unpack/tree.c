@@ -67,11 +67,11 @@ void tree_free(struct tree *tree)
 
 /* ---- finding directories ---- */
 
-static int open_below(const struct tree *tree, const char *path, int flags)
+static int open_resolved(const struct tree *tree, const char *path, int flags, uint64_t resolve)
 {
 	struct open_how how = {
 		.flags = (uint64_t)(flags | O_DIRECTORY | O_CLOEXEC),
-		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+		.resolve = resolve | RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
 	};
 	int fd;
 
@@ -80,6 +80,37 @@ static int open_below(const struct tree *tree, const char *path, int flags)
 		fd = (int)syscall(SYS_openat2, tree->fd, path[0] ? path : ".", &how, sizeof(how));
 	} while (fd < 0 && (errno == EAGAIN || errno == EINTR));
 	return fd;
+}
+
+static int open_below(const struct tree *tree, const char *path, int flags)
+{
+	return open_resolved(tree, path, flags, 0);
+}
+
+/* Count the steps from @fd up to the top. Returns more than TREE_DEPTH_MAX for too many. */
+static int depth_of(const struct tree *tree, int fd)
+{
+	struct stat top, st;
+	int depth = 0, at = -1;
+
+	if (fstat(tree->fd, &top) < 0 || fstat(fd, &st) < 0)
+		return TREE_DEPTH_MAX + 1;
+	while (depth <= TREE_DEPTH_MAX && (st.st_ino != top.st_ino || st.st_dev != top.st_dev)) {
+		_cleanup_(closep) int below = at;
+
+		at = openat(below >= 0 ? below : fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		depth = at < 0 || fstat(at, &st) < 0 ? TREE_DEPTH_MAX + 1 : depth + 1;
+	}
+	closep(&at);
+	return depth;
+}
+
+/* A path without links is as deep as it is long, and that was looked at; others are measured. */
+static bool is_too_deep(const struct tree *tree, const char *path, int fd)
+{
+	_cleanup_(closep) int direct = open_resolved(tree, path, O_PATH, RESOLVE_NO_SYMLINKS);
+
+	return direct < 0 && depth_of(tree, fd) >= TREE_DEPTH_MAX;
 }
 
 /* The part of @path after the last slash; *ret_slash is where to cut, or NULL. */
@@ -141,6 +172,10 @@ static int parent_open(struct tree *tree, char *path, const char **ret_base,
 	memcpy(tree->parent, path, length);
 	tree->parent[length] = '\0';
 	tree->parent_fd = directory_open_or_make(tree, tree->parent);
+	if (tree->parent_fd >= 0 && is_too_deep(tree, tree->parent, tree->parent_fd))
+		return fail(err, COPPICE_INVALID,
+			    "is nested deeper than %d directories, by links: '%.100s…'",
+			    TREE_DEPTH_MAX, path);
 	if (tree->parent_fd >= 0)
 		return tree->parent_fd;
 	if (errno == ENOTDIR || errno == ELOOP)

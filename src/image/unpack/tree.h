@@ -18,6 +18,12 @@
 
 struct tree;
 
+/* How far below the top an entry may be: what walks a tree later, here or in a container,
+ * must not break its neck. Links count as what they lead to. */
+enum {
+	TREE_DEPTH_MAX = 256
+};
+
 /* Make directory @name in @dir_fd and begin a tree there. */
 _nonnull_ int tree_new(int dir_fd, const char *name, struct tree **ret, struct coppice_error *err);
 void tree_free(struct tree *tree);

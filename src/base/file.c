@@ -164,3 +164,10 @@ void descriptors_reserve(size_t n)
 	closep(&fd);
 	closep(&highest);
 }
+
+bool path_is_directory(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}

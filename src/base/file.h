@@ -47,3 +47,6 @@ _nonnull_ void time_format(int64_t ns, char ret[static TIME_TEXT_SIZE]);
  * threads by then. Does nothing where the limit of descriptors is lower.
  */
 void descriptors_reserve(size_t n);
+
+/* Is there a directory, or a link to one? */
+_nonnull_ bool path_is_directory(const char *path);

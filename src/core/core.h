@@ -216,6 +216,10 @@ _nonnull_ int image_resolve(struct coppice *coppice, const char *name, struct vo
 _nonnull_ int image_record_of(struct coppice *coppice, const char *fingerprint, bool *ret_has_bytes,
 			      struct image_record *ret, struct coppice_error *err);
 
+/* COPPICE_EXISTS naming the image that has it; COPPICE_INVALID: it cannot be one. */
+_nonnull_ int alias_must_not_exist(struct coppice *coppice, const char *alias,
+				   struct coppice_error *err);
+
 /* Have the image unpacked in the pool; under its exclusive lock while it is made. */
 _nonnull_ int image_ensure(struct coppice *coppice, struct pool_entry *entry,
 			   const struct volume_name *fingerprint, struct coppice_error *err);

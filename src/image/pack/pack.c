@@ -4,7 +4,8 @@
  * is told of it is read from that descriptor: whoever renames things meanwhile can make
  * the packing fail, not make it read something outside of the tree.
  *
- * libarchive runs in the C locale, with names as bytes. ACLs go as the attributes that
+ * libarchive runs in the C locale, so names that are not ASCII go as they are, and are marked
+ * so. ACLs go as the attributes that
  * the kernel keeps them in: as text they would name this machine's users.
  */
 #include "image/pack/pack.h"
@@ -388,8 +389,7 @@ static int archive_begin(struct packer *packer, int fd, struct coppice_error *er
 	if (!packer->archive)
 		return fail_memory(err);
 	if (archive_write_set_format_pax(packer->archive) != ARCHIVE_OK ||
-	    archive_write_set_options(packer->archive, "hdrcharset=BINARY,xattrheader=SCHILY") !=
-		    ARCHIVE_OK ||
+	    archive_write_set_options(packer->archive, "xattrheader=SCHILY") != ARCHIVE_OK ||
 	    archive_write_open_fd(packer->archive, fd) != ARCHIVE_OK)
 		return fail_write(packer, err);
 	return COPPICE_OK;

@@ -105,14 +105,6 @@ static int depth_of(const struct tree *tree, int fd)
 	return depth;
 }
 
-/* A path without links is as deep as it is long, and that was looked at; others are measured. */
-static bool is_too_deep(const struct tree *tree, const char *path, int fd)
-{
-	_cleanup_(closep) int direct = open_resolved(tree, path, O_PATH, RESOLVE_NO_SYMLINKS);
-
-	return direct < 0 && depth_of(tree, fd) >= TREE_DEPTH_MAX;
-}
-
 /* The part of @path after the last slash; *ret_slash is where to cut, or NULL. */
 static char *base_of(char *path, char **ret_slash)
 {
@@ -171,8 +163,12 @@ static int parent_open(struct tree *tree, char *path, const char **ret_base,
 	forget_parent(tree);
 	memcpy(tree->parent, path, length);
 	tree->parent[length] = '\0';
+	/* A path without links is as deep as it is long, and that was looked at. */
+	tree->parent_fd = open_resolved(tree, tree->parent, O_PATH, RESOLVE_NO_SYMLINKS);
+	if (tree->parent_fd >= 0)
+		return tree->parent_fd;
 	tree->parent_fd = directory_open_or_make(tree, tree->parent);
-	if (tree->parent_fd >= 0 && is_too_deep(tree, tree->parent, tree->parent_fd))
+	if (tree->parent_fd >= 0 && depth_of(tree, tree->parent_fd) >= TREE_DEPTH_MAX)
 		return fail(err, COPPICE_INVALID,
 			    "is nested deeper than %d directories, by links: '%.100s…'",
 			    TREE_DEPTH_MAX, path);

@@ -269,7 +269,7 @@ struct driver {
 	/*
 	 * End drafts whose makers died, *ret_n of them: publish what is whole of what
 	 * they announced, destroy the rest. And destroy what others had retired and no
-	 * time to reap. Cheap when there is nothing.
+	 * time to reap, as far as that goes. Cheap when there is nothing.
 	 */
 	int (*draft_sweep)(struct pool *pool, size_t *ret_n, struct coppice_error *err);
 

@@ -90,7 +90,7 @@ static int visit(struct tree_walk *walk, struct tree_dir *dir, struct coppice_er
 		if (r >= 0)
 			r = tree_walk_check(walk, err);
 	}
-	if (r >= 0 && n < 0)
+	if (r >= 0 && n < 0 && errno != ENOENT) /* that: somebody else removes it, too */
 		return fail_errno(err, errno, "cannot read '%s'", dir->path);
 	return r;
 }
@@ -147,6 +147,8 @@ int tree_remove(int parent_fd, const char *name, unsigned threads, struct coppic
 	fd = tree_open(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOATIME);
 	if (fd == -EXDEV || st.st_dev != parent.st_dev)
 		return fail(err, COPPICE_BUSY, "'%s' is a mount, subvolume or file system", name);
+	if (fd == -ENOENT)
+		return COPPICE_OK;
 	if (fd < 0)
 		return fail_errno(err, -fd, "cannot open '%s'", name);
 	r = empty(fd, name, threads, err);

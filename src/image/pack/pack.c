@@ -337,7 +337,8 @@ static int names_read(struct names *names, int path_fd, const char *path, struct
 	}
 	if (errno != 0)
 		return fail_errno(err, errno, "cannot read '%s'", path);
-	qsort(names->name, names->n, sizeof(*names->name), compare_names);
+	if (names->n > 0) /* of no array there is none to sort */
+		qsort(names->name, names->n, sizeof(*names->name), compare_names);
 	return COPPICE_OK;
 }
 

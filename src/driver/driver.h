@@ -319,6 +319,17 @@ struct driver {
 		    struct coppice_error *err);
 
 	/*
+	 * Have the tree at that path, for whoever asks for it, and again no more.
+	 * Both do nothing where it is so already. A volume that is renamed, retired or
+	 * swapped is unmounted by that. COPPICE_NOT_FOUND; COPPICE_BUSY: its files are in
+	 * use. NULL, both: every tree is always at its path.
+	 */
+	int (*volume_mount)(struct pool *pool, const struct volume_ref *ref,
+			    struct coppice_error *err);
+	int (*volume_umount)(struct pool *pool, const struct volume_ref *ref,
+			     struct coppice_error *err);
+
+	/*
 	 * Count the space of @n volumes in one go: groups[i] → ret[i], in any order;
 	 * what is not counted is unknown. With @is_exact, refs[i] is walked for what
 	 * the engine does not count.

@@ -44,7 +44,10 @@ void driver_add(const struct driver *driver)
 	abort(); /* too many: a mistake in a test */
 }
 
-/* Not required: pool_resize, draft_announce, volume_fill, limit_set, check: not every engine has them. */
+/*
+ * Not required: pool_resize, draft_announce, volume_fill, volume_mount, limit_set, check: not
+ * every engine has them.
+ */
 const char *driver_problem(const struct driver *driver)
 {
 	const struct {
@@ -71,6 +74,8 @@ const char *driver_problem(const struct driver *driver)
 			return required[i].name;
 	if (driver->traits.can_limit && !driver->limit_set)
 		return "limit_set, as can_limit says";
+	if (!driver->volume_mount != !driver->volume_umount)
+		return "volume_mount or volume_umount, which go together";
 	if (!driver->volume_fill != !driver->draft_path)
 		return "volume_fill or draft_path, which go together";
 	return NULL;

@@ -194,8 +194,9 @@ struct driver {
 	 * none nested, each under its name. From then on a sweep that finds its maker
 	 * dead publishes those that are whole, where the name is still free, and
 	 * destroys the others. Durable with the next clone, which commits by itself; so
-	 * publish needs no commit. To take it back, draft_discard does. NULL: publish
-	 * and commit.
+	 * publish needs no commit. To take it back, draft_discard does. An engine may make
+	 * announced volumes under their names at once, as long as nobody sees them before
+	 * publish. NULL: publish and commit.
 	 */
 	int (*draft_announce)(struct draft *draft, const struct new_volume *volumes, size_t n,
 			      struct coppice_error *err);

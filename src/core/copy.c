@@ -198,10 +198,21 @@ static int fill_from(const struct pool_entry *entry, const struct volume_ref *re
 		     struct draft *draft, const struct new_volume *volume,
 		     struct coppice_error *err)
 {
+	const struct driver *driver = entry->driver;
 	_cleanup_(freep) char *from = NULL;
-	int r = entry->driver->path(entry->pool, ref, &from, err);
+	struct coppice_error ignored;
+	bool did_mount = false;
+	int r = COPPICE_OK;
 
-	return r < 0 ? r : fill_one(draft, volume, from, err);
+	if (driver->volume_mount && !draft->pool->is_dry_run)
+		r = driver->volume_mount(entry->pool, ref, &did_mount, err);
+	if (r == COPPICE_OK)
+		r = driver->path(entry->pool, ref, &from, err);
+	if (r == COPPICE_OK)
+		r = fill_one(draft, volume, from, err);
+	if (did_mount)
+		(void)driver->volume_umount(entry->pool, ref, &ignored);
+	return r;
 }
 
 static int fill_one_mute(struct draft *draft, const struct new_volume *volume, const char *from,

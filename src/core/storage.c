@@ -69,7 +69,8 @@ static int find_driver(struct coppice *coppice, const char *name, const struct d
 		struct coppice_error why;
 		struct pool_spec spec = { .name = "", .state_path = coppice->root };
 
-		if (driver_at(i)->probe(&spec, &why) == COPPICE_OK) {
+		if ((!driver_at(i)->choose || driver_at(i)->choose(&why) == COPPICE_OK) &&
+		    driver_at(i)->probe(&spec, &why) == COPPICE_OK) {
 			*ret = driver_at(i);
 			return COPPICE_OK;
 		}

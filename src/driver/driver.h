@@ -137,6 +137,12 @@ struct driver {
 	 */
 	int (*probe)(const struct pool_spec *spec, struct coppice_error *err);
 
+	/*
+	 * Is it one to choose where nobody named a driver, if probe says yes? COPPICE_OK, or
+	 * COPPICE_UNSUPPORTED with the reason. NULL: always.
+	 */
+	int (*choose)(struct coppice_error *err);
+
 	/* ---- pools ---- */
 
 	/*
@@ -321,11 +327,11 @@ struct driver {
 
 	/*
 	 * Have the tree at that path, for whoever asks for it, and again no more.
-	 * Both do nothing where it is so already. A volume that is renamed, retired or
-	 * swapped is unmounted by that. COPPICE_NOT_FOUND; COPPICE_BUSY: its files are in
-	 * use. NULL, both: every tree is always at its path.
+	 * Both do nothing where it is so already; @ret_did says which. A volume that is
+	 * renamed, retired or swapped is unmounted by that. COPPICE_NOT_FOUND;
+	 * COPPICE_BUSY: its files are in use. NULL, both: every tree is always at its path.
 	 */
-	int (*volume_mount)(struct pool *pool, const struct volume_ref *ref,
+	int (*volume_mount)(struct pool *pool, const struct volume_ref *ref, bool *ret_did,
 			    struct coppice_error *err);
 	int (*volume_umount)(struct pool *pool, const struct volume_ref *ref,
 			     struct coppice_error *err);

@@ -332,9 +332,10 @@ static char *path_in(struct pool *pool, const char *name, const char *file)
 	struct volume_ref ref = ref_of(name);
 	_cleanup_(freep) char *path = NULL;
 	char *joined;
+	bool did;
 
 	if (subject->driver->volume_mount)
-		ok_call(subject->driver->volume_mount(pool, &ref, &err), &err);
+		ok_call(subject->driver->volume_mount(pool, &ref, &did, &err), &err);
 	ok_call(subject->driver->path(pool, &ref, &path, &err), &err);
 	joined = text_format("%s/%s", path, file);
 	ok(joined);

@@ -64,9 +64,10 @@ static int zfs_put(struct pool *pool, const struct volume_ref *ref, const char *
 		   const char *value, struct coppice_error *err)
 {
 	struct coppice_error ignored;
+	bool did;
 	int r;
 
-	r = pool->driver->volume_mount(pool, ref, err);
+	r = pool->driver->volume_mount(pool, ref, &did, err);
 	if (r < 0)
 		return r;
 	r = files_put(pool, ref, key, value, err);
@@ -79,8 +80,9 @@ static char *zfs_get(struct pool *pool, const struct volume_ref *ref, const char
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
 	char *value;
+	bool did;
 
-	if (pool->driver->volume_mount(pool, ref, &err) < 0)
+	if (pool->driver->volume_mount(pool, ref, &did, &err) < 0)
 		return NULL;
 	value = files_get(pool, ref, key);
 	ok_call(pool->driver->volume_umount(pool, ref, &err), &err);

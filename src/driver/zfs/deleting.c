@@ -289,9 +289,12 @@ static int destroy_waves(struct zfs_pool *zfs, struct listing *listing, choose_f
 	return first.code;
 }
 
-int zfs_reap_listed(struct zfs_pool *zfs, struct listing *listing, struct coppice_error *err)
+int zfs_reap_all(struct zfs_pool *zfs, struct coppice_error *err)
 {
-	return destroy_waves(zfs, listing, choose_useless, NULL, err);
+	_cleanup_(listing_done) struct listing listing = { 0 };
+	int r = listing_read_all(zfs, &listing, err);
+
+	return r < 0 ? r : destroy_waves(zfs, &listing, choose_useless, NULL, err);
 }
 
 /* The reckoning is ours; what the commands below refuse is what others stand on. */
@@ -305,15 +308,8 @@ static void reap_explain(struct pool *pool)
 
 int zfs_reap(struct pool *pool, struct coppice_error *err)
 {
-	struct zfs_pool *zfs = zfs_pool_of(pool);
-	_cleanup_(listing_done) struct listing listing = { 0 };
-	int r;
-
 	reap_explain(pool);
-	if (pool->is_dry_run)
-		return COPPICE_OK;
-	r = listing_read(zfs, ZFS_ARGS(zfs->root), &listing, err);
-	return r < 0 ? r : zfs_reap_listed(zfs, &listing, err);
+	return pool->is_dry_run ? COPPICE_OK : zfs_reap_all(zfs_pool_of(pool), err);
 }
 
 int zfs_destroy_or_retire(struct zfs_pool *zfs, struct listing *listing, const char *dataset,
@@ -371,7 +367,7 @@ int zfs_pinned(struct pool *pool, pinned_fn *fn, void *user, struct coppice_erro
 	_cleanup_(listing_done) struct listing listing = { 0 };
 	int r;
 
-	r = listing_read(zfs, ZFS_ARGS(zfs->root), &listing, err);
+	r = listing_read_all(zfs, &listing, err);
 	for (size_t i = 0; i < listing.n && r >= 0; i++) {
 		struct dataset *dataset = &listing.dataset[i];
 		struct coppice_bytes bytes = { COPPICE_EXACT, dataset->used };

@@ -95,12 +95,13 @@ int zfs_draft_ensure(struct draft *draft, struct coppice_error *err)
 	char name[DATASET_MAX];
 	int r = COPPICE_OK;
 
-	if (making_of(draft)->has_dataset)
+	if (!making_of(draft)->is_explained)
+		zfs_explain(draft->pool, "zfs create -o canmount=off %s/drafts/$draft", zfs->root);
+	making_of(draft)->is_explained = true;
+	if (making_of(draft)->has_dataset || draft->pool->is_dry_run)
 		return COPPICE_OK;
-	zfs_explain(draft->pool, "zfs create -o canmount=off %s/drafts/$draft", zfs->root);
 	(void)snprintf(name, sizeof(name), "%s/drafts/%s", zfs->root, draft->id.text);
-	if (!draft->pool->is_dry_run)
-		r = zfs_run(ZFS_ARGS("zfs", "create", "-o", "canmount=off", name), NULL, err);
+	r = zfs_run(ZFS_ARGS("zfs", "create", "-o", "canmount=off", name), NULL, err);
 	making_of(draft)->has_dataset = r == COPPICE_OK;
 	return r;
 }
@@ -187,12 +188,12 @@ static int draft_end(struct zfs_pool *zfs, const char *id, bool is_given_up,
 	int r;
 
 	(void)snprintf(name, sizeof(name), "%s/drafts/%s", zfs->root, id);
-	r = listing_read(zfs, ZFS_ARGS(zfs->root), &listing, err);
+	r = listing_read_all(zfs, &listing, err);
 	if (r == COPPICE_OK)
 		r = recover_swaps(zfs, &listing, name, &did_recover, err);
 	if (r == COPPICE_OK && did_recover) {
 		listing_done(&listing);
-		r = listing_read(zfs, ZFS_ARGS(zfs->root), &listing, err);
+		r = listing_read_all(zfs, &listing, err);
 	}
 	if (r < 0)
 		return r;
@@ -230,7 +231,7 @@ int zfs_draft_discard(struct draft *draft, struct coppice_error *err)
 		return COPPICE_OK;
 	zfs = zfs_pool_of(pool);
 	has_dataset = making_of(draft)->has_dataset;
-	if (has_dataset)
+	if (making_of(draft)->is_explained)
 		zfs_explain(pool, "zfs destroy %s/drafts/$draft", zfs->root);
 	(void)snprintf(name, sizeof(name), "%s/drafts/%s", zfs->root, draft->id.text);
 	/* Most are empty by now, and one command is enough; never so for what it hides. */
@@ -248,7 +249,7 @@ int zfs_draft_discard(struct draft *draft, struct coppice_error *err)
 
 /* ---- after the dead ---- */
 
-/* Calls @fn for the names after "ROOT/drafts/" and "ROOT/deleted/KIND/", as "drafts/UUID". */
+/* Names of datasets, one a line. */
 static int list_left(struct zfs_pool *zfs, char **ret, struct coppice_error *err)
 {
 	char drafts[DATASET_MAX], deleted[DATASET_MAX];
@@ -275,7 +276,7 @@ static int sweep_one(struct zfs_pool *zfs, const char *id, size_t *n, struct cop
 	return COPPICE_OK;
 }
 
-/* Cheap when there is nothing: one list of what is in drafts and deleted. */
+/* Cheap when there is nothing. Not explained: what others left is no part of what was asked for. */
 int zfs_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
 {
 	struct zfs_pool *zfs = zfs_pool_of(pool);
@@ -297,7 +298,7 @@ int zfs_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
 			has_tombstones = true;
 	}
 	if (r == COPPICE_OK && (has_tombstones || n > 0))
-		r = zfs_reap(pool, err);
+		r = zfs_reap_all(zfs, err);
 	if (r == COPPICE_OK)
 		*ret_n = n;
 	return r;

@@ -176,6 +176,15 @@ int listing_read(struct zfs_pool *zfs, const char *const targets[], struct listi
 	return parsed;
 }
 
+int listing_read_all(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err)
+{
+	int r = listing_read(zfs, ZFS_ARGS(zfs->root), ret, err);
+
+	return r == COPPICE_NOT_FOUND ? fail(err, COPPICE_UNAVAILABLE,
+					     "the dataset '%s' is not there any more", zfs->root)
+				      : r;
+}
+
 bool listing_is_hidden(const struct zfs_pool *zfs, const struct listing *listing,
 		       const struct dataset *dataset)
 {

@@ -633,6 +633,7 @@ int zfs_publish(struct draft *draft, const struct new_volume *volumes, size_t n,
 		r = show_some(draft, volumes, n, err);
 	if (r == COPPICE_OK && is_all) {
 		making->has_dataset = false;
+		making->is_explained = false;
 		making->n_announced = 0;
 	}
 	return r;

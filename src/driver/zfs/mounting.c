@@ -185,7 +185,7 @@ int zfs_path(struct pool *pool, const struct volume_ref *ref, char **ret, struct
 
 /* Clone a snapshot to read it; what is there from before, unmounted, is of no use. */
 static int reading_begin(struct zfs_pool *zfs, const struct volume_ref *ref, const char *path,
-			 struct coppice_error *err)
+			 bool *did, struct coppice_error *err)
 {
 	_cleanup_(listing_done) struct listing listing = { 0 };
 	char clone[DATASET_MAX], where[PATH_MAX];
@@ -193,8 +193,10 @@ static int reading_begin(struct zfs_pool *zfs, const struct volume_ref *ref, con
 	struct dataset *snapshot;
 	int r;
 
-	if (zfs_mount_find(reading_name(zfs, ref, clone), where))
+	if (zfs_mount_find(reading_name(zfs, ref, clone), where)) {
+		*did = false;
 		return COPPICE_OK;
+	}
 	r = zfs_find(zfs, ref, &listing, &snapshot, err);
 	if (r < 0)
 		return r;
@@ -205,20 +207,32 @@ static int reading_begin(struct zfs_pool *zfs, const struct volume_ref *ref, con
 	return r < 0 ? r : zfs_mount_at(zfs, clone, path, err);
 }
 
-int zfs_volume_mount(struct pool *pool, const struct volume_ref *ref, struct coppice_error *err)
+int zfs_volume_mount(struct pool *pool, const struct volume_ref *ref, bool *ret_did,
+		     struct coppice_error *err)
 {
 	struct zfs_pool *zfs = zfs_pool_of(pool);
 	_cleanup_(freep) char *path = NULL;
-	char name[DATASET_MAX];
+	char name[DATASET_MAX], where[PATH_MAX];
+	bool did = true;
 	int r;
 
 	r = zfs_path(pool, ref, &path, err);
 	if (r < 0)
 		return r;
-	if (volume_is_snapshot(ref))
-		return reading_begin(zfs, ref, path, err);
-	r = zfs_mount_at(zfs, zfs_volume_name(zfs, ref, name), path, err);
-	return r == COPPICE_NOT_FOUND ? zfs_missing(zfs, ref, err) : r;
+	*ret_did = false;
+	if (pool->is_dry_run)
+		return COPPICE_OK;
+	if (volume_is_snapshot(ref)) {
+		r = reading_begin(zfs, ref, path, &did, err);
+	} else {
+		did = !zfs_mount_find(zfs_volume_name(zfs, ref, name), where);
+		r = zfs_mount_at(zfs, name, path, err);
+	}
+	if (r == COPPICE_NOT_FOUND)
+		return zfs_missing(zfs, ref, err);
+	if (r == COPPICE_OK)
+		*ret_did = did;
+	return r;
 }
 
 int zfs_volume_umount(struct pool *pool, const struct volume_ref *ref, struct coppice_error *err)

@@ -87,13 +87,18 @@ static int place_find(const struct pool_spec *spec, struct place *ret, struct co
 	return COPPICE_OK;
 }
 
-/* ZFS is there only if it answers; the module alone is what makes it a default. */
+/* zfs-fuse is for those who ask for it. */
+int zfs_choose(struct coppice_error *err)
+{
+	if (access("/dev/zfs", F_OK) < 0 || access("/sys/module/zfs", F_OK) < 0)
+		return fail(err, COPPICE_UNSUPPORTED, "this kernel has no ZFS");
+	return COPPICE_OK;
+}
+
 int zfs_probe(const struct pool_spec *spec, struct coppice_error *err)
 {
 	if (geteuid() != 0)
 		return fail(err, COPPICE_UNSUPPORTED, "ZFS needs root");
-	if (access("/dev/zfs", F_OK) < 0 || access("/sys/module/zfs", F_OK) < 0)
-		return fail(err, COPPICE_UNSUPPORTED, "this kernel has no ZFS module loaded");
 	return zfs_run(ZFS_ARGS("zpool", "list", "-H", "-o", "name"), NULL, err) < 0
 		       ? wrap(err, "ZFS does not answer")
 		       : COPPICE_OK;

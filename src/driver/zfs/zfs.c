@@ -142,15 +142,6 @@ static int scan_one(const struct listing *listing, const struct dataset *dataset
 	return fn(user, &found, err);
 }
 
-static int read_all(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err)
-{
-	int r = listing_read(zfs, ZFS_ARGS(zfs->root), ret, err);
-
-	return r == COPPICE_NOT_FOUND ? fail(err, COPPICE_UNAVAILABLE,
-					     "the dataset '%s' is not there any more", zfs->root)
-				      : r;
-}
-
 static int scan(struct pool *pool, scan_fn *fn, void *user, struct coppice_error *err)
 {
 	struct zfs_pool *zfs = zfs_pool_of(pool);
@@ -158,7 +149,7 @@ static int scan(struct pool *pool, scan_fn *fn, void *user, struct coppice_error
 	struct volume_ref ref;
 	int r;
 
-	r = read_all(zfs, &listing, err);
+	r = listing_read_all(zfs, &listing, err);
 	for (int snapshots = 0; snapshots < 2; snapshots++)
 		for (size_t i = 0; i < listing.n && r >= 0; i++) {
 			struct dataset *dataset = &listing.dataset[i];
@@ -195,55 +186,6 @@ static int record_read(struct pool *pool, const struct volume_ref *ref, char **r
 	return COPPICE_OK;
 }
 
-/* ---- space ---- */
-
-/* Does anything outside of @dataset stand on what is in it? */
-static bool is_stood_on(const struct listing *listing, const char *dataset)
-{
-	for (size_t i = 0; i < listing->n; i++) {
-		const struct dataset *clone = &listing->dataset[i];
-
-		if (clone->origin && zfs_is_within(clone->origin, dataset) &&
-		    !zfs_is_within(clone->name, dataset))
-			return true;
-	}
-	return false;
-}
-
-/*
- * A block is charged to the dataset that it was born in, until it is free: "used" of a
- * clone begins at nothing and is exactly what it wrote and still holds, with its
- * snapshots. If nobody stands on it, it is also what its deletion frees.
- */
-static int usage(struct pool *pool, const struct volume_ref *refs, const struct uuid *groups,
-		 struct volume_usage *ret, size_t n, bool is_exact, struct coppice_error *err)
-{
-	struct zfs_pool *zfs = zfs_pool_of(pool);
-	_cleanup_(listing_done) struct listing listing = { 0 };
-	int r;
-
-	for (size_t i = 0; i < n; i++)
-		ret[i] = (struct volume_usage){ 0 };
-	r = read_all(zfs, &listing, err);
-	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
-		struct dataset *dataset;
-		char name[DATASET_MAX];
-
-		dataset = volume_is_snapshot(&refs[i])
-				  ? listing_find_ref(zfs, &listing, &refs[i])
-				  : listing_find(&listing, zfs_volume_name(zfs, &refs[i], name));
-		if (!dataset)
-			continue;
-		ret[i].refers = (struct coppice_bytes){ COPPICE_EXACT, dataset->referenced };
-		if (dataset->is_snapshot)
-			continue;
-		ret[i].written = (struct coppice_bytes){ COPPICE_EXACT, dataset->used };
-		if (!is_stood_on(&listing, dataset->name))
-			ret[i].unique = ret[i].written;
-	}
-	return r;
-}
-
 /* ---- checking ---- */
 
 /* What is in a draft or deleted is looked after by sweep and reap; here, what they cannot know. */
@@ -254,7 +196,7 @@ static int check(struct pool *pool, bool is_repair, scan_fn *fn, void *user,
 	_cleanup_(listing_done) struct listing listing = { 0 };
 	int r;
 
-	r = read_all(zfs, &listing, err);
+	r = listing_read_all(zfs, &listing, err);
 	for (size_t i = 0; i < listing.n && r >= 0; i++) {
 		struct dataset *dataset = &listing.dataset[i];
 		struct found_volume found = { .what = "stranger" };
@@ -290,6 +232,7 @@ const struct driver driver_zfs = {
 	.traits = { .can_clone = true, .can_limit = true, .is_loop_able = true },
 
 	.probe = zfs_probe,
+	.choose = zfs_choose,
 	.pool_create = zfs_pool_create,
 	.pool_explain = zfs_pool_explain,
 	.pool_open = zfs_pool_open,
@@ -331,7 +274,7 @@ const struct driver driver_zfs = {
 	.path = zfs_path,
 	.volume_mount = zfs_volume_mount,
 	.volume_umount = zfs_volume_umount,
-	.usage = usage,
+	.usage = zfs_usage,
 	.in_use = zfs_in_use,
 	.check = check,
 };

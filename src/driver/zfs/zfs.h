@@ -124,6 +124,9 @@ void listing_done(struct listing *listing);
 int listing_read(struct zfs_pool *zfs, const char *const targets[], struct listing *ret,
 		 struct coppice_error *err);
 
+/* Read all of the pool. */
+int listing_read_all(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err);
+
 /* From the output of "zfs get -Hp -o name,property,value,source"; it takes over @text. */
 int listing_parse(char *text, struct listing *ret, struct coppice_error *err);
 
@@ -152,6 +155,7 @@ int zfs_missing(struct zfs_pool *zfs, const struct volume_ref *ref, struct coppi
 /* ---- pool.c ---- */
 
 int zfs_probe(const struct pool_spec *spec, struct coppice_error *err);
+int zfs_choose(struct coppice_error *err);
 int zfs_pool_create(const struct pool_spec *spec, const char *record, struct pool **ret,
 		    struct coppice_error *err);
 void zfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void *user);
@@ -184,7 +188,8 @@ int zfs_umount_ref(struct zfs_pool *zfs, const struct volume_ref *ref, struct co
 
 int zfs_path(struct pool *pool, const struct volume_ref *ref, char **ret,
 	     struct coppice_error *err);
-int zfs_volume_mount(struct pool *pool, const struct volume_ref *ref, struct coppice_error *err);
+int zfs_volume_mount(struct pool *pool, const struct volume_ref *ref, bool *ret_did,
+		     struct coppice_error *err);
 int zfs_volume_umount(struct pool *pool, const struct volume_ref *ref, struct coppice_error *err);
 int zfs_in_use(struct pool *pool, const struct volume_ref *refs, size_t n,
 	       struct coppice_error *err);
@@ -208,6 +213,7 @@ bool zfs_draft_is_over(const struct zfs_pool *zfs, const char *id, int *ret_fd);
 /* What a draft remembers of what was made in it. */
 struct making {
 	bool has_dataset;   /* ROOT/drafts/UUID was made, and is there still */
+	bool is_explained;  /* that it is */
 	size_t n_announced; /* under their names already, hidden */
 	size_t n_aside;     /* uuids of those whose names were taken: they are below it */
 	struct uuid *aside;
@@ -251,6 +257,11 @@ int zfs_swap_recover(struct zfs_pool *zfs, const struct dataset *old, struct cop
 int zfs_rename_displacing(struct zfs_pool *zfs, const char *from, const char *to,
 			  struct coppice_error *err);
 
+/* ---- space.c ---- */
+
+int zfs_usage(struct pool *pool, const struct volume_ref *refs, const struct uuid *groups,
+	      struct volume_usage *ret, size_t n, bool is_exact, struct coppice_error *err);
+
 /* ---- deleting.c ---- */
 
 int zfs_retire(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids, size_t n,
@@ -262,5 +273,5 @@ int zfs_pinned(struct pool *pool, pinned_fn *fn, void *user, struct coppice_erro
 int zfs_destroy_or_retire(struct zfs_pool *zfs, struct listing *listing, const char *dataset,
 			  struct coppice_error *err);
 
-/* The same as zfs_reap, of what was read before. */
-int zfs_reap_listed(struct zfs_pool *zfs, struct listing *listing, struct coppice_error *err);
+/* The same as zfs_reap, saying nothing. */
+int zfs_reap_all(struct zfs_pool *zfs, struct coppice_error *err);

@@ -9,21 +9,20 @@
 
 /* ---- names ---- */
 
-/* Is @name what a dead maker announced and nobody published? Its draft, then. */
+/* Is @name what a dead maker announced and nobody published? Where its draft has room for it. */
 static bool is_left_over(struct zfs_pool *zfs, const char *name, char ret[static DATASET_MAX])
 {
 	_cleanup_(listing_done) struct listing listing = { 0 };
 	_cleanup_(closep) int fd = -1;
 	struct coppice_error ignored;
 	struct dataset *dataset;
-	char drafts[DATASET_MAX];
 
-	(void)snprintf(drafts, sizeof(drafts), "%s/drafts", zfs->root);
-	if (strchr(name, '@') || listing_read(zfs, ZFS_ARGS(name, drafts), &listing, &ignored) < 0)
+	if (strchr(name, '@') || listing_read(zfs, ZFS_ARGS(name), &listing, &ignored) < 0)
 		return false;
 	dataset = listing_find(&listing, name);
-	if (!dataset || !listing_is_hidden(zfs, &listing, dataset) ||
-	    !zfs_draft_is_over(zfs, dataset->draft, &fd))
+	if (!dataset || !dataset_is_hidden(zfs, dataset) ||
+	    !zfs_draft_is_over(zfs, dataset->draft, &fd) ||
+	    zfs_draft_ensure_of(zfs, dataset->draft, &ignored) < 0)
 		return false;
 	(void)snprintf(ret, DATASET_MAX, "%s/drafts/%s%s", zfs->root, dataset->draft,
 		       strrchr(name, '/'));

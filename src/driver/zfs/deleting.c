@@ -28,6 +28,7 @@ static int bury(struct zfs_pool *zfs, const char *name, const char *folder, cons
 	struct uuid other;
 	int r;
 
+	zfs_set_clean(zfs, false);
 	(void)snprintf(to, sizeof(to), "%s/deleted/%s/%s", zfs->root, folder, id);
 	r = zfs_run(ZFS_ARGS("zfs", "rename", name, to), NULL, err);
 	if (r != COPPICE_EXISTS)
@@ -56,21 +57,35 @@ static int bury_snapshot(struct zfs_pool *zfs, const struct volume_ref *ref,
 		  : fail_memory(err);
 }
 
+/*
+ * One without snapshots has nobody who stands on it: it can as well be destroyed, which is
+ * one command instead of two. ZFS refuses if that is not so.
+ */
+static int destroy_or_bury(struct zfs_pool *zfs, const struct volume_ref *ref,
+			   const struct uuid *uuid, struct coppice_error *err)
+{
+	char name[DATASET_MAX];
+	int r;
+
+	(void)zfs_volume_name(zfs, ref, name);
+	r = zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, err);
+	return r == COPPICE_OK || r == COPPICE_NOT_FOUND
+		       ? r
+		       : bury(zfs, name, zfs_kind_folder(ref->kind), uuid->text, err);
+}
+
 static int retire_one(void *user, size_t i, struct coppice_error *err)
 {
 	struct retiring *retiring = user;
 	const struct volume_ref *ref = &retiring->refs[i];
 	struct zfs_pool *zfs = retiring->zfs;
-	char name[DATASET_MAX];
 	int r;
 
 	r = zfs_umount_ref(zfs, ref, err);
 	if (r < 0)
 		return r;
-	r = volume_is_snapshot(ref)
-		    ? bury_snapshot(zfs, ref, &retiring->uuids[i], err)
-		    : bury(zfs, zfs_volume_name(zfs, ref, name), zfs_kind_folder(ref->kind),
-			   retiring->uuids[i].text, err);
+	r = volume_is_snapshot(ref) ? bury_snapshot(zfs, ref, &retiring->uuids[i], err)
+				    : destroy_or_bury(zfs, ref, &retiring->uuids[i], err);
 	return r == COPPICE_NOT_FOUND ? zfs_missing(zfs, ref, err) : r;
 }
 
@@ -83,27 +98,31 @@ static void retire_explain(struct pool *pool, const struct volume_ref *ref, cons
 		zfs_explain(pool, "zfs rename %s/%s/%s@snapshot-%s @deleted-%s", zfs->root, folder,
 			    ref->name.text, ref->snapshot.text, uuid->text);
 	else
-		zfs_explain(pool, "zfs rename %s/%s/%s %s/deleted/%s/%s", zfs->root, folder,
-			    ref->name.text, zfs->root, folder, uuid->text);
+		zfs_explain(pool, "zfs destroy %s/%s/%s || zfs rename %s/%s/%s %s/deleted/%s/%s",
+			    zfs->root, folder, ref->name.text, zfs->root, folder, ref->name.text,
+			    zfs->root, folder, uuid->text);
 }
 
-/* Those before the first that fails are retired; so not all at once, but first who is there. */
-static int check_there(struct zfs_pool *zfs, const struct volume_ref *refs, size_t n, size_t *ret_n,
+/* Those before the first that is not there are retired: how many are these? */
+static int count_there(struct zfs_pool *zfs, const struct volume_ref *refs, size_t n, size_t *ret_n,
 		       struct coppice_error *err)
 {
-	for (size_t i = 0; i < n; i++) {
-		char name[DATASET_MAX];
-		int r;
+	_cleanup_(listing_done) struct listing listing = { 0 };
+	int r = listing_read_all(zfs, &listing, err);
 
-		(void)zfs_volume_name(zfs, &refs[i], name);
-		r = zfs_run(ZFS_ARGS("zfs", "list", "-H", "-o", "name", name), NULL, err);
-		if (r == COPPICE_OK)
-			continue;
-		*ret_n = i;
-		return r == COPPICE_NOT_FOUND ? zfs_missing(zfs, &refs[i], err) : r;
+	*ret_n = 0;
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		char name[DATASET_MAX];
+		bool is_there = volume_is_snapshot(&refs[i])
+					? listing_find_ref(zfs, &listing, &refs[i]) != NULL
+					: listing_find(&listing, zfs_volume_name(zfs, &refs[i],
+										 name)) != NULL;
+
+		if (!is_there)
+			return zfs_fail_missing(&refs[i], err);
+		*ret_n = i + 1;
 	}
-	*ret_n = n;
-	return COPPICE_OK;
+	return r;
 }
 
 int zfs_retire(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids, size_t n,
@@ -118,9 +137,10 @@ int zfs_retire(struct pool *pool, const struct volume_ref *refs, const struct uu
 		retire_explain(pool, &refs[i], &uuids[i]);
 	if (pool->is_dry_run || n == 0)
 		return COPPICE_OK;
+	zfs_set_clean(retiring.zfs, false);
 	if (n == 1)
 		return retire_one(&retiring, 0, err);
-	is_missing = check_there(retiring.zfs, refs, n, &n_there, &missing);
+	is_missing = count_there(retiring.zfs, refs, n, &n_there, &missing);
 	r = parallel_run(n_there, ZFS_THREADS, retire_one, &retiring, err);
 	if (r == COPPICE_OK && is_missing < 0) {
 		*err = missing;
@@ -294,7 +314,11 @@ int zfs_reap_all(struct zfs_pool *zfs, struct coppice_error *err)
 	_cleanup_(listing_done) struct listing listing = { 0 };
 	int r = listing_read_all(zfs, &listing, err);
 
-	return r < 0 ? r : destroy_waves(zfs, &listing, choose_useless, NULL, err);
+	if (r == COPPICE_OK)
+		r = destroy_waves(zfs, &listing, choose_useless, NULL, err);
+	if (r == COPPICE_OK)
+		zfs_set_clean(zfs, true);
+	return r;
 }
 
 /* The reckoning is ours; what the commands below refuse is what others stand on. */

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Drafts. One has a lock, a file STATE/zfs/NAME/UUID that its maker holds by flock, and
- * as soon as something is made in it, a dataset ROOT/drafts/UUID.
+ * Drafts. One is a file STATE/zfs/NAME/UUID that its maker holds by flock, and, if
+ * something is made in it that has no name yet, a dataset ROOT/drafts/UUID.
  *
  * Clones that were announced are made under their names at once, with the draft's uuid
- * in a property: they are unseen as long as the draft's dataset is there. Destroying
- * that publishes all of them in one step, so publishing costs one command, not a rename
- * for each, and a sweep that finds the maker dead has only to do the same.
+ * in a property: they are unseen as long as the file is there. Removing it shows all of
+ * them in one step: publishing costs no command of ZFS at all, let alone a rename for
+ * each. A sweep that finds the maker dead does the same. If the state directory is lost,
+ * what was announced and is whole is there, which is what announcing means.
  */
 #include "driver/zfs/zfs.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <dirent.h>
 #include <limits.h>
 #include <string.h>
 #include <sys/file.h>
@@ -57,11 +59,55 @@ bool zfs_draft_is_over(const struct zfs_pool *zfs, const char *id, int *ret_fd)
 	return true;
 }
 
-static void lock_remove(const struct zfs_pool *zfs, const char *id)
+bool zfs_draft_is_pending(const struct zfs_pool *zfs, const char *id)
+{
+	_cleanup_(freep) char *path = lock_path(zfs, id);
+
+	return path && access(path, F_OK) == 0;
+}
+
+void zfs_draft_show(const struct zfs_pool *zfs, const char *id)
 {
 	_cleanup_(freep) char *path = lock_path(zfs, id);
 
 	if (path)
+		(void)unlink(path);
+}
+
+#define GIVEN_UP "given up\n"
+
+/* What is announced is not to be: said before the first of it is destroyed. */
+static int give_up(int fd, struct coppice_error *err)
+{
+	if (fd < 0)
+		return COPPICE_OK;
+	if (pwrite(fd, GIVEN_UP, strlen(GIVEN_UP), 0) < 0 || fsync(fd) < 0)
+		return fail_errno(err, errno, "cannot write that a draft is given up");
+	return COPPICE_OK;
+}
+
+static bool was_given_up(int fd)
+{
+	char first;
+
+	return fd >= 0 && pread(fd, &first, 1, 0) == 1;
+}
+
+/* ---- is there anything to reap? ---- */
+
+bool zfs_is_clean(const struct zfs_pool *zfs)
+{
+	return zfs_draft_is_pending(zfs, "clean");
+}
+
+void zfs_set_clean(const struct zfs_pool *zfs, bool is_clean)
+{
+	_cleanup_(freep) char *path = lock_path(zfs, "clean");
+	_cleanup_(closep) int fd = -1;
+
+	if (path && is_clean)
+		fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	else if (path)
 		(void)unlink(path);
 }
 
@@ -89,19 +135,27 @@ int zfs_draft_open(struct pool *pool, struct draft *ret, struct coppice_error *e
 	return COPPICE_OK;
 }
 
+int zfs_draft_ensure_of(struct zfs_pool *zfs, const char *id, struct coppice_error *err)
+{
+	char name[DATASET_MAX];
+	int r;
+
+	(void)snprintf(name, sizeof(name), "%s/drafts/%s", zfs->root, id);
+	r = zfs_run(ZFS_ARGS("zfs", "create", "-o", "canmount=off", name), NULL, err);
+	return r == COPPICE_EXISTS ? COPPICE_OK : r;
+}
+
 int zfs_draft_ensure(struct draft *draft, struct coppice_error *err)
 {
 	struct zfs_pool *zfs = zfs_pool_of(draft->pool);
-	char name[DATASET_MAX];
-	int r = COPPICE_OK;
+	int r;
 
 	if (!making_of(draft)->is_explained)
 		zfs_explain(draft->pool, "zfs create -o canmount=off %s/drafts/$draft", zfs->root);
 	making_of(draft)->is_explained = true;
 	if (making_of(draft)->has_dataset || draft->pool->is_dry_run)
 		return COPPICE_OK;
-	(void)snprintf(name, sizeof(name), "%s/drafts/%s", zfs->root, draft->id.text);
-	r = zfs_run(ZFS_ARGS("zfs", "create", "-o", "canmount=off", name), NULL, err);
+	r = zfs_draft_ensure_of(zfs, draft->id.text, err);
 	making_of(draft)->has_dataset = r == COPPICE_OK;
 	return r;
 }
@@ -109,8 +163,8 @@ int zfs_draft_ensure(struct draft *draft, struct coppice_error *err)
 int zfs_draft_announce(struct draft *draft, const struct new_volume *volumes, size_t n,
 		       struct coppice_error *err)
 {
-	draft->is_announced = true;
-	return zfs_draft_ensure(draft, err);
+	draft->is_announced = true; /* the clones carry it */
+	return COPPICE_OK;
 }
 
 int zfs_draft_path(struct draft *draft, const struct new_volume *volume, char **ret,
@@ -177,17 +231,16 @@ static int destroy_content(struct zfs_pool *zfs, struct listing *listing, const 
 	return r;
 }
 
-/* End draft @id: what it announced is published, unless @is_given_up; the rest destroyed. */
-static int draft_end(struct zfs_pool *zfs, const char *id, bool is_given_up,
-		     struct coppice_error *err)
+/* End draft @id, held by @fd: what it announced is shown, or destroyed; the rest destroyed. */
+static int draft_end(struct zfs_pool *zfs, const char *id, int fd, struct coppice_error *err)
 {
 	_cleanup_(listing_done) struct listing listing = { 0 };
 	char name[DATASET_MAX];
-	struct dataset *draft;
 	bool did_recover;
 	int r;
 
 	(void)snprintf(name, sizeof(name), "%s/drafts/%s", zfs->root, id);
+	zfs_set_clean(zfs, false); /* what its clones were made of may be of no use now */
 	r = listing_read_all(zfs, &listing, err);
 	if (r == COPPICE_OK)
 		r = recover_swaps(zfs, &listing, name, &did_recover, err);
@@ -195,19 +248,14 @@ static int draft_end(struct zfs_pool *zfs, const char *id, bool is_given_up,
 		listing_done(&listing);
 		r = listing_read_all(zfs, &listing, err);
 	}
-	if (r < 0)
-		return r;
-	draft = listing_find(&listing, name);
-	if (!draft)
-		return COPPICE_OK;
-	is_given_up = is_given_up || draft->given_up;
-	if (is_given_up && !draft->given_up)
-		r = zfs_run(ZFS_ARGS("zfs", "set", PROPERTY_GIVEN "=true", name), NULL, err);
 	if (r == COPPICE_OK)
-		r = destroy_content(zfs, &listing, name, is_given_up, err);
-	if (r == COPPICE_OK)
+		r = destroy_content(zfs, &listing, name, was_given_up(fd), err);
+	if (r == COPPICE_OK && listing_find(&listing, name))
 		r = zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, err);
-	return r == COPPICE_NOT_FOUND ? COPPICE_OK : r;
+	if (r < 0 && r != COPPICE_NOT_FOUND)
+		return r;
+	zfs_draft_show(zfs, id);
+	return COPPICE_OK;
 }
 
 static void forget(struct draft *draft)
@@ -218,29 +266,35 @@ static void forget(struct draft *draft)
 	draft->driver = NULL;
 }
 
+/* Most are empty by now, and one command is enough; never so for what it hides. */
+static int discard(struct zfs_pool *zfs, struct draft *draft, struct coppice_error *err)
+{
+	struct coppice_error ignored;
+	char name[DATASET_MAX];
+	int r;
+
+	(void)snprintf(name, sizeof(name), "%s/drafts/%s", zfs->root, draft->id.text);
+	if (making_of(draft)->n_announced == 0 && making_of(draft)->n_waiting == 0 &&
+	    (!making_of(draft)->has_dataset ||
+	     zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, &ignored) == COPPICE_OK)) {
+		zfs_draft_show(zfs, draft->id.text);
+		return COPPICE_OK;
+	}
+	r = give_up(draft->fd, err);
+	return r < 0 ? r : draft_end(zfs, draft->id.text, draft->fd, err);
+}
+
 int zfs_draft_discard(struct draft *draft, struct coppice_error *err)
 {
 	struct pool *pool = take_ptr(&draft->pool);
-	struct coppice_error ignored;
-	char name[DATASET_MAX];
-	struct zfs_pool *zfs;
-	bool has_dataset;
 	int r = COPPICE_OK;
 
 	if (!pool)
 		return COPPICE_OK;
-	zfs = zfs_pool_of(pool);
-	has_dataset = making_of(draft)->has_dataset;
 	if (making_of(draft)->is_explained)
-		zfs_explain(pool, "zfs destroy %s/drafts/$draft", zfs->root);
-	(void)snprintf(name, sizeof(name), "%s/drafts/%s", zfs->root, draft->id.text);
-	/* Most are empty by now, and one command is enough; never so for what it hides. */
-	if (!pool->is_dry_run && has_dataset &&
-	    (making_of(draft)->n_announced > 0 ||
-	     zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, &ignored) < 0))
-		r = draft_end(zfs, draft->id.text, true, err);
+		zfs_explain(pool, "zfs destroy %s/drafts/$draft", zfs_pool_of(pool)->root);
 	if (draft->fd >= 0) {
-		lock_remove(zfs, draft->id.text);
+		r = discard(zfs_pool_of(pool), draft, err);
 		(void)close(take_fd(&draft->fd));
 	}
 	forget(draft);
@@ -249,18 +303,6 @@ int zfs_draft_discard(struct draft *draft, struct coppice_error *err)
 
 /* ---- after the dead ---- */
 
-/* Names of datasets, one a line. */
-static int list_left(struct zfs_pool *zfs, char **ret, struct coppice_error *err)
-{
-	char drafts[DATASET_MAX], deleted[DATASET_MAX];
-
-	(void)snprintf(drafts, sizeof(drafts), "%s/drafts", zfs->root);
-	(void)snprintf(deleted, sizeof(deleted), "%s/deleted", zfs->root);
-	return zfs_run(ZFS_ARGS("zfs", "list", "-H", "-r", "-t", "filesystem", "-o", "name", drafts,
-				deleted),
-		       ret, err);
-}
-
 static int sweep_one(struct zfs_pool *zfs, const char *id, size_t *n, struct coppice_error *err)
 {
 	_cleanup_(closep) int fd = -1;
@@ -268,37 +310,73 @@ static int sweep_one(struct zfs_pool *zfs, const char *id, size_t *n, struct cop
 
 	if (!zfs_draft_is_over(zfs, id, &fd))
 		return COPPICE_OK;
-	r = draft_end(zfs, id, false, err);
-	if (r < 0)
-		return r;
-	lock_remove(zfs, id);
-	++*n;
-	return COPPICE_OK;
+	r = draft_end(zfs, id, fd, err);
+	if (r == COPPICE_OK)
+		++*n;
+	return r;
 }
 
-/* Cheap when there is nothing. Not explained: what others left is no part of what was asked for. */
+/* Those whose files are there. */
+static int sweep_files(struct zfs_pool *zfs, size_t *n, struct coppice_error *err)
+{
+	_cleanup_(closedirp) DIR *dir = opendir(zfs->state);
+	struct dirent *entry;
+	int r = COPPICE_OK;
+
+	if (!dir)
+		return fail_errno(err, errno, "cannot read '%s'", zfs->state);
+	while (r == COPPICE_OK && (entry = readdir(dir)) != NULL) {
+		struct uuid id;
+
+		if (uuid_parse(entry->d_name, &id))
+			r = sweep_one(zfs, id.text, n, err);
+	}
+	return r;
+}
+
+/* Those whose files are not: the state directory is not the one that they were made from. */
+static int sweep_datasets(struct zfs_pool *zfs, size_t *n, struct coppice_error *err)
+{
+	_cleanup_(freep) char *out = NULL;
+	char drafts[DATASET_MAX];
+	struct uuid id;
+	int r;
+
+	(void)snprintf(drafts, sizeof(drafts), "%s/drafts", zfs->root);
+	r = zfs_run(ZFS_ARGS("zfs", "list", "-H", "-r", "-t", "filesystem", "-o", "name", drafts),
+		    &out, err);
+	for (char *line = out, *end; r == COPPICE_OK && *line; line = end) {
+		size_t length = strcspn(line, "\n");
+
+		end = line + length + (line[length] == '\n');
+		line[length] = '\0';
+		if (uuid_parse(strrchr(line, '/') + 1, &id) &&
+		    strlen(drafts) + 1 + UUID_TEXT_SIZE - 1 == length)
+			r = sweep_one(zfs, id.text, n, err);
+	}
+	return r;
+}
+
+/*
+ * Cheap when there is nothing: no command at all. Not explained: what others left is no
+ * part of what was asked for.
+ */
 int zfs_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
 {
 	struct zfs_pool *zfs = zfs_pool_of(pool);
-	_cleanup_(freep) char *out = NULL;
-	size_t n = 0, root = strlen(zfs->root);
-	bool has_tombstones = false;
-	int r = COPPICE_OK;
+	size_t n = 0;
+	int r;
 
-	if (!pool->is_dry_run)
-		r = list_left(zfs, &out, err);
-	for (char *line = out, *end; line && *line && r == COPPICE_OK; line = end + 1) {
-		struct uuid id;
-
-		end = line + strcspn(line, "\n");
-		*end = '\0';
-		if (strncmp(line + root, "/drafts/", 8) == 0 && uuid_parse(line + root + 8, &id))
-			r = sweep_one(zfs, id.text, &n, err);
-		else if (strncmp(line + root, "/deleted/", 9) == 0 && strchr(line + root + 9, '/'))
-			has_tombstones = true;
+	if (pool->is_dry_run) {
+		*ret_n = 0;
+		return COPPICE_OK;
 	}
-	if (r == COPPICE_OK && (has_tombstones || n > 0))
-		r = zfs_reap_all(zfs, err);
+	r = sweep_files(zfs, &n, err);
+	if (r == COPPICE_OK && (n > 0 || !zfs_is_clean(zfs))) {
+		r = sweep_datasets(zfs, &n, err);
+		if (r == COPPICE_OK)
+			r = zfs_reap_all(zfs, err);
+	}
 	if (r == COPPICE_OK)
 		*ret_n = n;
 	return r;

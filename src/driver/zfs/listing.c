@@ -20,7 +20,7 @@
 
 #define PROPERTIES                                                                                 \
 	"type,origin,used,referenced,refquota,quota," PROPERTY_RECORD "," PROPERTY_DRAFT           \
-	"," PROPERTY_GIVEN "," PROPERTY_SWAP
+	"," PROPERTY_SWAP
 
 void listing_done(struct listing *listing)
 {
@@ -63,8 +63,6 @@ static void set_property(struct dataset *dataset, const char *property, char *va
 		dataset->record = word_or_null(value);
 	else if (strcmp(property, PROPERTY_DRAFT) == 0)
 		dataset->draft = word_or_null(value);
-	else if (strcmp(property, PROPERTY_GIVEN) == 0)
-		dataset->given_up = word_or_null(value);
 	else if (strcmp(property, PROPERTY_SWAP) == 0)
 		dataset->swap = word_or_null(value);
 	else if (strcmp(property, "refquota") == 0 || strcmp(property, "quota") == 0)
@@ -152,28 +150,16 @@ int listing_read(struct zfs_pool *zfs, const char *const targets[], struct listi
 				 PROPERTIES };
 	char *out = NULL;
 	size_t n = 9;
-	int r, parsed;
+	int r;
 
 	for (size_t i = 0; targets[i] && n + 1 < ARRAY_SIZE(argv); i++)
 		argv[n++] = targets[i];
 	r = zfs_run(argv, &out, err);
-	if (r < 0 && r != COPPICE_NOT_FOUND) {
+	if (r < 0) {
 		free(out);
 		return r;
 	}
-	if (!out)
-		return r < 0 ? r : fail_memory(err);
-	if (r == COPPICE_NOT_FOUND) {
-		/* Is it one of them, or the pool? */
-		bool is_pool_there = strstr(out, zfs->root) != NULL;
-
-		free(out);
-		return is_pool_there ? r
-				     : fail(err, COPPICE_UNAVAILABLE,
-					    "the dataset '%s' is not there any more", zfs->root);
-	}
-	parsed = listing_parse(out, ret, err);
-	return parsed;
+	return listing_parse(out, ret, err);
 }
 
 int listing_read_all(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err)
@@ -185,15 +171,9 @@ int listing_read_all(struct zfs_pool *zfs, struct listing *ret, struct coppice_e
 				      : r;
 }
 
-bool listing_is_hidden(const struct zfs_pool *zfs, const struct listing *listing,
-		       const struct dataset *dataset)
+bool dataset_is_hidden(const struct zfs_pool *zfs, const struct dataset *dataset)
 {
-	char draft[DATASET_MAX];
-
-	if (!dataset->draft)
-		return false;
-	(void)snprintf(draft, sizeof(draft), "%s/drafts/%s", zfs->root, dataset->draft);
-	return listing_find(listing, draft) != NULL;
+	return dataset->draft && zfs_draft_is_pending(zfs, dataset->draft);
 }
 
 static bool is_same(const struct volume_ref *a, const struct volume_ref *b)
@@ -209,7 +189,7 @@ struct dataset *listing_find_ref(const struct zfs_pool *zfs, const struct listin
 
 	for (size_t i = 0; i < listing->n; i++)
 		if (zfs_name_parse(zfs, listing->dataset[i].name, &found) && is_same(&found, ref) &&
-		    !listing_is_hidden(zfs, listing, &listing->dataset[i]))
+		    !dataset_is_hidden(zfs, &listing->dataset[i]))
 			return &listing->dataset[i];
 	return NULL;
 }
@@ -240,14 +220,12 @@ int zfs_missing(struct zfs_pool *zfs, const struct volume_ref *ref, struct coppi
 int zfs_find(struct zfs_pool *zfs, const struct volume_ref *ref, struct listing *ret_listing,
 	     struct dataset **ret, struct coppice_error *err)
 {
-	char volume[DATASET_MAX], drafts[DATASET_MAX];
+	char volume[DATASET_MAX];
 	int r;
 
-	(void)snprintf(drafts, sizeof(drafts), "%s/drafts", zfs->root);
-	r = listing_read(zfs, ZFS_ARGS(zfs_volume_name(zfs, ref, volume), drafts), ret_listing,
-			 err);
+	r = listing_read(zfs, ZFS_ARGS(zfs_volume_name(zfs, ref, volume)), ret_listing, err);
 	if (r == COPPICE_NOT_FOUND)
-		return zfs_fail_missing(ref, err);
+		return zfs_missing(zfs, ref, err);
 	if (r < 0)
 		return r;
 	*ret = listing_find_ref(zfs, ret_listing, ref);

@@ -209,6 +209,9 @@ static int clone_volume(const struct batch *batch, size_t i, struct coppice_erro
 		if (r != COPPICE_EXISTS)
 			return r;
 		batch->is_aside[i] = true; /* publish will say so, unless it is free by then */
+		r = zfs_draft_ensure_of(zfs, batch->draft->id.text, err);
+		if (r < 0)
+			return r;
 	}
 	return clone_as(batch, volume, zfs_item_name(zfs, batch->draft, volume, target), err);
 }
@@ -398,10 +401,18 @@ static int remember(struct batch *batch, size_t n, struct coppice_error *err)
 	if (!aside)
 		return fail_memory(err);
 	making->aside = aside;
-	for (size_t i = 0; i < n && batch->draft->is_announced; i++) {
+	for (size_t i = 0; i < n; i++) {
+		const struct new_volume *volume = &batch->volumes[i];
+
+		making->n_waiting += volume_is_snapshot(&volume->ref) && !volume->is_nested &&
+				     (!batch->draft->is_announced || batch->is_aside[i]);
+		if (!batch->draft->is_announced)
+			continue;
 		making->n_announced++;
-		if (batch->is_aside[i])
-			making->aside[making->n_aside++] = batch->volumes[i].uuid;
+		if (!batch->is_aside[i])
+			continue;
+		making->has_dataset = true;
+		making->aside[making->n_aside++] = batch->volumes[i].uuid;
 	}
 	return COPPICE_OK;
 }
@@ -424,7 +435,8 @@ int zfs_clone(struct draft *draft, const struct volume_ref *origin,
 		batch.are_own_snapshots &= is_own_snapshot(&batch, &volumes[i]);
 		r = check_record(&volumes[i], err);
 	}
-	if (r == COPPICE_OK)
+	/* Snapshots of a volume itself, and what is announced, are in no place of the draft's. */
+	if (r == COPPICE_OK && !draft->is_announced && !batch.are_own_snapshots)
 		r = zfs_draft_ensure(draft, err);
 	if (r < 0)
 		return r;
@@ -438,9 +450,9 @@ int zfs_clone(struct draft *draft, const struct volume_ref *origin,
 		r = remember(&batch, 0, err);
 	if (r == COPPICE_OK) {
 		/* From here on there may be some: discarding must look for them. */
-		making_of(draft)->n_announced += draft->is_announced ? n : 0;
+		making_of(draft)->n_waiting += n;
 		r = parallel_run(n, ZFS_THREADS, clone_one, &batch, err);
-		making_of(draft)->n_announced -= draft->is_announced && r == COPPICE_OK ? n : 0;
+		making_of(draft)->n_waiting -= r == COPPICE_OK ? n : 0;
 	}
 	if (r == COPPICE_NOT_FOUND)
 		return zfs_missing(zfs_pool_of(draft->pool), origin, err);
@@ -556,11 +568,15 @@ static int publish_names(struct draft *draft, const struct new_volume *volumes, 
 		if (draft->is_announced && !is_aside(draft, &volumes[i]))
 			continue;
 		r = publish_one(draft, &volumes[i], err);
-		if (r == COPPICE_OK)
+		if (r == COPPICE_OK) {
+			making_of(draft)->n_waiting -= volume_is_snapshot(&volumes[i].ref);
 			continue;
+		}
 		while (i-- > 0)
-			if (!draft->is_announced || is_aside(draft, &volumes[i]))
+			if (!draft->is_announced || is_aside(draft, &volumes[i])) {
 				unpublish_one(draft, &volumes[i]);
+				making_of(draft)->n_waiting += volume_is_snapshot(&volumes[i].ref);
+			}
 		return r;
 	}
 	return COPPICE_OK;
@@ -605,36 +621,23 @@ static void publish_explain(struct draft *draft, const struct new_volume *volume
 				    zfs->root, item_text(&volumes[i]), zfs->root, folder,
 				    ref->name.text);
 	}
-	if (draft->is_announced && n == making_of(draft)->n_announced)
-		zfs_explain(&zfs->pool, "zfs destroy %s/drafts/$draft # now all are seen",
-			    zfs->root);
 }
 
 int zfs_publish(struct draft *draft, const struct new_volume *volumes, size_t n,
 		struct coppice_error *err)
 {
-	struct zfs_pool *zfs = zfs_pool_of(draft->pool);
 	struct making *making = making_of(draft);
-	bool is_all = draft->is_announced && n == making->n_announced;
-	char name[DATASET_MAX];
 	int r = COPPICE_OK;
 
 	publish_explain(draft, volumes, n);
-	if (!draft->pool->is_dry_run)
-		r = publish_names(draft, volumes, n, err);
+	if (draft->pool->is_dry_run)
+		return COPPICE_OK;
+	r = publish_names(draft, volumes, n, err);
 	if (r < 0 || !draft->is_announced)
 		return r;
-	(void)snprintf(name, sizeof(name), "%s/drafts/%s", zfs->root, draft->id.text);
-	if (draft->pool->is_dry_run)
-		r = COPPICE_OK;
-	else if (is_all)
-		r = zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, err);
-	else
-		r = show_some(draft, volumes, n, err);
-	if (r == COPPICE_OK && is_all) {
-		making->has_dataset = false;
-		making->is_explained = false;
-		making->n_announced = 0;
-	}
-	return r;
+	if (n != making->n_announced)
+		return show_some(draft, volumes, n, err);
+	zfs_draft_show(zfs_pool_of(draft->pool), draft->id.text);
+	making->n_announced = 0;
+	return COPPICE_OK;
 }

@@ -622,6 +622,7 @@ static void remove_state(const struct zfs_pool *zfs)
 
 	if (stamp)
 		(void)unlink(stamp);
+	zfs_set_clean(zfs, false);
 	(void)rmdir(zfs->state);
 	for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
 		_cleanup_(freep) char *folder = text_format("%s/%s", zfs->mount, folders[i]);

@@ -27,36 +27,33 @@ static uint64_t hash_text(uint64_t hash, const char *text, size_t n)
 	return hash;
 }
 
-/* NAME, rounded GUID, and the draft that hides it or "-". */
+/* NAME, rounded GUID, and the draft that made it or "-". */
 static int list_all(struct zfs_pool *zfs, char **ret, struct coppice_error *err)
 {
-	char folder[VOLUME_KINDS + 1][DATASET_MAX];
+	char folder[VOLUME_KINDS][DATASET_MAX];
 
 	for (size_t kind = 0; kind < VOLUME_KINDS; kind++)
 		(void)snprintf(folder[kind], DATASET_MAX, "%s/%s", zfs->root,
 			       zfs_kind_folder((enum volume_kind)kind));
-	(void)snprintf(folder[VOLUME_KINDS], DATASET_MAX, "%s/drafts", zfs->root);
 	return zfs_run(ZFS_ARGS("zfs", "list", "-H", "-r", "-t", "filesystem,snapshot", "-o",
-				"name,guid," PROPERTY_DRAFT, folder[0], folder[1], folder[2],
-				folder[3], folder[4]),
+				"name,guid," PROPERTY_DRAFT, folder[VOLUME_IMAGE],
+				folder[VOLUME_CONTAINER], folder[VOLUME_VIRTUAL_MACHINE],
+				folder[VOLUME_CUSTOM]),
 		       ret, err);
 }
 
-/* Is the line of what users cannot see? @list ends with the drafts. */
-static bool is_line_hidden(const struct zfs_pool *zfs, const char *list, const char *line, size_t n)
+/* Is the line of what users cannot see? */
+static bool is_line_hidden(const struct zfs_pool *zfs, const char *line, size_t n)
 {
-	char draft[DATASET_MAX + 8];
 	const char *tab = memrchr(line, '\t', n);
-	size_t root = strlen(zfs->root);
+	char id[UUID_TEXT_SIZE];
+	struct uuid uuid;
 
 	if (memmem(line, n, "@copy-", 6) || memmem(line, n, "@deleted-", 9) ||
-	    memmem(line, n, "@draft-", 7) || strncmp(line + root, "/drafts", 7) == 0)
+	    memmem(line, n, "@draft-", 7))
 		return true;
-	if (!tab || tab[1] == '-' || strncmp(tab + 1, "none", 4) == 0)
-		return false;
-	(void)snprintf(draft, sizeof(draft), "\n%s/drafts/%.*s\t", zfs->root,
-		       (int)(line + n - tab - 1), tab + 1);
-	return strstr(list, draft) != NULL;
+	(void)snprintf(id, sizeof(id), "%.*s", (int)(line + n - tab - 1), tab + 1);
+	return uuid_parse(id, &uuid) && zfs_draft_is_pending(zfs, uuid.text);
 }
 
 static uint64_t hash_touched(const struct zfs_pool *zfs, uint64_t hash)
@@ -88,12 +85,12 @@ static int stamp(struct pool *pool, uint64_t *ret, struct coppice_error *err)
 				      "the dataset '%s' is not whole any more", zfs->root)
 			       : r;
 	for (const char *line = list, *end; *line; line = end + (*end == '\n')) {
-		end = line + strcspn(line, "\n");
-		if (!is_line_hidden(zfs, list, line, (size_t)(end - line)))
-			hash = hash_text(
-				hash, line,
-				(size_t)((const char *)memrchr(line, '\t', (size_t)(end - line)) -
-					 line));
+		size_t n = strcspn(line, "\n");
+		const char *tab = memrchr(line, '\t', n);
+
+		end = line + n;
+		if (tab && !is_line_hidden(zfs, line, n))
+			hash = hash_text(hash, line, (size_t)(tab - line));
 	}
 	*ret = hash_touched(zfs, hash) >> 1; /* SQLite's integers have a sign */
 	return COPPICE_OK;
@@ -156,7 +153,7 @@ static int scan(struct pool *pool, scan_fn *fn, void *user, struct coppice_error
 
 			if (!zfs_name_parse(zfs, dataset->name, &ref) ||
 			    volume_is_snapshot(&ref) != (snapshots == 1) ||
-			    listing_is_hidden(zfs, &listing, dataset))
+			    dataset_is_hidden(zfs, dataset))
 				continue;
 			r = scan_one(&listing, dataset, &ref, fn, user, err);
 		}

@@ -23,12 +23,11 @@ extern const struct driver driver_zfs;
 /* A dataset's or snapshot's whole name; ZFS allows 255. */
 #define DATASET_MAX 512
 
-#define PROPERTY_RECORD "coppice:record"   /* of a volume or a snapshot */
-#define PROPERTY_POOL   "coppice:pool"     /* of the root: the pool's record */
-#define PROPERTY_MADE   "coppice:made"     /* of the root: this dataset was made by pool_create */
-#define PROPERTY_DRAFT  "coppice:draft"    /* unseen while ROOT/drafts/VALUE is there */
-#define PROPERTY_GIVEN  "coppice:given-up" /* of a draft: what it announced is not to be */
-#define PROPERTY_SWAP   "coppice:swap"     /* whose place this one had when a swap began */
+#define PROPERTY_RECORD "coppice:record" /* of a volume or a snapshot */
+#define PROPERTY_POOL   "coppice:pool"   /* of the root: the pool's record */
+#define PROPERTY_MADE   "coppice:made"   /* of the root: this dataset was made by pool_create */
+#define PROPERTY_DRAFT  "coppice:draft"  /* unseen while the draft of this uuid is pending */
+#define PROPERTY_SWAP   "coppice:swap"   /* whose place this one had when a swap began */
 
 /*
  * Linux's limit for a value is 4096 with its NUL in every version; only others have
@@ -104,7 +103,7 @@ struct dataset {
 	char *name;
 	bool is_snapshot;
 	bool is_gone, is_stuck; /* for who destroys what is listed: it is, or will not be */
-	char *origin, *record, *draft, *given_up, *swap, *limit; /* NULL: none of its own */
+	char *origin, *record, *draft, *swap, *limit; /* NULL: none of its own */
 	uint64_t used, referenced;
 	size_t n_clones; /* in this listing */
 };
@@ -133,8 +132,7 @@ int listing_parse(char *text, struct listing *ret, struct coppice_error *err);
 struct dataset *listing_find(const struct listing *listing, const char *name);
 
 /* Is it hidden by a draft that is not published? */
-bool listing_is_hidden(const struct zfs_pool *zfs, const struct listing *listing,
-		       const struct dataset *dataset);
+bool dataset_is_hidden(const struct zfs_pool *zfs, const struct dataset *dataset);
 
 /* The dataset or snapshot that is this volume or user's snapshot; NULL. */
 struct dataset *listing_find_ref(const struct zfs_pool *zfs, const struct listing *listing,
@@ -204,8 +202,22 @@ int zfs_draft_path(struct draft *draft, const struct new_volume *volume, char **
 		   struct coppice_error *err);
 int zfs_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err);
 
-/* Make ROOT/drafts/UUID unless it was. */
+/* Make ROOT/drafts/UUID unless it was; of another's draft, or on any thread: by its uuid. */
 int zfs_draft_ensure(struct draft *draft, struct coppice_error *err);
+int zfs_draft_ensure_of(struct zfs_pool *zfs, const char *id, struct coppice_error *err);
+
+/* Is draft @id neither published nor taken back? Then nobody sees what it made. */
+bool zfs_draft_is_pending(const struct zfs_pool *zfs, const char *id);
+
+/* Show all that draft @id announced, in one step. */
+void zfs_draft_show(const struct zfs_pool *zfs, const char *id);
+
+/*
+ * Is it known that nothing waits for being reaped? What retires says no before it begins;
+ * a state directory that was lost says no, too.
+ */
+bool zfs_is_clean(const struct zfs_pool *zfs);
+void zfs_set_clean(const struct zfs_pool *zfs, bool is_clean);
 
 /* The maker of draft @id is dead or has done: *ret_fd keeps others off it, or is -1. */
 bool zfs_draft_is_over(const struct zfs_pool *zfs, const char *id, int *ret_fd);
@@ -214,6 +226,7 @@ bool zfs_draft_is_over(const struct zfs_pool *zfs, const char *id, int *ret_fd);
 struct making {
 	bool has_dataset;   /* ROOT/drafts/UUID was made, and is there still */
 	bool is_explained;  /* that it is */
+	size_t n_waiting;   /* snapshots of volumes, called @draft-…, without their names */
 	size_t n_announced; /* under their names already, hidden */
 	size_t n_aside;     /* uuids of those whose names were taken: they are below it */
 	struct uuid *aside;

@@ -38,6 +38,7 @@ static const struct meaning meanings[] = {
 	{ "dataset does not exist", COPPICE_NOT_FOUND },
 	{ "no such pool", COPPICE_NOT_FOUND },
 	{ "already exists", COPPICE_EXISTS },
+	{ "is part of", COPPICE_EXISTS },
 	{ "is busy", COPPICE_BUSY },
 	{ "resource busy", COPPICE_BUSY },
 	{ "has dependent clones", COPPICE_BUSY },
@@ -47,7 +48,6 @@ static const struct meaning meanings[] = {
 	{ "quota exceeded", COPPICE_NO_SPACE },
 	{ "less than current used", COPPICE_INVALID },
 	{ "invalid", COPPICE_INVALID },
-	{ "is part of", COPPICE_EXISTS },
 };
 
 /* What it said, on one line, without what is not about the failure. */

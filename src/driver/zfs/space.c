@@ -32,15 +32,27 @@ static bool uuid_of_record(const char *text, struct uuid *ret)
 	return is_one;
 }
 
-static size_t collect(const struct listing *listing, struct known *known)
+/* ROOT/containers/NAME or ROOT/deleted/containers/UUID; what lies below has the record of that. */
+static bool is_account(const struct zfs_pool *zfs, const struct dataset *dataset)
+{
+	const char *rest = dataset->name + strlen(zfs->root);
+	size_t depth = 0;
+
+	for (const char *c = rest; *c; c++)
+		depth += *c == '/';
+	return !dataset->is_snapshot && dataset->record &&
+	       depth == (strncmp(rest, "/deleted/", 9) == 0 ? 3 : 2);
+}
+
+static size_t collect(const struct zfs_pool *zfs, const struct listing *listing,
+		      struct known *known)
 {
 	size_t n = 0;
 
 	for (size_t i = 0; i < listing->n; i++) {
 		const struct dataset *dataset = &listing->dataset[i];
 
-		if (!dataset->is_snapshot && dataset->record &&
-		    uuid_of_record(dataset->record, &known[n].uuid))
+		if (is_account(zfs, dataset) && uuid_of_record(dataset->record, &known[n].uuid))
 			known[n++].dataset = dataset;
 	}
 	qsort(known, n, sizeof(*known), compare_known);
@@ -78,7 +90,7 @@ int zfs_usage(struct pool *pool, const struct volume_ref *refs, const struct uui
 	known = calloc(listing.n + 1, sizeof(*known));
 	if (!known)
 		return fail_memory(err);
-	n_known = collect(&listing, known);
+	n_known = collect(zfs, &listing, known);
 	for (size_t i = 0; i < n; i++) {
 		struct known wanted = { .uuid = groups[i] };
 		const struct known *found =

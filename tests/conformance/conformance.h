@@ -23,6 +23,7 @@ struct subject {
 	bool keeps_some;              /* of a device's space for itself, as it grows ever more */
 	bool has_tombstones;          /* what others were cloned from stays, pinned */
 	bool has_accounts;            /* what was written stays charged to who wrote it, also when deleted */
+	size_t (*n_left)(struct pool *pool); /* how many things there are that no user has; or NULL */
 	void (*settle)(struct pool *pool); /* wait for what the engine does later; or NULL */
 	const char *(*why_not)(void); /* NULL, or why it cannot run on this machine */
 

@@ -89,6 +89,30 @@ static char *zfs_get(struct pool *pool, const struct volume_ref *ref, const char
 	return value;
 }
 
+/* All datasets and snapshots but the pool's own folders. */
+static size_t zfs_n_left(struct pool *pool)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct zfs_pool *zfs = zfs_pool_of(pool);
+	struct listing listing = { 0 };
+	size_t n = 0;
+
+	ok_call(listing_read_all(zfs, &listing, &err), &err);
+	for (size_t i = 0; i < listing.n; i++) {
+		const char *rest = listing.dataset[i].name + strlen(zfs->root);
+		bool is_folder = !strchr(rest, '@') &&
+				 (rest[0] == '\0' || !strchr(rest + 1, '/') ||
+				  (strncmp(rest, "/deleted/", 9) == 0 && !strchr(rest + 9, '/')));
+
+		if (is_folder)
+			continue;
+		printf("# left: %s\n", listing.dataset[i].name);
+		n++;
+	}
+	listing_done(&listing);
+	return n;
+}
+
 /* What was written into it, or else into the tree that it shares. */
 static char *memory_get(struct pool *pool, const struct volume_ref *ref, const char *key)
 {
@@ -179,6 +203,7 @@ const struct subject subject_zfs = {
 	.no_nanoseconds = "zfs-fuse sets times of files to whole seconds",
 	.keeps_some = true,
 	.has_tombstones = true,
+	.n_left = zfs_n_left,
 	.why_not = needs_zfs,
 	.put = zfs_put,
 	.get = zfs_get,

@@ -309,13 +309,54 @@ static int destroy_waves(struct zfs_pool *zfs, struct listing *listing, choose_f
 	return first.code;
 }
 
+/*
+ * What lies below a tombstone, for its snapshots, becomes one beside it: the tombstone may be
+ * a clone of just these, as after a restore, and then neither could go before the other.
+ */
+static int flatten(struct zfs_pool *zfs, const struct listing *listing, bool *ret_did,
+		   struct coppice_error *err)
+{
+	size_t deleted = strlen(zfs->root) + strlen("/deleted/");
+	int r = COPPICE_OK;
+
+	*ret_did = false;
+	for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++) {
+		const struct dataset *dataset = &listing->dataset[i];
+		const char *kind = dataset->name + deleted, *id, *below;
+		char folder[32];
+		struct uuid uuid;
+
+		if (dataset->is_gone || dataset->is_snapshot || !is_tombstone(zfs, dataset->name))
+			continue;
+		id = strchr(kind, '/');
+		below = strchr(id + 1, '/');
+		if (!below || strchr(below + 1, '/'))
+			continue;
+		(void)snprintf(folder, sizeof(folder), "%.*s", (int)(id - kind), kind);
+		*ret_did = true;
+		r = uuid_new(&uuid, err);
+		if (r == COPPICE_OK)
+			r = bury(zfs, dataset->name, folder, uuid.text, err);
+	}
+	return r;
+}
+
 int zfs_reap_all(struct zfs_pool *zfs, struct coppice_error *err)
 {
-	_cleanup_(listing_done) struct listing listing = { 0 };
-	int r = listing_read_all(zfs, &listing, err);
+	bool is_over = false;
+	int r = COPPICE_OK;
 
-	if (r == COPPICE_OK)
-		r = destroy_waves(zfs, &listing, choose_useless, NULL, err);
+	while (r == COPPICE_OK && !is_over) {
+		_cleanup_(listing_done) struct listing listing = { 0 };
+		bool did_flatten = false;
+
+		r = listing_read_all(zfs, &listing, err);
+		if (r == COPPICE_OK)
+			r = destroy_waves(zfs, &listing, choose_useless, NULL, err);
+		if (r == COPPICE_OK)
+			r = flatten(zfs, &listing, &did_flatten, err);
+		is_over = !did_flatten;
+	}
 	if (r == COPPICE_OK)
 		zfs_set_clean(zfs, true);
 	return r;

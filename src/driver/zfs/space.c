@@ -15,11 +15,21 @@
 struct known {
 	struct uuid uuid;
 	const struct dataset *dataset;
+	bool is_deleted;
 };
 
 static int compare_known(const void *a, const void *b)
 {
 	return strcmp(((const struct known *)a)->uuid.text, ((const struct known *)b)->uuid.text);
+}
+
+/* The volume itself before what was live of it once, and others stand on. */
+static int compare_known_and_state(const void *a, const void *b)
+{
+	const struct known *x = a, *y = b;
+	int by_uuid = compare_known(a, b);
+
+	return by_uuid ? by_uuid : (int)x->is_deleted - (int)y->is_deleted;
 }
 
 static bool uuid_of_record(const char *text, struct uuid *ret)
@@ -47,16 +57,22 @@ static bool is_account(const struct zfs_pool *zfs, const struct dataset *dataset
 static size_t collect(const struct zfs_pool *zfs, const struct listing *listing,
 		      struct known *known)
 {
-	size_t n = 0;
+	size_t n = 0, kept = 0;
 
 	for (size_t i = 0; i < listing->n; i++) {
 		const struct dataset *dataset = &listing->dataset[i];
 
-		if (is_account(zfs, dataset) && uuid_of_record(dataset->record, &known[n].uuid))
-			known[n++].dataset = dataset;
+		if (!is_account(zfs, dataset) || !uuid_of_record(dataset->record, &known[n].uuid))
+			continue;
+		known[n].is_deleted =
+			strncmp(dataset->name + strlen(zfs->root), "/deleted/", 9) == 0;
+		known[n++].dataset = dataset;
 	}
-	qsort(known, n, sizeof(*known), compare_known);
-	return n;
+	qsort(known, n, sizeof(*known), compare_known_and_state);
+	for (size_t i = 0; i < n; i++)
+		if (kept == 0 || compare_known(&known[i], &known[kept - 1]) != 0)
+			known[kept++] = known[i];
+	return kept;
 }
 
 /* Does a clone stand on one of its snapshots, or of those below it? */

@@ -321,6 +321,14 @@ struct driver {
 	int (*record_read)(struct pool *pool, const struct volume_ref *ref, char **ret,
 			   struct coppice_error *err);
 
+	/*
+	 * Many records are about to be read, under locks that keep them as they are: from
+	 * here to the end record_read may answer from one reading of all. A second begin does
+	 * nothing. NULL, both: one by one is as good.
+	 */
+	int (*records_begin)(struct pool *pool, struct coppice_error *err);
+	void (*records_end)(struct pool *pool);
+
 	/* The directory that the volume's tree is in; free() it. Says where, touches nothing. */
 	int (*path)(struct pool *pool, const struct volume_ref *ref, char **ret,
 		    struct coppice_error *err);

@@ -250,12 +250,24 @@ static void die(struct village *village, size_t i)
 	village->n = kept;
 }
 
+/* The first of them, and after all have died. */
+static void settle_down(struct village *village)
+{
+	struct person *person = &village->person[village->n++];
+
+	*person = (struct person){ .is_snapshot = false };
+	(void)snprintf(person->name, sizeof(person->name), "image");
+	person->volume = make_image(village->pool, "data");
+}
+
 static void live_on(struct village *village)
 {
-	size_t i = chance(village, (unsigned)village->n);
+	size_t i = village->n ? chance(village, (unsigned)village->n) : 0;
 	unsigned what = chance(village, 10);
 
-	if (village->n < PEOPLE && what < 3)
+	if (village->n == 0)
+		settle_down(village);
+	else if (village->n < PEOPLE && what < 3)
 		be_born(village, village->person[i].name);
 	else if (village->n < PEOPLE && what < 6 && !village->person[i].is_snapshot &&
 		 strcmp(village->person[i].name, "image") != 0)
@@ -274,9 +286,7 @@ static void tell_a_story(unsigned seed)
 	static struct village village;
 
 	village = (struct village){ .pool = pool_up(), .state = seed };
-	(void)snprintf(village.person[0].name, sizeof(village.person[0].name), "image");
-	village.person[0].volume = make_image(village.pool, "data");
-	village.n = 1;
+	settle_down(&village);
 	for (size_t i = 0; i < STEPS; i++) {
 		live_on(&village);
 		if (i % 10 == 9)

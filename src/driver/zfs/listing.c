@@ -186,7 +186,13 @@ struct dataset *listing_find_ref(const struct zfs_pool *zfs, const struct listin
 				 const struct volume_ref *ref)
 {
 	struct volume_ref found;
+	char name[DATASET_MAX];
 
+	if (!volume_is_snapshot(ref)) {
+		struct dataset *volume = listing_find(listing, zfs_volume_name(zfs, ref, name));
+
+		return volume && !dataset_is_hidden(zfs, volume) ? volume : NULL;
+	}
 	for (size_t i = 0; i < listing->n; i++)
 		if (zfs_name_parse(zfs, listing->dataset[i].name, &found) && is_same(&found, ref) &&
 		    !dataset_is_hidden(zfs, &listing->dataset[i]))

@@ -161,7 +161,6 @@ struct batch {
 	const struct volume_ref *origin;
 	const char *from; /* the snapshot to clone; for snapshots of @origin itself, it */
 	bool are_own_snapshots;
-	bool is_read_only;
 	const struct new_volume *volumes;
 	bool *is_aside; /* its name was taken: it is in the draft */
 };
@@ -188,10 +187,10 @@ static int clone_as(const struct batch *batch, const struct new_volume *volume, 
 		argv[n++] = "-o";
 		argv[n++] = limit;
 	}
-	if (batch->is_read_only) {
-		argv[n++] = "-o";
-		argv[n++] = "readonly=on";
-	}
+	/*
+	 * Nothing asks for a read-only clone but to read it in the draft, and readonly=on
+	 * would spoil that: see mounting.c.
+	 */
 	argv[n++] = batch->from;
 	argv[n++] = target;
 	return zfs_run(argv, NULL, err);
@@ -421,11 +420,9 @@ int zfs_clone(struct draft *draft, const struct volume_ref *origin,
 	      const struct new_volume *volumes, size_t n, bool is_read_only,
 	      struct coppice_error *err)
 {
-	struct batch batch = { .draft = draft,
-			       .origin = origin,
-			       .volumes = volumes,
-			       .is_read_only = is_read_only,
-			       .are_own_snapshots = true };
+	struct batch batch = {
+		.draft = draft, .origin = origin, .volumes = volumes, .are_own_snapshots = true
+	};
 	_cleanup_(freep) bool *is_aside = calloc(n + 1, sizeof(*is_aside));
 	char from[DATASET_MAX];
 	int r = is_aside ? COPPICE_OK : fail_memory(err);

@@ -3,7 +3,9 @@
  * Mounting, when somebody asks for a path. Volumes have mountpoint=none at birth, as
  * zfs-fuse mounts a clone at once otherwise, and can mount nothing but where the
  * property says; the property is set for as long as it is mounted. A snapshot is read
- * through a clone in ROOT/mounts, as zfs-fuse has no other way.
+ * through a clone in ROOT/mounts, as zfs-fuse has no other way. It is the mount that is
+ * read-only, not the clone: with readonly=on, zfs-fuse answers ENOSYS when asked for the
+ * attributes of a file that has none, and Linux then asks for nobody's any more.
  */
 #include "driver/zfs/zfs.h"
 
@@ -12,6 +14,7 @@
 #include <limits.h>
 #include <mntent.h>
 #include <string.h>
+#include <sys/mount.h>
 
 #include "base/file.h"
 #include "base/text.h"
@@ -201,10 +204,16 @@ static int reading_begin(struct zfs_pool *zfs, const struct volume_ref *ref, con
 	if (r < 0)
 		return r;
 	(void)zfs_run(ZFS_ARGS("zfs", "destroy", clone), NULL, &ignored);
-	r = zfs_run(ZFS_ARGS("zfs", "clone", "-o", "readonly=on", "-o", "mountpoint=none",
-			     snapshot->name, clone),
-		    NULL, err);
-	return r < 0 ? r : zfs_mount_at(zfs, clone, path, err);
+	r = zfs_run(ZFS_ARGS("zfs", "clone", "-o", "mountpoint=none", snapshot->name, clone), NULL,
+		    err);
+	if (r == COPPICE_OK)
+		r = zfs_mount_at(zfs, clone, path, err);
+	if (r == COPPICE_OK &&
+	    mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOATIME, NULL) < 0)
+		r = fail_errno(err, errno, "cannot mount '%s' read-only", path);
+	if (r < 0)
+		(void)reading_end(clone, &ignored);
+	return r;
 }
 
 int zfs_volume_mount(struct pool *pool, const struct volume_ref *ref, bool *ret_did,

@@ -113,6 +113,7 @@ void zfs_pool_close(struct pool *pool)
 	if (!pool)
 		return;
 	zfs = zfs_pool_of(pool);
+	zfs_records_end(pool);
 	free(zfs->root);
 	free(zfs->zpool);
 	free(zfs->source);

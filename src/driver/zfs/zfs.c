@@ -170,7 +170,8 @@ static int record_read(struct pool *pool, const struct volume_ref *ref, char **r
 	char *record;
 	int r;
 
-	r = zfs_find(zfs, ref, &listing, &dataset, err);
+	dataset = zfs->records ? listing_find_ref(zfs, zfs->records, ref) : NULL;
+	r = dataset ? COPPICE_OK : zfs_find(zfs, ref, &listing, &dataset, err);
 	if (r < 0)
 		return r;
 	if (!dataset->record)
@@ -181,6 +182,36 @@ static int record_read(struct pool *pool, const struct volume_ref *ref, char **r
 		return fail_memory(err);
 	*ret = record;
 	return COPPICE_OK;
+}
+
+static int records_begin(struct pool *pool, struct coppice_error *err)
+{
+	struct zfs_pool *zfs = zfs_pool_of(pool);
+	struct listing *records;
+	int r;
+
+	if (zfs->records)
+		return COPPICE_OK;
+	records = calloc(1, sizeof(*records));
+	if (!records)
+		return fail_memory(err);
+	r = listing_read_all(zfs, records, err);
+	if (r < 0) {
+		free(records);
+		return r;
+	}
+	zfs->records = records;
+	return COPPICE_OK;
+}
+
+void zfs_records_end(struct pool *pool)
+{
+	struct listing *records = take_ptr(&zfs_pool_of(pool)->records);
+
+	if (!records)
+		return;
+	listing_done(records);
+	free(records);
 }
 
 /* ---- checking ---- */
@@ -268,6 +299,8 @@ const struct driver driver_zfs = {
 	.touch = touch,
 	.scan = scan,
 	.record_read = record_read,
+	.records_begin = records_begin,
+	.records_end = zfs_records_end,
 	.path = zfs_path,
 	.volume_mount = zfs_volume_mount,
 	.volume_umount = zfs_volume_umount,

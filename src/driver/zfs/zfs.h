@@ -36,6 +36,8 @@ extern const struct driver driver_zfs;
  */
 #define RECORD_MAX 4000
 
+struct listing;
+
 struct zfs_pool {
 	struct pool pool;
 	char *root;       /* the dataset that all lies in */
@@ -45,6 +47,7 @@ struct zfs_pool {
 	char *state;      /* STATE/zfs/NAME: the drafts' locks, the stamp of our own changes */
 	char *mount;      /* STATE/mnt/NAME: where what is mounted is mounted */
 	const char *limit_property;
+	struct listing *records; /* of all, between records_begin and records_end; or NULL */
 };
 
 static inline struct zfs_pool *zfs_pool_of(struct pool *pool)
@@ -149,6 +152,10 @@ int zfs_fail_missing(const struct volume_ref *ref, struct coppice_error *err);
  * the error that it is, filling @err anew.
  */
 int zfs_missing(struct zfs_pool *zfs, const struct volume_ref *ref, struct coppice_error *err);
+
+/* ---- zfs.c ---- */
+
+void zfs_records_end(struct pool *pool);
 
 /* ---- pool.c ---- */
 

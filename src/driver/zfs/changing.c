@@ -299,6 +299,27 @@ int zfs_swap(struct draft *draft, const struct new_volume *replacement,
 	return r < 0 ? r : exchange(zfs, live, item, err);
 }
 
+/* Is what has the name the one that was to take it? It was given the old one's record. */
+static int check_successor(struct zfs_pool *zfs, const struct dataset *old, const char *live,
+			   struct coppice_error *err)
+{
+	_cleanup_(listing_done) struct listing listing = { 0 };
+	struct dataset *dataset;
+	int r;
+
+	r = listing_read(zfs, ZFS_ARGS(live), &listing, err);
+	if (r < 0)
+		return r;
+	dataset = listing_find(&listing, live);
+	if (!dataset || !dataset->record || !old->record ||
+	    strcmp(dataset->record, old->record) != 0)
+		return fail(err, COPPICE_FAILED,
+			    "'%s' was to be restored and has been made anew meanwhile; what it was "
+			    "lies in '%s'",
+			    live, old->name);
+	return COPPICE_OK;
+}
+
 int zfs_swap_recover(struct zfs_pool *zfs, const struct dataset *old, struct coppice_error *err)
 {
 	char live[DATASET_MAX], item[DATASET_MAX];
@@ -308,5 +329,8 @@ int zfs_swap_recover(struct zfs_pool *zfs, const struct dataset *old, struct cop
 	(void)snprintf(item, sizeof(item), "%.*s", (int)(strlen(old->name) - strlen(".old")),
 		       old->name);
 	r = zfs_run(ZFS_ARGS("zfs", "rename", old->name, live), NULL, err);
-	return r == COPPICE_EXISTS ? hand_over_snapshots(zfs, old->name, live, item, err) : r;
+	if (r != COPPICE_EXISTS)
+		return r;
+	r = check_successor(zfs, old, live, err);
+	return r < 0 ? r : hand_over_snapshots(zfs, old->name, live, item, err);
 }

@@ -50,7 +50,7 @@ static const struct meaning meanings[] = {
 	{ "invalid", COPPICE_INVALID },
 };
 
-/* What it said, on one line, without what is not about the failure. */
+/* What it said, on one line, without what is not about the failure, and its dangerous advice. */
 static void condense(const char *text, char *ret, size_t size)
 {
 	size_t length = 0;
@@ -59,7 +59,8 @@ static void condense(const char *text, char *ret, size_t size)
 	while (*text) {
 		size_t n = strcspn(text, "\n");
 		bool is_noise = strncmp(text, "Defaulting to", 13) == 0 ||
-				strncmp(text, "Please make sure", 16) == 0 || n == 0;
+				strncmp(text, "Please make sure", 16) == 0 ||
+				strncmp(text, "use '-", 6) == 0 || n == 0;
 
 		if (!is_noise && length < size) {
 			(void)snprintf(ret + length, size - length, "%s%.*s", length ? "; " : "",

@@ -17,6 +17,7 @@
 #include <limits.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 
 #include "base/text.h"
 
@@ -27,19 +28,37 @@ static char *lock_path(const struct zfs_pool *zfs, const char *id)
 	return text_format("%s/%s", zfs->state, id);
 }
 
+/* COPPICE_BUSY: a sweeper had it, between our making and our locking it. */
 static int lock_make(const struct zfs_pool *zfs, const char *id, int *ret,
 		     struct coppice_error *err)
 {
 	_cleanup_(freep) char *path = lock_path(zfs, id);
 	_cleanup_(closep) int fd = -1;
+	struct stat st;
 
 	if (!path)
 		return fail_memory(err);
 	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return fail_errno(err, errno, "cannot lock '%s'", path);
+	if (fd < 0)
+		return fail_errno(err, errno, "cannot create '%s'", path);
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0 || fstat(fd, &st) < 0 || st.st_nlink == 0)
+		return fail(err, COPPICE_BUSY, "cannot lock '%s'", path);
 	*ret = take_fd(&fd);
 	return COPPICE_OK;
+}
+
+#define LOCK_TRIES 10
+
+static int lock_new(const struct zfs_pool *zfs, struct draft *draft, struct coppice_error *err)
+{
+	int r = COPPICE_BUSY;
+
+	for (size_t i = 0; i < LOCK_TRIES && r == COPPICE_BUSY; i++) {
+		r = uuid_new(&draft->id, err);
+		if (r == COPPICE_OK)
+			r = lock_make(zfs, draft->id.text, &draft->fd, err);
+	}
+	return r;
 }
 
 bool zfs_draft_is_over(const struct zfs_pool *zfs, const char *id, int *ret_fd)
@@ -122,11 +141,8 @@ int zfs_draft_open(struct pool *pool, struct draft *ret, struct coppice_error *e
 	draft.driver = calloc(1, sizeof(struct making));
 	if (!draft.driver)
 		return fail_memory(err);
-	if (!pool->is_dry_run) {
-		r = uuid_new(&draft.id, err);
-		if (r == COPPICE_OK)
-			r = lock_make(zfs_pool_of(pool), draft.id.text, &draft.fd, err);
-	}
+	if (!pool->is_dry_run)
+		r = lock_new(zfs_pool_of(pool), &draft, err);
 	if (r < 0) {
 		free(draft.driver);
 		return r;

@@ -593,6 +593,22 @@ static int unmake_zpool(const struct place *place, struct coppice_error *err)
 	return r;
 }
 
+/* A killed command may have left one, with nothing in it that is not elsewhere. */
+static int remove_reading_clones(struct zfs_pool *zfs, struct coppice_error *err)
+{
+	_cleanup_(listing_done) struct listing listing = { 0 };
+	char mounts[DATASET_MAX];
+	int r;
+
+	(void)snprintf(mounts, sizeof(mounts), "%s/mounts", zfs->root);
+	r = listing_read(zfs, ZFS_ARGS(mounts), &listing, err);
+	if (r < 0)
+		return r == COPPICE_NOT_FOUND ? COPPICE_OK : r;
+	for (size_t i = listing.n; i-- > 1 && r == COPPICE_OK;)
+		r = zfs_run(ZFS_ARGS("zfs", "destroy", listing.dataset[i].name), NULL, err);
+	return r;
+}
+
 static int unmake_in_dataset(const struct pool_spec *spec, struct zfs_pool *zfs,
 			     struct coppice_error *err)
 {
@@ -610,6 +626,8 @@ static int unmake_in_dataset(const struct pool_spec *spec, struct zfs_pool *zfs,
 	if (record && check_owner(zfs, spec, record, &why) < 0)
 		return COPPICE_OK; /* somebody else's; never made by this specification */
 	r = zfs_umount_within(zfs->root, err);
+	if (r == COPPICE_OK)
+		r = remove_reading_clones(zfs, err);
 	if (r == COPPICE_OK)
 		r = remove_folders(zfs->root, err);
 	if (r == COPPICE_OK && made)

@@ -209,7 +209,7 @@ static int reading_begin(struct zfs_pool *zfs, const struct volume_ref *ref, con
 	if (r == COPPICE_OK)
 		r = zfs_mount_at(zfs, clone, path, err);
 	if (r == COPPICE_OK &&
-	    mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOATIME, NULL) < 0)
+	    mount("none", path, "none", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOATIME, NULL) < 0)
 		r = fail_errno(err, errno, "cannot mount '%s' read-only", path);
 	if (r < 0)
 		(void)reading_end(clone, &ignored);

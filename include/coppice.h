@@ -716,6 +716,17 @@ COPPICE_API int coppice_config_set(struct coppice *coppice, const char *instance
 COPPICE_API int coppice_path(struct coppice *coppice, const char *name, char **ret,
 			     struct coppice_error *err);
 
+/**
+ * Unmount what coppice_path() mounted; nothing on engines that need no mount.
+ *
+ * @param coppice  handle
+ * @param name     INSTANCE or INSTANCE/SNAPSHOT
+ * @param err      filled on failure, untouched on success
+ * @return COPPICE_OK; COPPICE_NOT_FOUND; COPPICE_BUSY; COPPICE_UNAVAILABLE
+ */
+COPPICE_API int coppice_umount(struct coppice *coppice, const char *name,
+			       struct coppice_error *err);
+
 /* ---- who stands on whom ---- */
 
 enum coppice_node_type {

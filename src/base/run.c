@@ -11,7 +11,7 @@
 
 #include "base/text.h"
 
-#define OUTPUT_MAX (1 << 20)
+#define OUTPUT_MAX (64 << 20) /* the properties of ten thousand volumes are some 10 MiB */
 
 static const char *const fixed_path[] = {
 	"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin",

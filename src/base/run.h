@@ -10,7 +10,7 @@
 
 struct run_result {
 	int exit_status; /* 128 + signal when it was killed by one */
-	char *out;       /* owned; NUL-terminated; what it wrote, cut at 1 MiB */
+	char *out;       /* owned; NUL-terminated; what it wrote, cut at 64 MiB */
 	char *err;       /* the same of its standard error */
 };
 

@@ -99,8 +99,7 @@ int run_mount(const struct request *request, struct coppice *coppice, struct cop
 	return coppice_path(coppice, request->words.word[0], &path, err);
 }
 
-/* None of today's engines mounts single instances: that it exists is all there is to say. */
 int run_umount(const struct request *request, struct coppice *coppice, struct coppice_error *err)
 {
-	return run_mount(request, coppice, err);
+	return coppice_umount(coppice, request->words.word[0], err);
 }

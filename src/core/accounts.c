@@ -125,8 +125,11 @@ static int read_charges(struct pool_entry *entry, struct accounts *accounts,
 	for (size_t i = 0; i < n; i++)
 		uuids[i] = accounts->account[i].uuid;
 	r = entry->driver->usage(entry->pool, refs, uuids, usage, n, false, err);
-	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
 		accounts->account[i].charged = usage[i].written;
+		accounts->account[i].refers = usage[i].refers;
+		accounts->account[i].unique = usage[i].unique;
+	}
 	return r;
 }
 
@@ -164,9 +167,11 @@ static void derive(struct accounts *accounts)
 		if (volume_is_snapshot(&volume->ref) || !own)
 			continue;
 		volume->written = own->charged;
-		volume->refers = refers_at_most(accounts, &volume->record, own->charged);
-		volume->unique = own->charged;
-		if (own->has_heirs && volume->unique.known)
+		volume->refers = own->refers;
+		if (!volume->refers.known)
+			volume->refers = refers_at_most(accounts, &volume->record, own->charged);
+		volume->unique = own->unique.known ? own->unique : own->charged;
+		if (!own->unique.known && own->has_heirs && volume->unique.known)
 			volume->unique.known = COPPICE_AT_MOST;
 	}
 }

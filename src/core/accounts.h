@@ -8,7 +8,7 @@
  * written. Whatever else a clone refers to was written by those it was cloned from,
  * and is charged to them: so what it refers to is at most its own account and those
  * of its lineage together. That is a bound, and is shown as one; with no lineage it
- * is exact.
+ * is exact. An engine that counts what a volume refers to is believed.
  */
 
 #include "core/core.h"
@@ -27,6 +27,7 @@ struct accounts {
 	struct account {
 		struct uuid uuid;
 		struct coppice_bytes charged;
+		struct coppice_bytes refers, unique; /* where the engine counts these as well */
 		bool has_heirs; /* others have it in their lineage */
 	} * account;            /* by uuid; of volumes, and of ancestors that are gone */
 	size_t n_accounts;

@@ -218,17 +218,19 @@ static int fill_one_mute(struct draft *draft, const struct new_volume *volume, c
 
 /*
  * What is live may change while it is copied, so it is frozen first, in a draft of
- * its own pool, where the engine can do that for nothing. That is not explained:
- * in effect it is the copy of what is live.
+ * its own pool, where the engine can do that for nothing. So are snapshots where they
+ * must be mounted: what is mounted in a draft goes with it, whoever is killed. That is
+ * not explained: in effect it is the copy of what is there.
  */
-static int fill_from_frozen(const struct copying *copying, struct draft *draft,
-			    const struct new_volume *volume, struct coppice_error *err)
+static int fill_from_frozen(const struct copying *copying, const struct volume_ref *ref,
+			    struct draft *draft, const struct new_volume *volume,
+			    struct coppice_error *err)
 {
 	struct pool_entry *entry = copying->source.entry;
 	const struct driver *driver = entry->driver;
 	_cleanup_(undo_rollback) struct undo undo = UNDO_INIT;
 	struct draft frozen_draft = { .fd = -1 };
-	struct new_volume frozen = { .ref = copying->source.ref,
+	struct new_volume frozen = { .ref = *ref,
 				     .group = copying->source.record.uuid,
 				     .record = "{}" };
 	_cleanup_(freep) char *from = NULL;
@@ -236,18 +238,19 @@ static int fill_from_frozen(const struct copying *copying, struct draft *draft,
 	int r;
 
 	if (!driver->traits.can_clone || !driver->draft_path || entry->pool->is_dry_run ||
-	    volume_is_snapshot(&copying->source.ref))
-		return fill_from(entry, &copying->source.ref, draft, volume, err);
+	    (volume_is_snapshot(ref) && !driver->volume_mount))
+		return fill_from(entry, ref, draft, volume, err);
 	draft->pool->is_dry_run = true;
-	r = fill_from(entry, &copying->source.ref, draft, volume, err);
+	r = fill_from(entry, ref, draft, volume, err);
 	draft->pool->is_dry_run = false;
 	entry->pool->explain = NULL;
+	frozen.ref.snapshot.text[0] = '\0'; /* in its draft it is a volume, made of a snapshot */
 	if (r == COPPICE_OK)
 		r = uuid_new(&frozen.uuid, err);
 	if (r == COPPICE_OK)
 		r = draft_begin(entry, &frozen_draft, &undo, err);
 	if (r == COPPICE_OK)
-		r = driver->clone(&frozen_draft, &copying->source.ref, &frozen, 1, true, err);
+		r = driver->clone(&frozen_draft, ref, &frozen, 1, true, err);
 	entry->pool->explain = explain_hook;
 	if (r == COPPICE_OK)
 		r = driver->draft_path(&frozen_draft, &frozen, &from, err);
@@ -262,10 +265,10 @@ static int fill_all(struct coppice *coppice, const struct copying *copying, stru
 	if (!copying->target->driver->volume_fill)
 		return fail(err, COPPICE_UNSUPPORTED, "the %s driver cannot copy from elsewhere",
 			    copying->target->driver->name);
-	r = fill_from_frozen(copying, draft, &makings->making[0].volume, err);
+	r = fill_from_frozen(copying, &copying->source.ref, draft, &makings->making[0].volume, err);
 	for (size_t i = 0; i < copying->n_snapshots && r == COPPICE_OK; i++)
-		r = fill_from(copying->source.entry, &copying->snapshots[i].ref, draft,
-			      &makings->making[1 + i].volume, err);
+		r = fill_from_frozen(copying, &copying->snapshots[i].ref, draft,
+				     &makings->making[1 + i].volume, err);
 	return r < 0 ? r : publish(coppice, copying->target, draft, makings, err);
 }
 

@@ -473,18 +473,41 @@ static int delete_in(struct coppice *coppice, struct pool_entry *entry,
 	return n == 0 ? COPPICE_OK : retire(coppice, entry, refs, uuids, n, err);
 }
 
-static int delete_locked(struct coppice *coppice, struct deleting *deleting,
-			 struct coppice_error *err)
+/* From so many on, one reading of all records takes less than one for each. */
+#define MANY_RECORDS 4
+
+static void read_ahead(const struct pool_entry *entry, size_t n_more)
+{
+	struct coppice_error ignored;
+
+	if (n_more > MANY_RECORDS && entry->driver->records_begin)
+		(void)entry->driver->records_begin(entry->pool, &ignored);
+}
+
+static int find_all(struct coppice *coppice, struct deleting *deleting, struct coppice_error *err)
 {
 	int r = COPPICE_OK;
 
 	catalog_reading_begin(coppice->catalog);
 	for (size_t i = 0; i < deleting->n && r == COPPICE_OK; i++) {
 		r = volume_find(coppice, &deleting->refs[i], &deleting->volumes[i], err);
-		if (r == COPPICE_OK)
-			deleting->n_found++;
+		if (r < 0)
+			break;
+		deleting->n_found++;
+		read_ahead(deleting->volumes[i].entry, deleting->n - i - 1);
 	}
 	catalog_reading_end(coppice->catalog);
+	for (size_t i = 0; i < coppice->n_pools; i++)
+		if (coppice->pools[i]->pool && coppice->pools[i]->driver->records_end)
+			coppice->pools[i]->driver->records_end(coppice->pools[i]->pool);
+	return r;
+}
+
+static int delete_locked(struct coppice *coppice, struct deleting *deleting,
+			 struct coppice_error *err)
+{
+	int r = find_all(coppice, deleting, err);
+
 	if (r == COPPICE_OK)
 		r = refuse_in_use(coppice, deleting->volumes, deleting->n, err);
 	if (r == COPPICE_OK && is_interrupted(coppice))

@@ -331,11 +331,14 @@ int coppice_path(struct coppice *coppice, const char *name, char **ret, struct c
 	_cleanup_(freep) char *path = NULL;
 	struct volume_ref ref;
 	char *full;
+	bool did;
 	int r;
 
 	r = instance_ref_parse(name, &ref, err);
 	if (r == COPPICE_OK)
 		r = volume_find(coppice, &ref, &volume, err);
+	if (r == COPPICE_OK && volume.entry->driver->volume_mount)
+		r = volume.entry->driver->volume_mount(volume.entry->pool, &ref, &did, err);
 	if (r == COPPICE_OK)
 		r = volume.entry->driver->path(volume.entry->pool, &ref, &path, err);
 	if (r < 0)
@@ -345,6 +348,20 @@ int coppice_path(struct coppice *coppice, const char *name, char **ret, struct c
 		return fail_memory(err);
 	*ret = full;
 	return COPPICE_OK;
+}
+
+int coppice_umount(struct coppice *coppice, const char *name, struct coppice_error *err)
+{
+	_cleanup_(volume_done) struct volume volume = { 0 };
+	struct volume_ref ref;
+	int r;
+
+	r = instance_ref_parse(name, &ref, err);
+	if (r == COPPICE_OK)
+		r = volume_find(coppice, &ref, &volume, err);
+	if (r < 0 || !volume.entry->driver->volume_umount)
+		return r;
+	return volume.entry->driver->volume_umount(volume.entry->pool, &ref, err);
 }
 
 /* ---- images ---- */

@@ -14,18 +14,16 @@
 
 /* ---- keys ---- */
 
-/* Of pools that may be a file of ours. */
-static const char *const file_keys[] = { "size", "source.wipe", "coppice.watermark",
-					 "coppice.preallocate" };
-
 static bool driver_knows(const struct driver *driver, const char *key)
 {
 	if (strcmp(key, "source") == 0 || settings_is_user_key(key))
 		return true;
-	if (driver->traits.is_loop_able)
-		for (size_t i = 0; i < ARRAY_SIZE(file_keys); i++)
-			if (strcmp(key, file_keys[i]) == 0)
-				return true;
+	if (driver->traits.is_loop_able &&
+	    (strcmp(key, "size") == 0 || strcmp(key, "source.wipe") == 0))
+		return true;
+	if (driver->pool_host &&
+	    (strcmp(key, "coppice.watermark") == 0 || strcmp(key, "coppice.preallocate") == 0))
+		return true;
 	for (size_t i = 0; driver->pool_keys[i]; i++)
 		if (strcmp(driver->pool_keys[i], key) == 0)
 			return true;
@@ -85,7 +83,8 @@ static int find_driver(struct coppice *coppice, const char *name, const struct d
 		struct coppice_error why;
 		struct pool_spec spec = { .name = "", .state_path = coppice->root };
 
-		if (driver_at(i)->probe(&spec, &why) == COPPICE_OK) {
+		if ((!driver_at(i)->choose || driver_at(i)->choose(&why) == COPPICE_OK) &&
+		    driver_at(i)->probe(&spec, &why) == COPPICE_OK) {
 			*ret = driver_at(i);
 			return COPPICE_OK;
 		}

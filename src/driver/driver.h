@@ -143,6 +143,12 @@ struct driver {
 	 */
 	int (*probe)(const struct pool_spec *spec, struct coppice_error *err);
 
+	/*
+	 * Is it one to choose where nobody named a driver, if probe says yes? COPPICE_OK, or
+	 * COPPICE_UNSUPPORTED with the reason. NULL: always.
+	 */
+	int (*choose)(struct coppice_error *err);
+
 	/* ---- pools ---- */
 
 	/*
@@ -208,7 +214,9 @@ struct driver {
 	 * dead publishes those that are whole, where the name is still free, and
 	 * destroys the others. Durable with the next clone or volume_seal, which commit
 	 * by themselves; so publish needs no commit. To take it back, draft_discard
-	 * does. NULL: publish and commit.
+	 * does. An engine may make announced clones under their names at once, as long as
+	 * nobody sees them before publish. It may decline, leaving is_announced false.
+	 * NULL, or declined: publish and commit.
 	 */
 	int (*draft_announce)(struct draft *draft, const struct new_volume *volumes, size_t n,
 			      struct coppice_error *err);
@@ -327,9 +335,28 @@ struct driver {
 	int (*record_read)(struct pool *pool, const struct volume_ref *ref, char **ret,
 			   struct coppice_error *err);
 
+	/*
+	 * Many records are about to be read, under locks that keep them as they are: from
+	 * here to the end record_read may answer from one reading of all. A second begin does
+	 * nothing. NULL, both: one by one is as good.
+	 */
+	int (*records_begin)(struct pool *pool, struct coppice_error *err);
+	void (*records_end)(struct pool *pool);
+
 	/* The directory that the volume's tree is in; free() it. Says where, touches nothing. */
 	int (*path)(struct pool *pool, const struct volume_ref *ref, char **ret,
 		    struct coppice_error *err);
+
+	/*
+	 * Have the tree at that path, for whoever asks for it, and again no more.
+	 * Both do nothing where it is so already; @ret_did says which. A volume that is
+	 * renamed, retired or swapped is unmounted by that. COPPICE_NOT_FOUND;
+	 * COPPICE_BUSY: its files are in use. NULL, both: every tree is always at its path.
+	 */
+	int (*volume_mount)(struct pool *pool, const struct volume_ref *ref, bool *ret_did,
+			    struct coppice_error *err);
+	int (*volume_umount)(struct pool *pool, const struct volume_ref *ref,
+			     struct coppice_error *err);
 
 	/*
 	 * Count the space of @n volumes in one go: groups[i] → ret[i], in any order;

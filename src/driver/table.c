@@ -8,10 +8,11 @@
 #include "driver/btrfs/btrfs.h"
 #include "driver/dir/dir.h"
 #include "driver/driver.h"
+#include "driver/zfs/zfs.h"
 
 #define ADDED_MAX 4
 
-static const struct driver *const built_in[] = { &driver_btrfs, &driver_dir };
+static const struct driver *const built_in[] = { &driver_zfs, &driver_btrfs, &driver_dir };
 
 static const struct driver *added[ADDED_MAX];
 
@@ -44,7 +45,10 @@ void driver_add(const struct driver *driver)
 	abort(); /* too many: a mistake in a test */
 }
 
-/* Not required: pool_resize, pool_host, draft_announce, volume_fill, limit_set, check. */
+/*
+ * Not required: pool_resize, pool_host, draft_announce, volume_fill, volume_mount,
+ * limit_set, check: not every engine has them.
+ */
 const char *driver_problem(const struct driver *driver)
 {
 	const struct {
@@ -71,6 +75,10 @@ const char *driver_problem(const struct driver *driver)
 			return required[i].name;
 	if (driver->traits.can_limit && !driver->limit_set)
 		return "limit_set, as can_limit says";
+	if (!driver->records_begin != !driver->records_end)
+		return "records_begin or records_end, which go together";
+	if (!driver->volume_mount != !driver->volume_umount)
+		return "volume_mount or volume_umount, which go together";
 	if (!driver->volume_fill != !driver->draft_path)
 		return "volume_fill or draft_path, which go together";
 	return NULL;

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import io
 import re
 
@@ -79,6 +80,9 @@ def why_not(driver):
                 return None
         if subprocess.run(["modprobe", "-q", "btrfs"], check=False).returncode != 0:
             return "no Btrfs in this kernel"
+    if driver == "zfs" and subprocess.run(["zpool", "list"], check=False, capture_output=True
+                                          ).returncode != 0:
+        return "no ZFS answers; tests/tools/with-zfs starts one"
     return None
 
 
@@ -145,12 +149,14 @@ class Lab:
         return os.path.join(self.dir, *parts)
 
     def pool(self, name, driver, root=None):
-        """Where a pool that Coppice made for itself is found."""
+        """Where a pool that Coppice made for itself is found; of ZFS, its dataset."""
+        if driver == "zfs":
+            return name
         return os.path.join(root or self.state, "mnt" if driver == "btrfs" else "storage-pools",
                             name)
 
     def create(self, name, driver, *settings, root=None):
-        if driver == "btrfs" and not settings:
+        if driver in ("btrfs", "zfs") and not settings:
             settings = ("size=1GiB",)
         self.must("storage", "create", name, driver, *settings, root=root)
         return self.pool(name, driver, root)
@@ -279,6 +285,11 @@ def record(directory):
         return None
 
 
+def walk(pool):
+    """Whatever the engine."""
+    return Walk(pool) if pool.startswith("/") else ZfsWalk(pool)
+
+
 class Walk:
     """What is in a pool: {"container c1": path of its live, "container c1/s0": …}, problems."""
 
@@ -322,3 +333,81 @@ class Walk:
     def state(self):
         """Everything, to compare before with after."""
         return {key: (self.records[key], self.digest(key)) for key in self.volumes}
+
+
+def zfs(*args):
+    return subprocess.run(["zfs", *args], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+class ZfsWalk(Walk):
+    """The same of a pool on ZFS; volumes are names of datasets and snapshots."""
+
+    def __init__(self, root):  # pylint: disable=super-init-not-called
+        self.root = root
+        self.volumes, self.records, self.problems = {}, {}, []
+        found = {}
+        for line in zfs("get", "-Hp", "-r", "-o", "name,property,value,source",
+                        "type,origin,coppice:record", root).splitlines():
+            name, key, value, source = line.split("\t")
+            entry = found.setdefault(name[len(root) + 1:], {})
+            if source in ("-", "local"):
+                entry[key] = value
+        self.origins = {entry.get("origin") for entry in found.values()}
+        self.drafts = sorted(n for n in found if n.startswith("drafts/"))
+        self.deleted = []
+        for name, entry in found.items():
+            self.look_at(name, entry, found)
+
+    def look_at(self, name, entry, found):
+        dataset, _, snapshot = name.partition("@")
+        parts = dataset.split("/")
+        if snapshot.startswith(("copy-", "deleted-", "draft-")) or \
+                (parts[0] == "deleted" and len(parts) > 2):
+            # These must be stood on, or be what something is in that is.
+            if not any(o.startswith(f"{self.root}/{name}") for o in self.origins if o):
+                self.deleted.append(name)
+            return
+        if parts[0] == "mounts" and len(parts) > 1:
+            self.problems.append(f"a clone for reading is left: {name}")
+        if parts[0] not in KINDS or len(parts) < 2 or snapshot == "readonly":
+            return
+        if len(parts) > 2 and not snapshot:
+            if not any(n.startswith(name + "@snapshot-") for n in found):
+                self.problems.append(f"{name} holds no snapshot")
+            return
+        key = f"{KINDS[parts[0]]} {parts[1]}"
+        if snapshot:
+            key += "/" + snapshot[len("snapshot-"):]
+        if key in self.volumes:
+            self.problems.append(f"{key} is there twice: {name} {self.volumes[key]}")
+        try:
+            record_ = json.loads(entry.get("coppice:record", "null"))
+        except ValueError:
+            record_ = None
+        if not record_ or record_.get("kind") != KINDS[parts[0]]:
+            self.problems.append(f"{key}: no good record: {entry}")
+        self.records[key] = record_
+        self.volumes[key] = f"{self.root}/{name}"
+
+    def digest(self, key):
+        """Through a clone, also of what is live: nobody's mount is touched."""
+        if key not in self.volumes:
+            return None
+        source, clone = self.volumes[key], f"{self.root}/mounts/walk"
+        top = tempfile.mkdtemp(prefix="coppice-walk-")
+        if "@" not in source:
+            source += "@walk"
+            zfs("snapshot", source)
+        zfs("clone", "-o", f"mountpoint={top}", source, clone)
+        try:
+            return digest(os.path.join(top, "rootfs"))
+        finally:
+            zfs("unmount", clone)
+            for _ in range(50):
+                if subprocess.run(["zfs", "destroy", clone], check=False,
+                                  capture_output=True).returncode == 0:
+                    break
+                time.sleep(0.02)
+            if source.endswith("@walk"):
+                zfs("destroy", source)
+            os.rmdir(top)

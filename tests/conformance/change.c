@@ -207,9 +207,7 @@ static size_t write_until_full(struct pool *pool, const char *name, size_t at_mo
 		char key[32];
 		int r;
 
-		for (size_t i = 0; i < 1U << 20; i++)
-			chunk[i] = (char)('a' + (i * 7 + written / 1000) % 26);
-		chunk[1U << 20] = '\0';
+		noise(chunk, (1U << 20) + 1, (unsigned)(written >> 20) + 1);
 		(void)snprintf(key, sizeof(key), "file%zu", written);
 		r = subject->put(pool, &ref, key, chunk, &err);
 		if (r == COPPICE_NO_SPACE)

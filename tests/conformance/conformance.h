@@ -19,8 +19,11 @@ struct subject {
 	const char *no_read_only;     /* why it does not enforce read-only; NULL: it does */
 	const char *no_processes;     /* why other processes do not see its pools; NULL: they do */
 	const char *no_files;         /* why its volumes are not files; NULL: they are */
+	const char *no_nanoseconds;   /* why it forgets parts of seconds; NULL: it does not */
+	bool keeps_some;              /* of a device's space for itself, as it grows ever more */
 	bool has_tombstones;          /* what others were cloned from stays, pinned */
 	bool has_accounts;            /* what was written stays charged to who wrote it, also when deleted */
+	size_t (*n_left)(struct pool *pool); /* how many things there are that no user has; or NULL */
 	void (*settle)(struct pool *pool); /* wait for what the engine does later; or NULL */
 	const char *(*why_not)(void); /* NULL, or why it cannot run on this machine */
 
@@ -30,7 +33,7 @@ struct subject {
 	char *(*get)(struct pool *pool, const struct volume_ref *ref, const char *key);
 };
 
-extern const struct subject subject_memory, subject_dir, subject_btrfs;
+extern const struct subject subject_memory, subject_dir, subject_btrfs, subject_zfs;
 
 /* Which one this run is about. */
 extern const struct subject *subject;
@@ -85,6 +88,9 @@ void reap(struct pool *pool);
 size_t sweep(struct pool *pool); /* how many drafts of the dead there were */
 
 void put(struct pool *pool, const char *name, const char *value);
+
+/* Text that no engine can compress, different for each @seed; @size with the NUL. */
+void noise(char *text, size_t size, unsigned seed);
 
 /* What the volume's "content" is; "(nothing)" when there is none. Kept. */
 const char *get(struct pool *pool, const char *name);

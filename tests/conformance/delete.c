@@ -176,6 +176,148 @@ static void test_reap_again_does_nothing(void)
 	pool_down(pool);
 }
 
+/* ---- any order ---- */
+
+#define PEOPLE 12
+#define STEPS  60
+
+/* What users have: volumes that were made of each other, and snapshots. */
+struct village {
+	struct pool *pool;
+	unsigned state;
+	size_t n;
+	struct person {
+		char name[32];
+		struct new_volume volume;
+		bool is_snapshot;
+	} person[PEOPLE + 1];
+	unsigned n_born;
+};
+
+static unsigned chance(struct village *village, unsigned of)
+{
+	village->state = village->state * 1103515245U + 12345U;
+	return (village->state >> 16) % of;
+}
+
+static void be_born(struct village *village, const char *of)
+{
+	struct person *person = &village->person[village->n++];
+
+	*person = (struct person){ .is_snapshot = false };
+	(void)snprintf(person->name, sizeof(person->name), "c%u", ++village->n_born);
+	person->volume = clone_of(village->pool, of, person->name);
+}
+
+static void be_frozen(struct village *village, const struct person *of)
+{
+	struct person person = { .is_snapshot = true };
+	char name[16];
+
+	(void)snprintf(name, sizeof(name), "s%u", ++village->n_born);
+	(void)snprintf(person.name, sizeof(person.name), "%.8s/%.16s", of->name, name);
+	person.volume = snapshot_of(village->pool, &of->volume, name);
+	village->person[village->n++] = person;
+}
+
+/* Bring an instance back to one of its snapshots. */
+static void go_back(struct village *village, const struct person *snapshot)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct volume_ref from = snapshot->volume.ref, of = from;
+	struct new_volume replacement = new_in_group("replacement", &snapshot->volume);
+	struct draft draft = draft_up(village->pool);
+
+	of.snapshot.text[0] = '\0';
+	ok_call(subject->driver->clone(&draft, &from, &replacement, 1, false, &err), &err);
+	ok_call(subject->driver->swap(&draft, &replacement, &of, &err), &err);
+	draft_down(&draft);
+}
+
+/* A volume takes its snapshots along. */
+static void die(struct village *village, size_t i)
+{
+	char prefix[40];
+	size_t kept = 0;
+
+	retire(village->pool, village->person[i].name, &village->person[i].volume);
+	(void)snprintf(prefix, sizeof(prefix), "%s/", village->person[i].name);
+	village->person[i].name[0] = '\0';
+	for (size_t k = 0; k < village->n; k++)
+		if (village->person[k].name[0] &&
+		    strncmp(village->person[k].name, prefix, strlen(prefix)) != 0)
+			village->person[kept++] = village->person[k];
+	village->n = kept;
+}
+
+/* The first of them, and after all have died. */
+static void settle_down(struct village *village)
+{
+	struct person *person = &village->person[village->n++];
+
+	*person = (struct person){ .is_snapshot = false };
+	(void)snprintf(person->name, sizeof(person->name), "image");
+	person->volume = make_image(village->pool, "data");
+}
+
+static void live_on(struct village *village)
+{
+	size_t i = village->n ? chance(village, (unsigned)village->n) : 0;
+	unsigned what = chance(village, 10);
+
+	if (village->n == 0)
+		settle_down(village);
+	else if (village->n < PEOPLE && what < 3)
+		be_born(village, village->person[i].name);
+	else if (village->n < PEOPLE && what < 6 && !village->person[i].is_snapshot &&
+		 strcmp(village->person[i].name, "image") != 0)
+		be_frozen(village, &village->person[i]);
+	else if (what < 8 && village->person[i].is_snapshot)
+		go_back(village, &village->person[i]);
+	else if (village->n > 1)
+		die(village, i);
+	if (chance(village, 3) == 0)
+		reap(village->pool);
+}
+
+/* Made of each other, restored and deleted in any order: what users see is there, always. */
+static void tell_a_story(unsigned seed)
+{
+	static struct village village;
+
+	village = (struct village){ .pool = pool_up(), .state = seed };
+	settle_down(&village);
+	for (size_t i = 0; i < STEPS; i++) {
+		live_on(&village);
+		if (i % 10 == 9)
+			ok_int(count(village.pool), ==, village.n);
+	}
+	for (size_t i = 0; i < village.n; i++)
+		ok_str(get(village.pool, village.person[i].name), "data");
+	while (village.n > 0)
+		die(&village, chance(&village, (unsigned)village.n));
+	reap(village.pool);
+	ok_int(count(village.pool), ==, 0);
+	ok_int(pinned(village.pool), ==, 0);
+	if (subject->n_left)
+		ok_int(subject->n_left(village.pool), ==, 0);
+	ok_int(sweep(village.pool), ==, 0);
+	pool_down(village.pool);
+}
+
+static void test_no_order_of_deletion_leaves_anything(void)
+{
+	tell_a_story(1);
+}
+
+/* COPPICE_SEED chooses it. */
+static void test_nor_does_another_order(void)
+{
+	const char *seed = getenv("COPPICE_SEED");
+
+	tell_a_story(seed ? (unsigned)strtoul(seed, NULL, 10) : 20261124);
+}
+
 const struct tap_test cases_delete[] = {
 	TAP(test_retire_frees_the_name_at_once),
 	TAP(test_retire_with_clones_alive),
@@ -185,5 +327,7 @@ const struct tap_test cases_delete[] = {
 	TAP(test_retire_of_many),
 	TAP(test_retire_of_nothing),
 	TAP(test_reap_again_does_nothing),
+	TAP(test_no_order_of_deletion_leaves_anything),
+	TAP(test_nor_does_another_order),
 	TAP_END,
 };

@@ -111,9 +111,7 @@ static void test_written_grows_by_what_is_written(void)
 	struct new_volume c1, c2;
 
 	ok(value);
-	for (size_t i = 0; i < bytes; i++)
-		value[i] = (char)('a' + (i * 31 + i / 4096) % 26);
-	value[bytes] = '\0';
+	noise(value, bytes + 1, 1);
 	make_image(pool, "data");
 	c1 = clone_of(pool, "image", "c1");
 	c2 = clone_of(pool, "image", "c2");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* test-conformance memory|dir|btrfs: all cases on one driver, a new pool for each. */
+/* test-conformance memory|dir|btrfs|zfs: all cases on one driver, a new pool for each. */
 
 #include "conformance.h"
 
@@ -10,7 +10,8 @@ static const struct tap_test *const tables[] = {
 
 static const struct subject *subject_find(const char *name)
 {
-	const struct subject *const all[] = { &subject_memory, &subject_dir, &subject_btrfs };
+	const struct subject *const all[] = { &subject_memory, &subject_dir, &subject_btrfs,
+					      &subject_zfs };
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
 		if (strcmp(all[i]->driver->name, name) == 0)
@@ -39,7 +40,7 @@ int main(int argc, char **argv)
 
 	subject = argc == 2 ? subject_find(argv[1]) : NULL;
 	if (!subject) {
-		fprintf(stderr, "usage: test-conformance memory|dir|btrfs\n");
+		fprintf(stderr, "usage: test-conformance memory|dir|btrfs|zfs\n");
 		return 2;
 	}
 	if (subject->why_not())

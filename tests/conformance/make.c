@@ -332,7 +332,10 @@ static char *path_in(struct pool *pool, const char *name, const char *file)
 	struct volume_ref ref = ref_of(name);
 	_cleanup_(freep) char *path = NULL;
 	char *joined;
+	bool did;
 
+	if (subject->driver->volume_mount)
+		ok_call(subject->driver->volume_mount(pool, &ref, &did, &err), &err);
 	ok_call(subject->driver->path(pool, &ref, &path, &err), &err);
 	joined = text_format("%s/%s", path, file);
 	ok(joined);
@@ -386,7 +389,8 @@ static void test_clone_keeps_all_that_files_have(void)
 	ok_int(st.st_gid, ==, 2345);
 	ok_int(st.st_mode & 07777, ==, 04751);
 	ok_int(st.st_mtim.tv_sec, ==, 2000);
-	ok_int(st.st_mtim.tv_nsec, ==, 222);
+	if (!subject->no_nanoseconds)
+		ok_int(st.st_mtim.tv_nsec, ==, 222);
 	ok_int(st.st_size, ==, 1 << 20);
 	ok_int(st.st_blocks, <, 1024);
 	ok_int(lstat(symbolic, &st), ==, 0);

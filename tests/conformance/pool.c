@@ -193,7 +193,10 @@ static void test_pool_resize(void)
 		skip("%s: %s", subject->driver->name, err.message);
 	ok_call(r, &err);
 	ok_call(subject->driver->pool_space(pool, &after, &err), &err);
-	ok_int(after.total.bytes, ==, before.total.bytes + (1ULL << 30));
+	if (subject->keeps_some)
+		ok_int(after.total.bytes, >=, before.total.bytes + (15ULL << 26));
+	else
+		ok_int(after.total.bytes, ==, before.total.bytes + (1ULL << 30));
 	ok_code(subject->driver->pool_resize(pool, 1ULL << 20, &err), COPPICE_INVALID, &err);
 	pool_down(pool);
 }

@@ -12,6 +12,7 @@
 #include "driver/btrfs/btrfs.h"
 #include "driver/dir/dir.h"
 #include "driver/memory.h"
+#include "driver/zfs/zfs.h"
 
 static int file_of(struct pool *pool, const struct volume_ref *ref, const char *key, char **ret,
 		   struct coppice_error *err)
@@ -58,6 +59,60 @@ static char *files_get(struct pool *pool, const struct volume_ref *ref, const ch
 	return value;
 }
 
+/* Mounted only for the moment: so unmounting is tried as often as mounting. */
+static int zfs_put(struct pool *pool, const struct volume_ref *ref, const char *key,
+		   const char *value, struct coppice_error *err)
+{
+	struct coppice_error ignored;
+	bool did;
+	int r;
+
+	r = pool->driver->volume_mount(pool, ref, &did, err);
+	if (r < 0)
+		return r;
+	r = files_put(pool, ref, key, value, err);
+	if (r < 0)
+		(void)pool->driver->volume_umount(pool, ref, &ignored);
+	return r < 0 ? r : pool->driver->volume_umount(pool, ref, err);
+}
+
+static char *zfs_get(struct pool *pool, const struct volume_ref *ref, const char *key)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	char *value;
+	bool did;
+
+	if (pool->driver->volume_mount(pool, ref, &did, &err) < 0)
+		return NULL;
+	value = files_get(pool, ref, key);
+	ok_call(pool->driver->volume_umount(pool, ref, &err), &err);
+	return value;
+}
+
+/* All datasets and snapshots but the pool's own folders. */
+static size_t zfs_n_left(struct pool *pool)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct zfs_pool *zfs = zfs_pool_of(pool);
+	struct listing listing = { 0 };
+	size_t n = 0;
+
+	ok_call(listing_read_all(zfs, &listing, &err), &err);
+	for (size_t i = 0; i < listing.n; i++) {
+		const char *rest = listing.dataset[i].name + strlen(zfs->root);
+		bool is_folder = !strchr(rest, '@') &&
+				 (rest[0] == '\0' || !strchr(rest + 1, '/') ||
+				  (strncmp(rest, "/deleted/", 9) == 0 && !strchr(rest + 9, '/')));
+
+		if (is_folder)
+			continue;
+		printf("# left: %s\n", listing.dataset[i].name);
+		n++;
+	}
+	listing_done(&listing);
+	return n;
+}
+
 /* What was written into it, or else into the tree that it shares. */
 static char *memory_get(struct pool *pool, const struct volume_ref *ref, const char *key)
 {
@@ -89,6 +144,16 @@ static const char *needs_loop_and_btrfs(void)
 	if (access("/dev/loop-control", R_OK | W_OK) < 0)
 		return "no loop devices here";
 	return driver_btrfs.probe(&spec, &err) < 0 ? err.message : NULL;
+}
+
+/* The kernel's ZFS, or the daemon that tests/tools/with-zfs starts. */
+static const char *needs_zfs(void)
+{
+	static struct coppice_error err;
+
+	if (geteuid() != 0)
+		return "needs root";
+	return zfs_run(ZFS_ARGS("zpool", "list", "-H"), NULL, &err) < 0 ? err.message : NULL;
 }
 
 /* The kernel drops deleted subvolumes in the background. */
@@ -130,4 +195,16 @@ const struct subject subject_btrfs = {
 	.why_not = needs_loop_and_btrfs,
 	.put = files_put,
 	.get = files_get,
+};
+
+const struct subject subject_zfs = {
+	.driver = &driver_zfs,
+	.size = "2GiB",
+	.no_nanoseconds = "zfs-fuse sets times of files to whole seconds",
+	.keeps_some = true,
+	.has_tombstones = true,
+	.n_left = zfs_n_left,
+	.why_not = needs_zfs,
+	.put = zfs_put,
+	.get = zfs_get,
 };

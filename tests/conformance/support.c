@@ -279,6 +279,19 @@ void put(struct pool *pool, const char *name, const char *value)
 	ok_call(subject->put(pool, &ref, "content", value, &err), &err);
 }
 
+void noise(char *text, size_t size, unsigned seed)
+{
+	uint32_t state = seed * 2654435761U + 1;
+
+	for (size_t i = 0; i + 1 < size; i++) {
+		state ^= state << 13;
+		state ^= state >> 17;
+		state ^= state << 5;
+		text[i] = (char)('!' + state % 64);
+	}
+	text[size - 1] = '\0';
+}
+
 const char *get(struct pool *pool, const char *name)
 {
 	struct volume_ref ref = ref_of(name);

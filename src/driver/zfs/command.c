@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Running zfs(8) and zpool(8), and what they mean when they fail. All have one exit
+ * status for every failure, so it is their English that tells them apart; what is not
+ * recognised is COPPICE_FAILED, never "does not exist".
+ */
+#include "driver/zfs/zfs.h"
+
+#include <limits.h>
+#include <stdarg.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/run.h"
+#include "base/text.h"
+
+/* How often, and how long after the first time: 10 + 20 + … ms, some 4 s in all. */
+#define BUSY_TRIES    28
+#define BUSY_PAUSE_MS 10
+
+struct meaning {
+	const char *text;
+	enum coppice_code code;
+};
+
+/* First match wins. Samples are in tests/unit/test_zfs.c. */
+static const struct meaning meanings[] = {
+	/* the daemon of zfs-fuse is not there; the kernel's module is not loaded */
+	{ "Connection refused", COPPICE_UNAVAILABLE },
+	{ "daemon is running", COPPICE_UNAVAILABLE },
+	{ "failed to initialize ZFS library", COPPICE_UNAVAILABLE },
+	{ "ZFS modules", COPPICE_UNAVAILABLE },
+	{ "internal error", COPPICE_UNAVAILABLE },
+	{ "I/O error", COPPICE_UNAVAILABLE },
+	{ "suspended", COPPICE_UNAVAILABLE },
+	{ "one or more devices is currently unavailable", COPPICE_UNAVAILABLE },
+	{ "parent does not exist", COPPICE_FAILED },
+	{ "dataset does not exist", COPPICE_NOT_FOUND },
+	{ "no such pool", COPPICE_NOT_FOUND },
+	{ "already exists", COPPICE_EXISTS },
+	{ "is part of", COPPICE_EXISTS },
+	{ "is busy", COPPICE_BUSY },
+	{ "resource busy", COPPICE_BUSY },
+	{ "has dependent clones", COPPICE_BUSY },
+	{ "has children", COPPICE_BUSY },
+	{ "out of space", COPPICE_NO_SPACE },
+	{ "No space left", COPPICE_NO_SPACE },
+	{ "quota exceeded", COPPICE_NO_SPACE },
+	{ "less than current used", COPPICE_INVALID },
+	{ "invalid", COPPICE_INVALID },
+};
+
+/* What it said, on one line, without what is not about the failure, and its dangerous advice. */
+static void condense(const char *text, char *ret, size_t size)
+{
+	size_t length = 0;
+
+	ret[0] = '\0';
+	while (*text) {
+		size_t n = strcspn(text, "\n");
+		bool is_noise = strncmp(text, "Defaulting to", 13) == 0 ||
+				strncmp(text, "Please make sure", 16) == 0 ||
+				strncmp(text, "use '-", 6) == 0 || n == 0;
+
+		if (!is_noise && length < size) {
+			(void)snprintf(ret + length, size - length, "%s%.*s", length ? "; " : "",
+				       (int)(n < 300 ? n : 300), text);
+			length += strlen(ret + length);
+		}
+		text += n + (text[n] == '\n');
+	}
+}
+
+int zfs_command_error(const char *const argv[], int exit_status, const char *text,
+		      struct coppice_error *err)
+{
+	enum coppice_code code = COPPICE_FAILED;
+	char said[400];
+
+	condense(text, said, sizeof(said));
+	/* zfs of zfs-fuse aborts when its daemon dies meanwhile. */
+	if (exit_status >= 128)
+		return fail(err, COPPICE_UNAVAILABLE, "%s %s was ended by signal %d: %s", argv[0],
+			    argv[1], exit_status - 128, said);
+	for (size_t i = 0; i < ARRAY_SIZE(meanings) && code == COPPICE_FAILED; i++) {
+		if (!strstr(text, meanings[i].text))
+			continue;
+		if (meanings[i].code == COPPICE_FAILED)
+			break;
+		code = meanings[i].code;
+	}
+	return fail(err, code, "%s %s: %s", argv[0], argv[1],
+		    said[0] ? said : "failed, and did not say why");
+}
+
+static void pause_ms(long ms)
+{
+	struct timespec time = { ms / 1000, ms % 1000 * 1000000 };
+
+	(void)nanosleep(&time, NULL);
+}
+
+static bool is_busy_for_now(const struct run_result *result)
+{
+	return result->exit_status != 0 && strstr(result->err, "dataset is busy");
+}
+
+int zfs_run(const char *const argv[], char **ret_out, struct coppice_error *err)
+{
+	_cleanup_(run_result_done) struct run_result result = { 0 };
+	int r;
+
+	for (long i = 1;; i++) {
+		r = runner.run(argv, &result, err);
+		if (r < 0)
+			return r;
+		if (!is_busy_for_now(&result) || i > BUSY_TRIES)
+			break;
+		run_result_done(&result);
+		pause_ms(i * BUSY_PAUSE_MS);
+	}
+	if (result.exit_status != 0)
+		r = zfs_command_error(argv, result.exit_status, result.err, err);
+	if (ret_out)
+		*ret_out = take_ptr(&result.out);
+	return r;
+}
+
+void zfs_explain(struct pool *pool, const char *fmt, ...)
+{
+	_cleanup_(freep) char *line = NULL;
+	va_list args;
+
+	if (!pool->explain)
+		return;
+	va_start(args, fmt);
+	if (vasprintf(&line, fmt, args) < 0)
+		line = NULL;
+	va_end(args);
+	if (line)
+		pool->explain(pool->explain_user, line);
+}

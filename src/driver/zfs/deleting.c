@@ -1,0 +1,448 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Volumes cease to be: renamed away at once, destroyed when nobody stands on them.
+ * Always one by one, and never by zfs destroy -r or -R, which take what they meet and
+ * are not atomic: what has clones is left, by our own reckoning and by ZFS's refusal.
+ */
+#include "driver/zfs/zfs.h"
+
+#include <limits.h>
+#include <string.h>
+
+#include "base/parallel.h"
+#include "base/text.h"
+
+/* ---- out of sight ---- */
+
+struct retiring {
+	struct zfs_pool *zfs;
+	const struct volume_ref *refs;
+	const struct uuid *uuids;
+};
+
+/* Under another uuid when one of this uuid lies there already: it was moved away and came back. */
+static int bury(struct zfs_pool *zfs, const char *name, const char *folder, const char *id,
+		struct coppice_error *err)
+{
+	char to[DATASET_MAX];
+	struct uuid other;
+	int r;
+
+	zfs_set_clean(zfs, false);
+	(void)snprintf(to, sizeof(to), "%s/deleted/%s/%s", zfs->root, folder, id);
+	r = zfs_run(ZFS_ARGS("zfs", "rename", name, to), NULL, err);
+	if (r != COPPICE_EXISTS)
+		return r;
+	r = uuid_new(&other, err);
+	if (r < 0)
+		return r;
+	(void)snprintf(to, sizeof(to), "%s/deleted/%s/%s", zfs->root, folder, other.text);
+	return zfs_run(ZFS_ARGS("zfs", "rename", name, to), NULL, err);
+}
+
+static int bury_snapshot(struct zfs_pool *zfs, const struct volume_ref *ref,
+			 const struct uuid *uuid, struct coppice_error *err)
+{
+	_cleanup_(listing_done) struct listing listing = { 0 };
+	_cleanup_(freep) char *to = NULL;
+	struct dataset *dataset;
+	int r;
+
+	r = zfs_find(zfs, ref, &listing, &dataset, err);
+	if (r < 0)
+		return r;
+	to = text_format("%.*s@deleted-%s", (int)strcspn(dataset->name, "@"), dataset->name,
+			 uuid->text);
+	return to ? zfs_run(ZFS_ARGS("zfs", "rename", dataset->name, to), NULL, err)
+		  : fail_memory(err);
+}
+
+/*
+ * One without snapshots has nobody who stands on it: it can as well be destroyed, which is
+ * one command instead of two. ZFS refuses if that is not so.
+ */
+static int destroy_or_bury(struct zfs_pool *zfs, const struct volume_ref *ref,
+			   const struct uuid *uuid, struct coppice_error *err)
+{
+	char name[DATASET_MAX];
+	int r;
+
+	(void)zfs_volume_name(zfs, ref, name);
+	r = zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, err);
+	return r == COPPICE_OK || r == COPPICE_NOT_FOUND
+		       ? r
+		       : bury(zfs, name, zfs_kind_folder(ref->kind), uuid->text, err);
+}
+
+static int retire_one(void *user, size_t i, struct coppice_error *err)
+{
+	struct retiring *retiring = user;
+	const struct volume_ref *ref = &retiring->refs[i];
+	struct zfs_pool *zfs = retiring->zfs;
+	int r;
+
+	r = zfs_umount_ref(zfs, ref, err);
+	if (r < 0)
+		return r;
+	r = volume_is_snapshot(ref) ? bury_snapshot(zfs, ref, &retiring->uuids[i], err)
+				    : destroy_or_bury(zfs, ref, &retiring->uuids[i], err);
+	return r == COPPICE_NOT_FOUND ? zfs_missing(zfs, ref, err) : r;
+}
+
+static void retire_explain(struct pool *pool, const struct volume_ref *ref, const struct uuid *uuid)
+{
+	struct zfs_pool *zfs = zfs_pool_of(pool);
+	const char *folder = zfs_kind_folder(ref->kind);
+
+	if (volume_is_snapshot(ref))
+		zfs_explain(pool, "zfs rename %s/%s/%s@snapshot-%s @deleted-%s", zfs->root, folder,
+			    ref->name.text, ref->snapshot.text, uuid->text);
+	else
+		zfs_explain(pool, "zfs destroy %s/%s/%s || zfs rename %s/%s/%s %s/deleted/%s/%s",
+			    zfs->root, folder, ref->name.text, zfs->root, folder, ref->name.text,
+			    zfs->root, folder, uuid->text);
+}
+
+/* Those before the first that is not there are retired: how many are these? */
+static int count_there(struct zfs_pool *zfs, const struct volume_ref *refs, size_t n, size_t *ret_n,
+		       struct coppice_error *err)
+{
+	_cleanup_(listing_done) struct listing listing = { 0 };
+	int r = listing_read_all(zfs, &listing, err);
+
+	*ret_n = 0;
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		char name[DATASET_MAX];
+		bool is_there = volume_is_snapshot(&refs[i])
+					? listing_find_ref(zfs, &listing, &refs[i]) != NULL
+					: listing_find(&listing, zfs_volume_name(zfs, &refs[i],
+										 name)) != NULL;
+
+		if (!is_there)
+			return zfs_fail_missing(&refs[i], err);
+		*ret_n = i + 1;
+	}
+	return r;
+}
+
+int zfs_retire(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids, size_t n,
+	       struct coppice_error *err)
+{
+	struct retiring retiring = { .zfs = zfs_pool_of(pool), .refs = refs, .uuids = uuids };
+	struct coppice_error missing = COPPICE_ERROR_INIT;
+	size_t n_there = 0;
+	int r, is_missing;
+
+	for (size_t i = 0; i < n; i++)
+		retire_explain(pool, &refs[i], &uuids[i]);
+	if (pool->is_dry_run || n == 0)
+		return COPPICE_OK;
+	zfs_set_clean(retiring.zfs, false);
+	if (n == 1)
+		return retire_one(&retiring, 0, err);
+	is_missing = count_there(retiring.zfs, refs, n, &n_there, &missing);
+	r = parallel_run(n_there, ZFS_THREADS, retire_one, &retiring, err);
+	if (r == COPPICE_OK && is_missing < 0) {
+		*err = missing;
+		return is_missing;
+	}
+	return r;
+}
+
+/* ---- destroying what nobody stands on ---- */
+
+/* Is it an announced or waiting thing of a draft that is alive? */
+static bool is_in_the_making(const struct zfs_pool *zfs, const struct dataset *dataset)
+{
+	const char *copy = strstr(dataset->name, "@copy-");
+	const char *id = copy ? copy + strlen("@copy-") : dataset->draft;
+	_cleanup_(closep) int fd = -1;
+
+	return id && !zfs_draft_is_over(zfs, id, &fd);
+}
+
+/* ROOT/deleted/KIND/UUID, or of it. */
+static bool is_tombstone(const struct zfs_pool *zfs, const char *name)
+{
+	size_t root = strlen(zfs->root);
+	const char *kind;
+
+	if (strncmp(name + root, "/deleted/", 9) != 0)
+		return false;
+	kind = strchr(name + root + 9, '/');
+	return kind && kind[1];
+}
+
+/* ROOT/containers/NAME/UUID: it is there for its snapshots only. */
+static bool is_below_a_volume(const struct zfs_pool *zfs, const struct dataset *dataset)
+{
+	struct volume_ref parent;
+	char name[DATASET_MAX];
+	char *slash;
+
+	if (dataset->is_snapshot)
+		return false;
+	(void)snprintf(name, sizeof(name), "%s", dataset->name);
+	slash = strrchr(name, '/');
+	if (!slash)
+		return false;
+	*slash = '\0';
+	return zfs_name_parse(zfs, name, &parent);
+}
+
+static bool is_useless(const struct zfs_pool *zfs, const struct dataset *dataset)
+{
+	if (is_tombstone(zfs, dataset->name))
+		return true;
+	return (zfs_is_hidden_snapshot(dataset->name) || is_below_a_volume(zfs, dataset)) &&
+	       !is_in_the_making(zfs, dataset);
+}
+
+/* Nothing is in it or below it any more, and nobody stands on it. */
+static bool is_free(const struct listing *listing, const struct dataset *dataset)
+{
+	size_t n = strlen(dataset->name);
+
+	if (dataset->is_snapshot)
+		return dataset->n_clones == 0;
+	/* What is below comes after it, first of all in the list. */
+	for (const struct dataset *d = dataset + 1; d < listing->dataset + listing->n; d++) {
+		if (strncmp(d->name, dataset->name, n) != 0)
+			break;
+		if (!d->is_gone && zfs_is_within(d->name, dataset->name))
+			return false;
+	}
+	return true;
+}
+
+/* What can be destroyed at the same time, and how that went. */
+struct reaping {
+	struct dataset **wave;
+	size_t n;
+	struct coppice_error *errors;
+};
+
+static int destroy_one(void *user, size_t i, struct coppice_error *err)
+{
+	struct reaping *reaping = user;
+	struct dataset *dataset = reaping->wave[i];
+	struct coppice_error *why = &reaping->errors[i];
+	int r;
+
+	r = zfs_umount(dataset->name, why);
+	if (r == COPPICE_OK)
+		r = zfs_run(ZFS_ARGS("zfs", "destroy", dataset->name), NULL, why);
+	*why = r == COPPICE_OK || r == COPPICE_NOT_FOUND ? (struct coppice_error)COPPICE_ERROR_INIT
+							 : *why;
+	return COPPICE_OK; /* the others go on */
+}
+
+/* Destroy all of a wave side by side; @first gets the first failure. */
+static size_t destroy_wave(struct listing *listing, struct reaping *reaping,
+			   struct coppice_error *first)
+{
+	struct coppice_error ignored;
+	size_t n_destroyed = 0;
+
+	(void)parallel_run(reaping->n, ZFS_THREADS, destroy_one, reaping, &ignored);
+	for (size_t i = 0; i < reaping->n; i++) {
+		struct dataset *dataset = reaping->wave[i];
+		struct dataset *origin =
+			dataset->origin ? listing_find(listing, dataset->origin) : NULL;
+
+		if (reaping->errors[i].code != COPPICE_OK) {
+			dataset->is_stuck = true; /* so it is not tried again */
+			if (first->code == COPPICE_OK)
+				*first = reaping->errors[i];
+			continue;
+		}
+		dataset->is_gone = true;
+		n_destroyed++;
+		if (origin)
+			origin->n_clones--;
+	}
+	return n_destroyed;
+}
+
+typedef bool choose_fn(struct zfs_pool *zfs, const struct dataset *dataset, const char *within);
+
+static bool choose_useless(struct zfs_pool *zfs, const struct dataset *dataset, const char *within)
+{
+	return is_useless(zfs, dataset);
+}
+
+static bool choose_within(struct zfs_pool *zfs, const struct dataset *dataset, const char *within)
+{
+	return zfs_is_within(dataset->name, within);
+}
+
+/*
+ * In waves: first what nobody stands on, then what only those stood on, and so up the
+ * origins. Goes on past failures, and returns the first.
+ */
+static int destroy_waves(struct zfs_pool *zfs, struct listing *listing, choose_fn *choose,
+			 const char *within, struct coppice_error *err)
+{
+	struct coppice_error first = COPPICE_ERROR_INIT;
+	_cleanup_(freep) struct dataset **wave = calloc(listing->n + 1, sizeof(*wave));
+	_cleanup_(freep) struct dataset **chosen = calloc(listing->n + 1, sizeof(*chosen));
+	_cleanup_(freep) struct coppice_error *errors = calloc(listing->n + 1, sizeof(*errors));
+	size_t n_chosen = 0;
+
+	if (!wave || !chosen || !errors)
+		return fail_memory(err);
+	for (size_t i = 0; i < listing->n; i++)
+		if (!listing->dataset[i].is_gone && choose(zfs, &listing->dataset[i], within))
+			chosen[n_chosen++] = &listing->dataset[i];
+	for (;;) {
+		struct reaping reaping = { .wave = wave, .errors = errors };
+
+		for (size_t i = 0; i < n_chosen; i++)
+			if (!chosen[i]->is_gone && !chosen[i]->is_stuck &&
+			    is_free(listing, chosen[i]))
+				wave[reaping.n++] = chosen[i];
+		if (reaping.n == 0 || destroy_wave(listing, &reaping, &first) == 0)
+			break;
+	}
+	if (first.code != COPPICE_OK)
+		*err = first;
+	return first.code;
+}
+
+/*
+ * What lies below a tombstone, for its snapshots, becomes one beside it: the tombstone may be
+ * a clone of just these, as after a restore, and then neither could go before the other.
+ */
+static int flatten(struct zfs_pool *zfs, const struct listing *listing, bool *ret_did,
+		   struct coppice_error *err)
+{
+	size_t deleted = strlen(zfs->root) + strlen("/deleted/");
+	int r = COPPICE_OK;
+
+	*ret_did = false;
+	for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++) {
+		const struct dataset *dataset = &listing->dataset[i];
+		const char *kind = dataset->name + deleted, *id, *below;
+		char folder[32];
+		struct uuid uuid;
+
+		if (dataset->is_gone || dataset->is_snapshot || !is_tombstone(zfs, dataset->name))
+			continue;
+		id = strchr(kind, '/');
+		below = strchr(id + 1, '/');
+		if (!below || strchr(below + 1, '/'))
+			continue;
+		(void)snprintf(folder, sizeof(folder), "%.*s", (int)(id - kind), kind);
+		*ret_did = true;
+		r = uuid_new(&uuid, err);
+		if (r == COPPICE_OK)
+			r = bury(zfs, dataset->name, folder, uuid.text, err);
+	}
+	return r;
+}
+
+int zfs_reap_all(struct zfs_pool *zfs, struct coppice_error *err)
+{
+	bool is_over = false;
+	int r = COPPICE_OK;
+
+	while (r == COPPICE_OK && !is_over) {
+		_cleanup_(listing_done) struct listing listing = { 0 };
+		bool did_flatten = false;
+
+		r = listing_read_all(zfs, &listing, err);
+		if (r == COPPICE_OK)
+			r = destroy_waves(zfs, &listing, choose_useless, NULL, err);
+		if (r == COPPICE_OK)
+			r = flatten(zfs, &listing, &did_flatten, err);
+		is_over = !did_flatten;
+	}
+	if (r == COPPICE_OK)
+		zfs_set_clean(zfs, true);
+	return r;
+}
+
+/* The reckoning is ours; what the commands below refuse is what others stand on. */
+static void reap_explain(struct pool *pool)
+{
+	zfs_explain(pool,
+		    "for name in $(zfs list -H -r -t all -S name -o name %s/deleted | grep -E "
+		    "'/[0-9a-f]{8}-[0-9a-f-]{27}'); do zfs destroy \"$name\"; done",
+		    zfs_pool_of(pool)->root);
+}
+
+int zfs_reap(struct pool *pool, struct coppice_error *err)
+{
+	reap_explain(pool);
+	return pool->is_dry_run ? COPPICE_OK : zfs_reap_all(zfs_pool_of(pool), err);
+}
+
+int zfs_destroy_or_retire(struct zfs_pool *zfs, struct listing *listing, const char *dataset,
+			  struct coppice_error *err)
+{
+	struct dataset *found = listing_find(listing, dataset);
+	struct coppice_error why = COPPICE_ERROR_INIT;
+	struct uuid id;
+	int r;
+
+	if (!found || found->is_gone)
+		return COPPICE_OK;
+	(void)destroy_waves(zfs, listing, choose_within, dataset, &why);
+	if (found->is_gone)
+		return COPPICE_OK;
+	/* Others stand on it: after a restore, what was live before is what snapshots were of. */
+	r = uuid_new(&id, err);
+	if (r < 0)
+		return r;
+	if (strchr(dataset, '@')) {
+		_cleanup_(freep) char *to = text_format(
+			"%.*s@deleted-%s", (int)strcspn(dataset, "@"), dataset, id.text);
+
+		return to ? zfs_run(ZFS_ARGS("zfs", "rename", dataset, to), NULL, err)
+			  : fail_memory(err);
+	}
+	r = bury(zfs, dataset, zfs_kind_folder(VOLUME_CONTAINER), id.text, err);
+	if (r == COPPICE_OK)
+		found->is_gone = true;
+	return r;
+}
+
+/* ---- what is held ---- */
+
+static bool is_held(const struct listing *listing, const struct dataset *dataset)
+{
+	for (const struct dataset *d = dataset; d < listing->dataset + listing->n; d++)
+		if (zfs_is_within(d->name, dataset->name) && d->n_clones > 0)
+			return true;
+	return false;
+}
+
+/* ROOT/deleted/KIND/UUID itself, or a snapshot that was deleted of a volume that was not. */
+static bool is_told(const struct zfs_pool *zfs, const struct dataset *dataset)
+{
+	if (!is_tombstone(zfs, dataset->name))
+		return strstr(dataset->name, "@deleted-") != NULL;
+	return !dataset->is_snapshot &&
+	       !strchr(strchr(dataset->name + strlen(zfs->root) + 9, '/') + 1, '/');
+}
+
+int zfs_pinned(struct pool *pool, pinned_fn *fn, void *user, struct coppice_error *err)
+{
+	struct zfs_pool *zfs = zfs_pool_of(pool);
+	_cleanup_(listing_done) struct listing listing = { 0 };
+	int r;
+
+	r = listing_read_all(zfs, &listing, err);
+	for (size_t i = 0; i < listing.n && r >= 0; i++) {
+		struct dataset *dataset = &listing.dataset[i];
+		struct coppice_bytes bytes = { COPPICE_EXACT, dataset->used };
+
+		if (!is_told(zfs, dataset) || !dataset->record || !is_held(&listing, dataset))
+			continue;
+		/* A snapshot's own figure leaves out what its neighbours hold as well. */
+		if (dataset->is_snapshot)
+			bytes = (struct coppice_bytes){ COPPICE_AT_MOST, dataset->referenced };
+		r = fn(user, dataset->record, bytes, err);
+	}
+	return r < 0 ? r : COPPICE_OK;
+}

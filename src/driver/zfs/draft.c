@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Drafts. One is a file STATE/zfs/NAME/UUID that its maker holds by flock, and, if
+ * something is made in it that has no name yet, a dataset ROOT/drafts/UUID.
+ *
+ * Clones that were announced are made under their names at once, with the draft's uuid
+ * in a property: they are unseen as long as the file is there. Removing it shows all of
+ * them in one step: publishing costs no command of ZFS at all, let alone a rename for
+ * each. A sweep that finds the maker dead does the same. If the state directory is lost,
+ * what was announced and is whole is there, which is what announcing means.
+ */
+#include "driver/zfs/zfs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <dirent.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include "base/text.h"
+
+/* ---- the maker's lock ---- */
+
+static char *lock_path(const struct zfs_pool *zfs, const char *id)
+{
+	return text_format("%s/%s", zfs->state, id);
+}
+
+/* COPPICE_BUSY: a sweeper had it, between our making and our locking it. */
+static int lock_make(const struct zfs_pool *zfs, const char *id, int *ret,
+		     struct coppice_error *err)
+{
+	_cleanup_(freep) char *path = lock_path(zfs, id);
+	_cleanup_(closep) int fd = -1;
+	struct stat st;
+
+	if (!path)
+		return fail_memory(err);
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return fail_errno(err, errno, "cannot create '%s'", path);
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0 || fstat(fd, &st) < 0 || st.st_nlink == 0)
+		return fail(err, COPPICE_BUSY, "cannot lock '%s'", path);
+	*ret = take_fd(&fd);
+	return COPPICE_OK;
+}
+
+#define LOCK_TRIES 10
+
+static int lock_new(const struct zfs_pool *zfs, struct draft *draft, struct coppice_error *err)
+{
+	int r = COPPICE_BUSY;
+
+	for (size_t i = 0; i < LOCK_TRIES && r == COPPICE_BUSY; i++) {
+		r = uuid_new(&draft->id, err);
+		if (r == COPPICE_OK)
+			r = lock_make(zfs, draft->id.text, &draft->fd, err);
+	}
+	return r;
+}
+
+bool zfs_draft_is_over(const struct zfs_pool *zfs, const char *id, int *ret_fd)
+{
+	_cleanup_(freep) char *path = lock_path(zfs, id);
+	_cleanup_(closep) int fd = -1;
+
+	*ret_fd = -1;
+	if (!path)
+		return false;
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT;
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return false;
+	*ret_fd = take_fd(&fd);
+	return true;
+}
+
+bool zfs_draft_is_pending(const struct zfs_pool *zfs, const char *id)
+{
+	_cleanup_(freep) char *path = lock_path(zfs, id);
+
+	return path && access(path, F_OK) == 0;
+}
+
+void zfs_draft_show(const struct zfs_pool *zfs, const char *id)
+{
+	_cleanup_(freep) char *path = lock_path(zfs, id);
+
+	if (path)
+		(void)unlink(path);
+}
+
+#define GIVEN_UP "given up\n"
+
+/* What is announced is not to be: said before the first of it is destroyed. */
+static int give_up(int fd, struct coppice_error *err)
+{
+	if (fd < 0)
+		return COPPICE_OK;
+	if (pwrite(fd, GIVEN_UP, strlen(GIVEN_UP), 0) < 0 || fsync(fd) < 0)
+		return fail_errno(err, errno, "cannot write that a draft is given up");
+	return COPPICE_OK;
+}
+
+static bool was_given_up(int fd)
+{
+	char first;
+
+	return fd >= 0 && pread(fd, &first, 1, 0) == 1;
+}
+
+/* ---- is there anything to reap? ---- */
+
+bool zfs_is_clean(const struct zfs_pool *zfs)
+{
+	return zfs_draft_is_pending(zfs, "clean");
+}
+
+void zfs_set_clean(const struct zfs_pool *zfs, bool is_clean)
+{
+	_cleanup_(freep) char *path = lock_path(zfs, "clean");
+	_cleanup_(closep) int fd = -1;
+
+	if (path && is_clean)
+		fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	else if (path)
+		(void)unlink(path);
+}
+
+/* ---- beginning ---- */
+
+int zfs_draft_open(struct pool *pool, struct draft *ret, struct coppice_error *err)
+{
+	struct draft draft = { .pool = pool, .fd = -1 };
+	int r = COPPICE_OK;
+
+	zfs_explain(pool, "draft=$(cat /proc/sys/kernel/random/uuid)");
+	draft.driver = calloc(1, sizeof(struct making));
+	if (!draft.driver)
+		return fail_memory(err);
+	if (!pool->is_dry_run)
+		r = lock_new(zfs_pool_of(pool), &draft, err);
+	if (r < 0) {
+		free(draft.driver);
+		return r;
+	}
+	*ret = draft;
+	return COPPICE_OK;
+}
+
+int zfs_draft_ensure_of(struct zfs_pool *zfs, const char *id, struct coppice_error *err)
+{
+	char name[DATASET_MAX];
+	int r;
+
+	(void)snprintf(name, sizeof(name), "%s/drafts/%s", zfs->root, id);
+	r = zfs_run(ZFS_ARGS("zfs", "create", "-o", "canmount=off", name), NULL, err);
+	return r == COPPICE_EXISTS ? COPPICE_OK : r;
+}
+
+int zfs_draft_ensure(struct draft *draft, struct coppice_error *err)
+{
+	struct zfs_pool *zfs = zfs_pool_of(draft->pool);
+	int r;
+
+	if (!making_of(draft)->is_explained)
+		zfs_explain(draft->pool, "zfs create -o canmount=off %s/drafts/$draft", zfs->root);
+	making_of(draft)->is_explained = true;
+	if (making_of(draft)->has_dataset || draft->pool->is_dry_run)
+		return COPPICE_OK;
+	r = zfs_draft_ensure_of(zfs, draft->id.text, err);
+	making_of(draft)->has_dataset = r == COPPICE_OK;
+	return r;
+}
+
+int zfs_draft_announce(struct draft *draft, const struct new_volume *volumes, size_t n,
+		       struct coppice_error *err)
+{
+	/* The clones carry it. What is in the draft's own place is renamed, which is durable. */
+	draft->is_announced = !making_of(draft)->is_explained;
+	return COPPICE_OK;
+}
+
+int zfs_draft_path(struct draft *draft, const struct new_volume *volume, char **ret,
+		   struct coppice_error *err)
+{
+	struct zfs_pool *zfs = zfs_pool_of(draft->pool);
+	_cleanup_(freep) char *path = NULL;
+	char item[DATASET_MAX];
+	int r = COPPICE_OK;
+
+	path = text_format("%s/drafts/%s/%s", zfs->mount, draft->id.text,
+			   volume->item ? volume->item : volume->ref.name.text);
+	if (!path)
+		return fail_memory(err);
+	if (!draft->pool->is_dry_run)
+		r = zfs_mount_at(zfs, zfs_item_name(zfs, draft, volume, item), path, err);
+	if (r == COPPICE_OK)
+		*ret = take_ptr(&path);
+	return r;
+}
+
+/* ---- ending ---- */
+
+/* A child of ROOT/drafts/ID itself? */
+static bool is_item_of(const char *name, const char *draft)
+{
+	size_t n = strlen(draft);
+
+	return strncmp(name, draft, n) == 0 && name[n] == '/' && !strpbrk(name + n + 1, "/@");
+}
+
+/* Of a maker who died while he swapped: the data that was live lies in the draft. */
+static int recover_swaps(struct zfs_pool *zfs, const struct listing *listing, const char *draft,
+			 bool *ret_did, struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	*ret_did = false;
+	for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++) {
+		if (!is_item_of(listing->dataset[i].name, draft) || !listing->dataset[i].swap)
+			continue;
+		*ret_did = true;
+		r = zfs_swap_recover(zfs, &listing->dataset[i], err);
+	}
+	return r;
+}
+
+/* Destroy what lies in the draft, and what it hides if that is @is_given_up. */
+static int destroy_content(struct zfs_pool *zfs, struct listing *listing, const char *draft,
+			   bool is_given_up, struct coppice_error *err)
+{
+	const char *id = strrchr(draft, '/') + 1;
+	int r = COPPICE_OK;
+
+	for (size_t i = listing->n; i-- > 0 && r == COPPICE_OK;) {
+		struct dataset *dataset = &listing->dataset[i];
+		bool is_hidden = dataset->draft && strcmp(dataset->draft, id) == 0;
+
+		/* Also what waits for its name; that is seen by its name, not by the draft. */
+		if (is_item_of(dataset->name, draft) || (is_hidden && is_given_up) ||
+		    (is_hidden && strstr(dataset->name, "@draft-")))
+			r = zfs_destroy_or_retire(zfs, listing, dataset->name, err);
+	}
+	return r;
+}
+
+/* End draft @id, held by @fd: what it announced is shown, or destroyed; the rest destroyed. */
+static int draft_end(struct zfs_pool *zfs, const char *id, int fd, struct coppice_error *err)
+{
+	_cleanup_(listing_done) struct listing listing = { 0 };
+	char name[DATASET_MAX];
+	bool did_recover;
+	int r;
+
+	(void)snprintf(name, sizeof(name), "%s/drafts/%s", zfs->root, id);
+	zfs_set_clean(zfs, false); /* what its clones were made of may be of no use now */
+	r = listing_read_all(zfs, &listing, err);
+	if (r == COPPICE_OK)
+		r = recover_swaps(zfs, &listing, name, &did_recover, err);
+	if (r == COPPICE_OK && did_recover) {
+		listing_done(&listing);
+		r = listing_read_all(zfs, &listing, err);
+	}
+	if (r == COPPICE_OK)
+		r = destroy_content(zfs, &listing, name, was_given_up(fd), err);
+	if (r == COPPICE_OK && listing_find(&listing, name))
+		r = zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, err);
+	if (r < 0 && r != COPPICE_NOT_FOUND)
+		return r;
+	zfs_draft_show(zfs, id);
+	return COPPICE_OK;
+}
+
+static void forget(struct draft *draft)
+{
+	if (making_of(draft))
+		free(making_of(draft)->aside);
+	free(draft->driver);
+	draft->driver = NULL;
+}
+
+/* Most are empty by now, and one command is enough; never so for what it hides. */
+static int discard(struct zfs_pool *zfs, struct draft *draft, struct coppice_error *err)
+{
+	struct coppice_error ignored;
+	char name[DATASET_MAX];
+	int r;
+
+	(void)snprintf(name, sizeof(name), "%s/drafts/%s", zfs->root, draft->id.text);
+	if (making_of(draft)->n_announced == 0 && making_of(draft)->n_waiting == 0 &&
+	    (!making_of(draft)->has_dataset ||
+	     zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, &ignored) == COPPICE_OK)) {
+		zfs_draft_show(zfs, draft->id.text);
+		return COPPICE_OK;
+	}
+	r = give_up(draft->fd, err);
+	return r < 0 ? r : draft_end(zfs, draft->id.text, draft->fd, err);
+}
+
+int zfs_draft_discard(struct draft *draft, struct coppice_error *err)
+{
+	struct pool *pool = take_ptr(&draft->pool);
+	int r = COPPICE_OK;
+
+	if (!pool)
+		return COPPICE_OK;
+	if (making_of(draft)->is_explained)
+		zfs_explain(pool, "zfs destroy %s/drafts/$draft", zfs_pool_of(pool)->root);
+	if (draft->fd >= 0) {
+		r = discard(zfs_pool_of(pool), draft, err);
+		(void)close(take_fd(&draft->fd));
+	}
+	forget(draft);
+	return r;
+}
+
+/* ---- after the dead ---- */
+
+static int sweep_one(struct zfs_pool *zfs, const char *id, size_t *n, struct coppice_error *err)
+{
+	_cleanup_(closep) int fd = -1;
+	int r;
+
+	if (!zfs_draft_is_over(zfs, id, &fd))
+		return COPPICE_OK;
+	r = draft_end(zfs, id, fd, err);
+	if (r == COPPICE_OK)
+		++*n;
+	return r;
+}
+
+/* Those whose files are there. */
+static int sweep_files(struct zfs_pool *zfs, size_t *n, struct coppice_error *err)
+{
+	_cleanup_(closedirp) DIR *dir = opendir(zfs->state);
+	struct dirent *entry;
+	int r = COPPICE_OK;
+
+	if (!dir)
+		return fail_errno(err, errno, "cannot read '%s'", zfs->state);
+	while (r == COPPICE_OK && (entry = readdir(dir)) != NULL) {
+		struct uuid id;
+
+		if (uuid_parse(entry->d_name, &id))
+			r = sweep_one(zfs, id.text, n, err);
+	}
+	return r;
+}
+
+/* Those whose files are not: the state directory is not the one that they were made from. */
+static int sweep_datasets(struct zfs_pool *zfs, size_t *n, struct coppice_error *err)
+{
+	_cleanup_(freep) char *out = NULL;
+	char drafts[DATASET_MAX];
+	struct uuid id;
+	int r;
+
+	(void)snprintf(drafts, sizeof(drafts), "%s/drafts", zfs->root);
+	r = zfs_run(ZFS_ARGS("zfs", "list", "-H", "-r", "-t", "filesystem", "-o", "name", drafts),
+		    &out, err);
+	for (char *line = out, *end; r == COPPICE_OK && *line; line = end) {
+		size_t length = strcspn(line, "\n");
+
+		end = line + length + (line[length] == '\n');
+		line[length] = '\0';
+		if (uuid_parse(strrchr(line, '/') + 1, &id) &&
+		    strlen(drafts) + 1 + UUID_TEXT_SIZE - 1 == length)
+			r = sweep_one(zfs, id.text, n, err);
+	}
+	return r;
+}
+
+/*
+ * Cheap when there is nothing: no command at all. Not explained: what others left is no
+ * part of what was asked for.
+ */
+int zfs_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
+{
+	struct zfs_pool *zfs = zfs_pool_of(pool);
+	size_t n = 0;
+	int r;
+
+	if (pool->is_dry_run) {
+		*ret_n = 0;
+		return COPPICE_OK;
+	}
+	r = sweep_files(zfs, &n, err);
+	if (r == COPPICE_OK && (n > 0 || !zfs_is_clean(zfs))) {
+		r = sweep_datasets(zfs, &n, err);
+		if (r == COPPICE_OK)
+			r = zfs_reap_all(zfs, err);
+	}
+	if (r == COPPICE_OK)
+		*ret_n = n;
+	return r;
+}

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reading datasets: one zfs get for all that is needed of a pool or of a volume. It is
+ * the form that zfs-fuse has as well (its zfs list gives no exact numbers):
+ *
+ *	tank/containers/c1	type	filesystem	-
+ *	tank/containers/c1	origin	tank/images/FP@readonly	-
+ *	tank/containers/c1	used	196608	-
+ *	tank/containers/c1	coppice:record	{"uuid":"…"}	local
+ *	tank/containers/c1@snapshot-s1	coppice:record	{"uuid":"…"}	local
+ *
+ * User properties are inherited, also by snapshots, so only local ones count.
+ */
+#include "driver/zfs/zfs.h"
+
+#include <limits.h>
+#include <string.h>
+
+#include "base/text.h"
+
+#define PROPERTIES                                                                                 \
+	"type,origin,used,referenced,refquota,quota," PROPERTY_RECORD "," PROPERTY_DRAFT           \
+	"," PROPERTY_SWAP
+
+void listing_done(struct listing *listing)
+{
+	free(listing->dataset);
+	free(listing->text);
+	*listing = (struct listing){ 0 };
+}
+
+/* Cut @line at tabs into exactly @n fields. */
+static bool split(char *line, char *field[], size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		field[i] = line;
+		line = strchr(line, '\t');
+		if (!line)
+			return i == n - 1;
+		if (i == n - 1)
+			return false;
+		*line++ = '\0';
+	}
+	return true;
+}
+
+static char *word_or_null(char *value)
+{
+	return strcmp(value, "-") == 0 || strcmp(value, "none") == 0 ? NULL : value;
+}
+
+static void set_property(struct dataset *dataset, const char *property, char *value)
+{
+	if (strcmp(property, "type") == 0)
+		dataset->is_snapshot = strcmp(value, "snapshot") == 0;
+	else if (strcmp(property, "origin") == 0)
+		dataset->origin = word_or_null(value);
+	else if (strcmp(property, "used") == 0)
+		dataset->used = strtoull(value, NULL, 10);
+	else if (strcmp(property, "referenced") == 0)
+		dataset->referenced = strtoull(value, NULL, 10);
+	else if (strcmp(property, PROPERTY_RECORD) == 0)
+		dataset->record = word_or_null(value);
+	else if (strcmp(property, PROPERTY_DRAFT) == 0)
+		dataset->draft = word_or_null(value);
+	else if (strcmp(property, PROPERTY_SWAP) == 0)
+		dataset->swap = word_or_null(value);
+	else if (strcmp(property, "refquota") == 0 || strcmp(property, "quota") == 0)
+		dataset->limit = strcmp(value, "0") == 0 ? dataset->limit : word_or_null(value);
+}
+
+static size_t count_lines(const char *text)
+{
+	size_t n = 0;
+
+	for (; *text; text++)
+		n += *text == '\n';
+	return n;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+	return strcmp(((const struct dataset *)a)->name, ((const struct dataset *)b)->name);
+}
+
+struct dataset *listing_find(const struct listing *listing, const char *name)
+{
+	struct dataset wanted = { .name = (char *)(uintptr_t)name };
+
+	return listing->n ? bsearch(&wanted, listing->dataset, listing->n, sizeof(wanted),
+				    compare_names)
+			  : NULL;
+}
+
+static void count_clones(struct listing *listing)
+{
+	for (size_t i = 0; i < listing->n; i++) {
+		struct dataset *origin = listing->dataset[i].origin
+						 ? listing_find(listing, listing->dataset[i].origin)
+						 : NULL;
+
+		if (origin)
+			origin->n_clones++;
+	}
+}
+
+int listing_parse(char *text, struct listing *ret, struct coppice_error *err)
+{
+	struct listing listing = { .text = text };
+	char *line = text, *field[4];
+
+	listing.dataset = calloc(count_lines(text) + 1, sizeof(*listing.dataset));
+	if (!listing.dataset) {
+		free(text);
+		return fail_memory(err);
+	}
+	while (*line) {
+		char *end = strchr(line, '\n');
+		struct dataset *last = listing.n ? &listing.dataset[listing.n - 1] : NULL;
+
+		if (end)
+			*end = '\0';
+		if (!split(line, field, 4)) {
+			listing_done(&listing);
+			return fail(err, COPPICE_FAILED, "cannot understand what zfs get says");
+		}
+		if (!last || strcmp(last->name, field[0]) != 0) {
+			last = &listing.dataset[listing.n++];
+			last->name = field[0];
+		}
+		if (strcmp(field[3], "-") == 0 || strcmp(field[3], "local") == 0 ||
+		    strcmp(field[3], "received") == 0)
+			set_property(last, field[1], field[2]);
+		line = end ? end + 1 : field[3] + strlen(field[3]);
+	}
+	/* '/' and '@' sort apart, but a parent is always a part of its children's names. */
+	qsort(listing.dataset, listing.n, sizeof(*listing.dataset), compare_names);
+	count_clones(&listing);
+	*ret = listing;
+	return COPPICE_OK;
+}
+
+int listing_read(struct zfs_pool *zfs, const char *const targets[], struct listing *ret,
+		 struct coppice_error *err)
+{
+	const char *argv[24] = { "zfs",     "get",
+				 "-Hp",     "-r",
+				 "-s",      "local,received,none",
+				 "-o",      "name,property,value,source",
+				 PROPERTIES };
+	char *out = NULL;
+	size_t n = 9;
+	int r;
+
+	for (size_t i = 0; targets[i] && n + 1 < ARRAY_SIZE(argv); i++)
+		argv[n++] = targets[i];
+	r = zfs_run(argv, &out, err);
+	if (r < 0) {
+		free(out);
+		return r;
+	}
+	return listing_parse(out, ret, err);
+}
+
+int listing_read_all(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err)
+{
+	int r = listing_read(zfs, ZFS_ARGS(zfs->root), ret, err);
+
+	return r == COPPICE_NOT_FOUND ? fail(err, COPPICE_UNAVAILABLE,
+					     "the dataset '%s' is not there any more", zfs->root)
+				      : r;
+}
+
+bool dataset_is_hidden(const struct zfs_pool *zfs, const struct dataset *dataset)
+{
+	return dataset->draft && zfs_draft_is_pending(zfs, dataset->draft);
+}
+
+static bool is_same(const struct volume_ref *a, const struct volume_ref *b)
+{
+	return a->kind == b->kind && strcmp(a->name.text, b->name.text) == 0 &&
+	       strcmp(a->snapshot.text, b->snapshot.text) == 0;
+}
+
+struct dataset *listing_find_ref(const struct zfs_pool *zfs, const struct listing *listing,
+				 const struct volume_ref *ref)
+{
+	struct volume_ref found;
+	char name[DATASET_MAX];
+
+	if (!volume_is_snapshot(ref)) {
+		struct dataset *volume = listing_find(listing, zfs_volume_name(zfs, ref, name));
+
+		return volume && !dataset_is_hidden(zfs, volume) ? volume : NULL;
+	}
+	for (size_t i = 0; i < listing->n; i++)
+		if (zfs_name_parse(zfs, listing->dataset[i].name, &found) && is_same(&found, ref) &&
+		    !dataset_is_hidden(zfs, &listing->dataset[i]))
+			return &listing->dataset[i];
+	return NULL;
+}
+
+int zfs_fail_missing(const struct volume_ref *ref, struct coppice_error *err)
+{
+	char name[VOLUME_REF_TEXT_MAX];
+
+	return fail(err, COPPICE_NOT_FOUND, "no %s '%s'",
+		    volume_is_snapshot(ref) ? "snapshot" : volume_kind_name(ref->kind),
+		    volume_ref_format(ref, name));
+}
+
+int zfs_missing(struct zfs_pool *zfs, const struct volume_ref *ref, struct coppice_error *err)
+{
+	char drafts[DATASET_MAX];
+	int r;
+
+	(void)snprintf(drafts, sizeof(drafts), "%s/drafts", zfs->root);
+	r = zfs_run(ZFS_ARGS("zfs", "list", "-H", "-o", "name", drafts), NULL, err);
+	if (r == COPPICE_OK)
+		return zfs_fail_missing(ref, err);
+	return r != COPPICE_NOT_FOUND ? r
+				      : fail(err, COPPICE_UNAVAILABLE,
+					     "the dataset '%s' is not there any more", zfs->root);
+}
+
+int zfs_find(struct zfs_pool *zfs, const struct volume_ref *ref, struct listing *ret_listing,
+	     struct dataset **ret, struct coppice_error *err)
+{
+	char volume[DATASET_MAX];
+	int r;
+
+	r = listing_read(zfs, ZFS_ARGS(zfs_volume_name(zfs, ref, volume)), ret_listing, err);
+	if (r == COPPICE_NOT_FOUND)
+		return zfs_missing(zfs, ref, err);
+	if (r < 0)
+		return r;
+	*ret = listing_find_ref(zfs, ret_listing, ref);
+	return *ret ? COPPICE_OK : zfs_fail_missing(ref, err);
+}

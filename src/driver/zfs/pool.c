@@ -1,0 +1,775 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a pool on ZFS lives in: a zpool of ours on a sparse file, one that we make on
+ * somebody's file or device, or a dataset of a zpool that was there before.
+ */
+#include "driver/zfs/zfs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "base/undo.h"
+
+/* The folders of a pool, each after the one that it is in. */
+static const char *const folders[] = {
+	"images",
+	"containers",
+	"virtual-machines",
+	"custom",
+	"drafts",
+	"mounts",
+	"deleted",
+	"deleted/images",
+	"deleted/containers",
+	"deleted/virtual-machines",
+	"deleted/custom",
+};
+
+/* Where a pool lives, worked out from its specification. */
+struct place {
+	enum place_kind {
+		PLACE_OUR_FILE, /* STATE/disks/NAME.img, made and removed by us */
+		PLACE_VDEV,     /* somebody's file or device, with a zpool that we make */
+		PLACE_DATASET,  /* in a zpool that is there */
+	} kind;
+	char vdev[PATH_MAX]; /* the file or device; "" for a dataset */
+	char root[DATASET_MAX];
+	char zpool[DATASET_MAX];
+};
+
+static bool is_dataset_name(const char *name)
+{
+	size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				"0123456789-_.:/");
+
+	return name[n] == '\0' && n > 0 && n < 128 && name[0] != '-' && name[0] != '/' &&
+	       name[n - 1] != '/' && !strstr(name, "//") && !strstr(name, "..");
+}
+
+static int place_find(const struct pool_spec *spec, struct place *ret, struct coppice_error *err)
+{
+	const char *zpool = spec->get(spec, "zfs.pool_name");
+	struct place place = { .kind = PLACE_OUR_FILE };
+
+	if (spec->source && spec->source[0] != '/') {
+		if (!is_dataset_name(spec->source))
+			return fail(err, COPPICE_INVALID,
+				    "source '%s' is neither an absolute path nor a dataset's name",
+				    spec->source);
+		place.kind = PLACE_DATASET;
+		(void)snprintf(place.root, sizeof(place.root), "%s", spec->source);
+		(void)snprintf(place.zpool, sizeof(place.zpool), "%.*s",
+			       (int)strcspn(spec->source, "/"), spec->source);
+		*ret = place;
+		return COPPICE_OK;
+	}
+	zpool = zpool ? zpool : spec->name;
+	if (!is_dataset_name(zpool) || strchr(zpool, '/'))
+		return fail(err, COPPICE_INVALID, "'%s' cannot be the name of a zpool", zpool);
+	if (spec->source) {
+		place.kind = PLACE_VDEV;
+		(void)snprintf(place.vdev, sizeof(place.vdev), "%s", spec->source);
+	} else {
+		(void)snprintf(place.vdev, sizeof(place.vdev), "%s/disks/%s.img", spec->state_path,
+			       spec->name);
+	}
+	(void)snprintf(place.root, sizeof(place.root), "%s", zpool);
+	(void)snprintf(place.zpool, sizeof(place.zpool), "%s", zpool);
+	*ret = place;
+	return COPPICE_OK;
+}
+
+/* zfs-fuse is for those who ask for it. */
+int zfs_choose(struct coppice_error *err)
+{
+	if (access("/dev/zfs", F_OK) < 0 || access("/sys/module/zfs", F_OK) < 0)
+		return fail(err, COPPICE_UNSUPPORTED, "this kernel has no ZFS");
+	return COPPICE_OK;
+}
+
+int zfs_probe(const struct pool_spec *spec, struct coppice_error *err)
+{
+	if (geteuid() != 0)
+		return fail(err, COPPICE_UNSUPPORTED, "ZFS needs root");
+	return zfs_run(ZFS_ARGS("zpool", "list", "-H", "-o", "name"), NULL, err) < 0
+		       ? wrap(err, "ZFS does not answer")
+		       : COPPICE_OK;
+}
+
+/* ---- opening ---- */
+
+void zfs_pool_close(struct pool *pool)
+{
+	struct zfs_pool *zfs;
+
+	if (!pool)
+		return;
+	zfs = zfs_pool_of(pool);
+	zfs_records_end(pool);
+	free(zfs->root);
+	free(zfs->zpool);
+	free(zfs->source);
+	free(zfs->state);
+	free(zfs->mount);
+	free(zfs);
+}
+
+DEFINE_CLEANUP(struct pool *, zfs_pool_close)
+
+static int pool_new(const struct pool_spec *spec, const struct place *place, struct pool **ret,
+		    struct coppice_error *err)
+{
+	const char *use_refquota = spec->get(spec, "zfs.use_refquota");
+	struct zfs_pool *zfs = calloc(1, sizeof(*zfs));
+	_cleanup_(zfs_pool_closep) struct pool *pool = NULL;
+
+	if (!zfs)
+		return fail_memory(err);
+	pool = &zfs->pool;
+	pool->driver = &driver_zfs;
+	zfs->root = strdup(place->root);
+	zfs->zpool = strdup(place->zpool);
+	zfs->source = place->kind == PLACE_DATASET ? NULL : strdup(place->vdev);
+	zfs->is_our_file = place->kind == PLACE_OUR_FILE;
+	zfs->state = text_format("%s/zfs/%s", spec->state_path, spec->name);
+	zfs->mount = text_format("%s/mnt/%s", spec->state_path, spec->name);
+	zfs->limit_property =
+		use_refquota && strcmp(use_refquota, "false") == 0 ? "quota" : "refquota";
+	if (!zfs->root || !zfs->zpool || (place->kind != PLACE_DATASET && !zfs->source) ||
+	    !zfs->state || !zfs->mount)
+		return fail_memory(err);
+	*ret = take_ptr(&pool);
+	return COPPICE_OK;
+}
+
+static int state_ensure(const struct pool_spec *spec, const struct zfs_pool *zfs,
+			struct coppice_error *err)
+{
+	_cleanup_(freep) char *folder = text_format("%s/zfs", spec->state_path);
+	_cleanup_(freep) char *mnt = text_format("%s/mnt", spec->state_path);
+	int r;
+
+	if (!folder || !mnt)
+		return fail_memory(err);
+	r = directory_ensure(AT_FDCWD, folder, 0700, err);
+	if (r == COPPICE_OK)
+		r = directory_ensure(AT_FDCWD, zfs->state, 0700, err);
+	if (r == COPPICE_OK)
+		r = directory_ensure(AT_FDCWD, mnt, 0711, err);
+	return r < 0 ? r : directory_ensure(AT_FDCWD, zfs->mount, 0711, err);
+}
+
+/* A property that the root has by itself; NULL: it has none. */
+static int root_property(const struct zfs_pool *zfs, const char *property, char **ret,
+			 struct coppice_error *err)
+{
+	char *out = NULL;
+	size_t n;
+	int r;
+
+	r = zfs_run(ZFS_ARGS("zfs", "get", "-Hp", "-s", "local,received", "-o", "value", property,
+			     zfs->root),
+		    &out, err);
+	if (r < 0) {
+		free(out);
+		return r;
+	}
+	n = strlen(out);
+	if (n > 0 && out[n - 1] == '\n')
+		out[--n] = '\0';
+	if (n == 0) {
+		free(out);
+		out = NULL;
+	}
+	*ret = out;
+	return COPPICE_OK;
+}
+
+static bool differs(json_t *record, const char *key, const struct uuid *wanted)
+{
+	const char *text = json_string_value(json_object_get(record, key));
+
+	return wanted->text[0] && (!text || strcmp(text, wanted->text) != 0);
+}
+
+static int check_owner(const struct zfs_pool *zfs, const struct pool_spec *spec, const char *text,
+		       struct coppice_error *err)
+{
+	json_t *record = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+	int r = COPPICE_OK;
+
+	if (!record)
+		return fail(err, COPPICE_INVALID, "the record of the pool in '%s' is damaged",
+			    zfs->root);
+	if (differs(record, "uuid", &spec->uuid)) {
+		r = fail(err, COPPICE_BUSY, "in '%s' there is another pool than '%s'", zfs->root,
+			 spec->name);
+	} else if (differs(record, "owner", &spec->owner)) {
+		const char *owner = json_string_value(json_object_get(record, "owner_path"));
+
+		r = fail(err, COPPICE_BUSY,
+			 "the pool in '%s' is held by another Coppice, with the state directory "
+			 "'%s'; to take it over: coppice storage recover",
+			 zfs->root, owner ? owner : "unknown");
+	}
+	json_decref(record);
+	return r;
+}
+
+/* Bring in a zpool that was exported, or whose machine was started anew. */
+static int import(const struct place *place, struct coppice_error *err)
+{
+	char folder[PATH_MAX];
+	char *slash;
+
+	if (place->kind == PLACE_DATASET)
+		return zfs_run(ZFS_ARGS("zpool", "import", place->zpool), NULL, err);
+	if (access(place->vdev, F_OK) < 0)
+		return fail(err, COPPICE_NOT_FOUND, "the pool's file '%s' is not there",
+			    place->vdev);
+	(void)snprintf(folder, sizeof(folder), "%s", place->vdev);
+	slash = strrchr(folder, '/');
+	slash[slash == folder] = '\0';
+	return zfs_run(ZFS_ARGS("zpool", "import", "-d", folder, place->zpool), NULL, err);
+}
+
+static int open_root(const struct pool_spec *spec, struct pool *pool, struct coppice_error *err)
+{
+	struct zfs_pool *zfs = zfs_pool_of(pool);
+	_cleanup_(freep) char *record = NULL;
+	int r;
+
+	r = root_property(zfs, PROPERTY_POOL, &record, err);
+	if (r < 0)
+		return r;
+	if (!record)
+		return fail(err, COPPICE_INVALID, "the dataset '%s' is no pool of Coppice",
+			    zfs->root);
+	r = check_owner(zfs, spec, record, err);
+	return r < 0 ? r : state_ensure(spec, zfs, err);
+}
+
+int zfs_pool_open(const struct pool_spec *spec, struct pool **ret, struct coppice_error *err)
+{
+	_cleanup_(zfs_pool_closep) struct pool *pool = NULL;
+	struct coppice_error why;
+	struct place place;
+	int r;
+
+	r = place_find(spec, &place, err);
+	if (r == COPPICE_OK)
+		r = pool_new(spec, &place, &pool, err);
+	if (r < 0)
+		return r;
+	r = open_root(spec, pool, &why);
+	if (r == COPPICE_NOT_FOUND && import(&place, &why) == COPPICE_OK)
+		r = open_root(spec, pool, &why);
+	if (r < 0) {
+		*err = why;
+		return why.code;
+	}
+	*ret = take_ptr(&pool);
+	return COPPICE_OK;
+}
+
+bool zfs_pool_is_mounted(const struct pool_spec *spec)
+{
+	struct coppice_error ignored;
+	struct place place;
+
+	return place_find(spec, &place, &ignored) == COPPICE_OK &&
+	       zfs_run(ZFS_ARGS("zfs", "list", "-H", "-o", "name", place.root), NULL, &ignored) ==
+		       COPPICE_OK;
+}
+
+int zfs_pool_umount(const struct pool_spec *spec, struct coppice_error *err)
+{
+	struct place place;
+	int r;
+
+	r = place_find(spec, &place, err);
+	if (r < 0)
+		return r;
+	r = zfs_umount_within(place.root, err);
+	if (r < 0 || place.kind == PLACE_DATASET)
+		return r;
+	r = zfs_run(ZFS_ARGS("zpool", "export", place.zpool), NULL, err);
+	return r == COPPICE_NOT_FOUND ? COPPICE_OK : r;
+}
+
+/* ---- making ---- */
+
+#define SIZE_DEFAULT_MIN (5ULL << 30)
+#define SIZE_DEFAULT_MAX (30ULL << 30)
+#define SIZE_SMALLEST    (128ULL << 20)
+
+/* LXD's rule: a fifth of what is free, between 5 and 30 GiB; the file is sparse. */
+static int file_size(const struct pool_spec *spec, uint64_t *ret, struct coppice_error *err)
+{
+	const char *text = spec->get(spec, "size");
+	struct statvfs fs;
+	uint64_t size;
+
+	if (text) {
+		if (!size_parse(text, &size))
+			return fail(err, COPPICE_INVALID, "size '%s' is no size, such as 20GiB",
+				    text);
+		if (size < SIZE_SMALLEST)
+			return fail(err, COPPICE_INVALID,
+				    "size '%s' is too small for ZFS: at least 128MiB", text);
+	} else {
+		if (statvfs(spec->state_path, &fs) < 0)
+			return fail_errno(err, errno, "cannot look at '%s'", spec->state_path);
+		size = (uint64_t)fs.f_bavail * fs.f_frsize / 5;
+		size = size < SIZE_DEFAULT_MIN ? SIZE_DEFAULT_MIN : size;
+		size = size > SIZE_DEFAULT_MAX ? SIZE_DEFAULT_MAX : size;
+	}
+	*ret = size & ~0xfffULL;
+	return COPPICE_OK;
+}
+
+static int make_file(const struct pool_spec *spec, const struct place *place,
+		     struct coppice_error *err)
+{
+	_cleanup_(freep) char *folder = text_format("%s/disks", spec->state_path);
+	_cleanup_(closep) int fd = -1;
+	uint64_t size = 0;
+	int r;
+
+	if (!folder)
+		return fail_memory(err);
+	r = file_size(spec, &size, err);
+	if (r == COPPICE_OK)
+		r = directory_ensure(AT_FDCWD, folder, 0711, err);
+	if (r < 0)
+		return r;
+	fd = open(place->vdev, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0 && errno == EEXIST)
+		return fail(err, COPPICE_EXISTS,
+			    "'%s' exists already; to use the pool in it: coppice storage recover "
+			    "%s zfs source=%s",
+			    place->vdev, spec->name, place->vdev);
+	if (fd < 0)
+		return fail_errno(err, errno, "cannot create '%s'", place->vdev);
+	if (ftruncate(fd, (off_t)size) < 0) {
+		r = fail_errno(err, errno, "cannot make '%s' %llu bytes large", place->vdev,
+			       (unsigned long long)size);
+		(void)unlink(place->vdev);
+	}
+	return r;
+}
+
+/* atime=off: else a clone grows by being read. */
+#define ZPOOL_OPTIONS "-m", "none", "-O", "compression=on", "-O", "atime=off"
+
+static int make_zpool(const struct pool_spec *spec, const struct place *place,
+		      struct coppice_error *err)
+{
+	const char *wipe = spec->get(spec, "source.wipe");
+
+	if (wipe && strcmp(wipe, "true") == 0)
+		return zfs_run(
+			ZFS_ARGS("zpool", "create", "-f", ZPOOL_OPTIONS, place->zpool, place->vdev),
+			NULL, err);
+	return zfs_run(ZFS_ARGS("zpool", "create", ZPOOL_OPTIONS, place->zpool, place->vdev), NULL,
+		       err);
+}
+
+static int undo_file(void *owner, const char *name, struct coppice_error *err)
+{
+	return unlink(name) < 0 && errno != ENOENT ? fail_errno(err, errno, "cannot remove")
+						   : COPPICE_OK;
+}
+
+static int undo_zpool(void *owner, const char *name, struct coppice_error *err)
+{
+	return zfs_run(ZFS_ARGS("zpool", "destroy", name), NULL, err);
+}
+
+static int undo_dataset(void *owner, const char *name, struct coppice_error *err)
+{
+	return zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, err);
+}
+
+/* Is there nothing in a dataset that was there before? If it is a pool, whose? */
+static int check_empty(const struct pool_spec *spec, const struct zfs_pool *zfs,
+		       struct coppice_error *err)
+{
+	_cleanup_(freep) char *record = NULL, *out = NULL;
+	int r;
+
+	r = root_property(zfs, PROPERTY_POOL, &record, err);
+	if (r == COPPICE_OK && record)
+		r = check_owner(zfs,
+				&(struct pool_spec){ .name = spec->name, .owner = spec->owner },
+				record, err);
+	if (r < 0)
+		return r;
+	if (record)
+		return fail(err, COPPICE_EXISTS, "there is a pool in '%s' already", zfs->root);
+	r = zfs_run(ZFS_ARGS("zfs", "list", "-H", "-r", "-o", "name", zfs->root), &out, err);
+	if (r == COPPICE_OK && strchr(out, '\n') != strrchr(out, '\n'))
+		r = fail(err, COPPICE_INVALID,
+			 "source '%s' is not empty; name a dataset that is not there yet, as in "
+			 "source=%s/coppice",
+			 zfs->root, zfs->zpool);
+	return r;
+}
+
+/* The dataset of `source`, made unless it is there. */
+static int make_root(const struct pool_spec *spec, const struct zfs_pool *zfs, struct undo *undo,
+		     struct coppice_error *err)
+{
+	int r = zfs_run(ZFS_ARGS("zfs", "list", "-H", "-o", "name", zfs->root), NULL, err);
+
+	if (r == COPPICE_OK)
+		return check_empty(spec, zfs, err);
+	if (r != COPPICE_NOT_FOUND)
+		return r;
+	if (!strchr(zfs->root, '/'))
+		return fail(err, COPPICE_NOT_FOUND, "there is no zpool '%s'", zfs->root);
+	r = zfs_run(ZFS_ARGS("zfs", "create", "-o", "mountpoint=none", "-o", "canmount=off", "-o",
+			     "atime=off", "-o", PROPERTY_MADE "=true", zfs->root),
+		    NULL, err);
+	if (r == COPPICE_OK)
+		undo_push(undo, undo_dataset, NULL, zfs->root);
+	return r;
+}
+
+/* What zfs_pool_destroy does as well, newest first. */
+static int remove_folders(const char *root, struct coppice_error *err)
+{
+	char name[DATASET_MAX];
+
+	for (size_t i = ARRAY_SIZE(folders); i-- > 0;) {
+		int r;
+
+		(void)snprintf(name, sizeof(name), "%s/%s", root, folders[i]);
+		r = zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, err);
+		if (r < 0 && r != COPPICE_NOT_FOUND)
+			return r;
+	}
+	return COPPICE_OK;
+}
+
+static int undo_folders(void *owner, const char *name, struct coppice_error *err)
+{
+	return remove_folders(name, err);
+}
+
+static int make_folders(const struct zfs_pool *zfs, struct undo *undo, struct coppice_error *err)
+{
+	char name[DATASET_MAX];
+	int r = COPPICE_OK;
+
+	undo_push(undo, undo_folders, NULL, zfs->root); /* nothing of these was there */
+	for (size_t i = 0; i < ARRAY_SIZE(folders) && r == COPPICE_OK; i++) {
+		(void)snprintf(name, sizeof(name), "%s/%s", zfs->root, folders[i]);
+		r = zfs_run(ZFS_ARGS("zfs", "create", "-o", "mountpoint=none", "-o", "canmount=off",
+				     name),
+			    NULL, err);
+	}
+	return r;
+}
+
+int zfs_pool_create(const struct pool_spec *spec, const char *record, struct pool **ret,
+		    struct coppice_error *err)
+{
+	_cleanup_(undo_rollback) struct undo undo = UNDO_INIT;
+	_cleanup_(zfs_pool_closep) struct pool *pool = NULL;
+	struct place place;
+	int r;
+
+	r = place_find(spec, &place, err);
+	if (r == COPPICE_OK)
+		r = pool_new(spec, &place, &pool, err);
+	if (r == COPPICE_OK && place.kind == PLACE_OUR_FILE) {
+		r = make_file(spec, &place, err);
+		if (r == COPPICE_OK)
+			undo_push(&undo, undo_file, NULL, place.vdev);
+	}
+	if (r == COPPICE_OK && place.kind != PLACE_DATASET) {
+		r = make_zpool(spec, &place, err);
+		if (r == COPPICE_OK)
+			undo_push(&undo, undo_zpool, NULL, place.zpool);
+	} else if (r == COPPICE_OK) {
+		r = make_root(spec, zfs_pool_of(pool), &undo, err);
+	}
+	if (r == COPPICE_OK)
+		r = make_folders(zfs_pool_of(pool), &undo, err);
+	if (r == COPPICE_OK)
+		r = state_ensure(spec, zfs_pool_of(pool), err);
+	if (r == COPPICE_OK)
+		r = zfs_pool_record_write(pool, record, err);
+	if (r < 0)
+		return r;
+	undo_commit(&undo);
+	*ret = take_ptr(&pool);
+	return COPPICE_OK;
+}
+
+_printf_(3, 4) static void tell(explain_fn *explain, void *user, const char *fmt, ...)
+{
+	_cleanup_(freep) char *line = NULL;
+	va_list args;
+
+	va_start(args, fmt);
+	if (vasprintf(&line, fmt, args) < 0)
+		line = NULL;
+	va_end(args);
+	if (line)
+		explain(user, line);
+}
+
+void zfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void *user)
+{
+	_cleanup_(freep) char *vdev = NULL;
+	struct coppice_error ignored;
+	struct place place;
+	uint64_t size;
+
+	if (place_find(spec, &place, &ignored) < 0)
+		return;
+	vdev = text_shell_quote(place.vdev);
+	if (!vdev)
+		return;
+	if (place.kind == PLACE_OUR_FILE && file_size(spec, &size, &ignored) == COPPICE_OK)
+		tell(explain, user, "truncate -s %llu %s", (unsigned long long)size, vdev);
+	if (place.kind != PLACE_DATASET)
+		tell(explain, user, "zpool create -m none -O compression=on -O atime=off %s %s",
+		     place.zpool, vdev);
+	else if (strchr(place.root, '/'))
+		tell(explain, user,
+		     "zfs list %s || zfs create -o mountpoint=none -o canmount=off -o atime=off "
+		     "-o " PROPERTY_MADE "=true %s",
+		     place.root, place.root);
+	for (size_t i = 0; i < ARRAY_SIZE(folders); i++)
+		tell(explain, user, "zfs create -o mountpoint=none -o canmount=off %s/%s",
+		     place.root, folders[i]);
+}
+
+/* ---- unmaking ---- */
+
+/* Is this zpool the one on our file or device, and not another of the same name? */
+static int is_our_zpool(const struct place *place, bool *ret, struct coppice_error *err)
+{
+	_cleanup_(freep) char *out = NULL;
+	int r = zfs_run(ZFS_ARGS("zpool", "status", place->zpool), &out, err);
+
+	*ret = false;
+	if (r == COPPICE_NOT_FOUND)
+		return COPPICE_OK;
+	/* It shows devices without their folder. */
+	if (r == COPPICE_OK)
+		*ret = strstr(out, place->vdev) || (strncmp(place->vdev, "/dev/", 5) == 0 &&
+						    strstr(out, strrchr(place->vdev, '/') + 1));
+	return r;
+}
+
+static int unmake_zpool(const struct place *place, struct coppice_error *err)
+{
+	bool is_ours = false;
+	int r;
+
+	if (access(place->vdev, F_OK) < 0)
+		return COPPICE_OK;
+	r = is_our_zpool(place, &is_ours, err);
+	if (r == COPPICE_OK && is_ours) {
+		r = zfs_umount_within(place->root, err);
+		if (r == COPPICE_OK)
+			r = zfs_run(ZFS_ARGS("zpool", "destroy", place->zpool), NULL, err);
+	}
+	if (r == COPPICE_OK && place->kind == PLACE_OUR_FILE && unlink(place->vdev) < 0 &&
+	    errno != ENOENT)
+		r = fail_errno(err, errno, "cannot remove '%s'", place->vdev);
+	return r;
+}
+
+/* A killed command may have left one, with nothing in it that is not elsewhere. */
+static int remove_reading_clones(struct zfs_pool *zfs, struct coppice_error *err)
+{
+	_cleanup_(listing_done) struct listing listing = { 0 };
+	char mounts[DATASET_MAX];
+	int r;
+
+	(void)snprintf(mounts, sizeof(mounts), "%s/mounts", zfs->root);
+	r = listing_read(zfs, ZFS_ARGS(mounts), &listing, err);
+	if (r < 0)
+		return r == COPPICE_NOT_FOUND ? COPPICE_OK : r;
+	for (size_t i = listing.n; i-- > 1 && r == COPPICE_OK;)
+		r = zfs_run(ZFS_ARGS("zfs", "destroy", listing.dataset[i].name), NULL, err);
+	return r;
+}
+
+static int unmake_in_dataset(const struct pool_spec *spec, struct zfs_pool *zfs,
+			     struct coppice_error *err)
+{
+	_cleanup_(freep) char *record = NULL, *made = NULL;
+	struct coppice_error why;
+	int r;
+
+	r = root_property(zfs, PROPERTY_POOL, &record, err);
+	if (r == COPPICE_NOT_FOUND)
+		return COPPICE_OK;
+	if (r == COPPICE_OK)
+		r = root_property(zfs, PROPERTY_MADE, &made, err);
+	if (r < 0)
+		return r;
+	if (record && check_owner(zfs, spec, record, &why) < 0)
+		return COPPICE_OK; /* somebody else's; never made by this specification */
+	r = zfs_umount_within(zfs->root, err);
+	if (r == COPPICE_OK)
+		r = remove_reading_clones(zfs, err);
+	if (r == COPPICE_OK)
+		r = remove_folders(zfs->root, err);
+	if (r == COPPICE_OK && made)
+		return zfs_run(ZFS_ARGS("zfs", "destroy", zfs->root), NULL, err);
+	return r < 0 ? r : zfs_run(ZFS_ARGS("zfs", "inherit", PROPERTY_POOL, zfs->root), NULL, err);
+}
+
+static void remove_state(const struct zfs_pool *zfs)
+{
+	_cleanup_(freep) char *stamp = text_format("%s/stamp", zfs->state);
+
+	if (stamp)
+		(void)unlink(stamp);
+	zfs_set_clean(zfs, false);
+	(void)rmdir(zfs->state);
+	for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
+		_cleanup_(freep) char *folder = text_format("%s/%s", zfs->mount, folders[i]);
+
+		if (folder)
+			(void)rmdir(folder);
+	}
+	(void)rmdir(zfs->mount);
+}
+
+int zfs_pool_destroy(const struct pool_spec *spec, struct coppice_error *err)
+{
+	_cleanup_(zfs_pool_closep) struct pool *pool = NULL;
+	struct place place;
+	int r;
+
+	r = place_find(spec, &place, err);
+	if (r == COPPICE_OK)
+		r = pool_new(spec, &place, &pool, err);
+	if (r == COPPICE_OK)
+		r = place.kind == PLACE_DATASET ? unmake_in_dataset(spec, zfs_pool_of(pool), err)
+						: unmake_zpool(&place, err);
+	if (r == COPPICE_OK)
+		remove_state(zfs_pool_of(pool));
+	return r;
+}
+
+/* ---- record and size ---- */
+
+int zfs_pool_record_read(struct pool *pool, char **ret, struct coppice_error *err)
+{
+	struct zfs_pool *zfs = zfs_pool_of(pool);
+	char *record = NULL;
+	int r = root_property(zfs, PROPERTY_POOL, &record, err);
+
+	if (r == COPPICE_OK && !record)
+		r = fail(err, COPPICE_INVALID, "the dataset '%s' is no pool of Coppice", zfs->root);
+	if (r == COPPICE_OK)
+		*ret = record;
+	return r;
+}
+
+int zfs_pool_record_write(struct pool *pool, const char *record, struct coppice_error *err)
+{
+	struct zfs_pool *zfs = zfs_pool_of(pool);
+	_cleanup_(freep) char *property = NULL;
+
+	if (pool->is_dry_run)
+		return COPPICE_OK;
+	property = text_format("%s=%s", PROPERTY_POOL, record);
+	if (!property)
+		return fail_memory(err);
+	return zfs_run(ZFS_ARGS("zfs", "set", property, zfs->root), NULL, err);
+}
+
+const char *zfs_pool_mount_path(struct pool *pool)
+{
+	return zfs_pool_of(pool)->mount;
+}
+
+int zfs_pool_space(struct pool *pool, struct pool_space *ret, struct coppice_error *err)
+{
+	struct zfs_pool *zfs = zfs_pool_of(pool);
+	unsigned long long used, available;
+	_cleanup_(freep) char *out = NULL;
+	int r;
+
+	r = zfs_run(ZFS_ARGS("zfs", "get", "-Hp", "-o", "value", "used,available", zfs->root), &out,
+		    err);
+	if (r < 0)
+		return r;
+	if (sscanf(out, "%llu %llu", &used, &available) != 2)
+		return fail(err, COPPICE_FAILED, "cannot understand what zfs get says");
+	*ret = (struct pool_space){
+		.total = { COPPICE_EXACT, used + available },
+		.used = { COPPICE_EXACT, used },
+		.free = { COPPICE_EXACT, available },
+	};
+	return COPPICE_OK;
+}
+
+/* zfs-fuse sees that a file grew only when it opens it anew. */
+static int grow_zpool(struct pool *pool, struct coppice_error *err)
+{
+	struct zfs_pool *zfs = zfs_pool_of(pool);
+	struct place place = { .kind = PLACE_OUR_FILE };
+	struct pool_space before = { 0 }, after = { 0 };
+	int r;
+
+	r = zfs_pool_space(pool, &before, err);
+	if (r == COPPICE_OK)
+		r = zfs_run(ZFS_ARGS("zpool", "online", "-e", zfs->zpool, zfs->source), NULL, err);
+	if (r == COPPICE_OK)
+		r = zfs_pool_space(pool, &after, err);
+	if (r < 0 || after.total.bytes > before.total.bytes)
+		return r;
+	(void)snprintf(place.vdev, sizeof(place.vdev), "%s", zfs->source);
+	(void)snprintf(place.zpool, sizeof(place.zpool), "%s", zfs->zpool);
+	r = zfs_umount_within(zfs->root, err);
+	if (r == COPPICE_OK)
+		r = zfs_run(ZFS_ARGS("zpool", "export", zfs->zpool), NULL, err);
+	return r < 0 ? r : import(&place, err);
+}
+
+int zfs_pool_resize(struct pool *pool, uint64_t size_bytes, struct coppice_error *err)
+{
+	struct zfs_pool *zfs = zfs_pool_of(pool);
+	_cleanup_(freep) char *file = NULL;
+	struct stat st;
+
+	if (!zfs->is_our_file)
+		return fail(err, COPPICE_UNSUPPORTED,
+			    "the pool's size is that of '%s', which Coppice did not make",
+			    zfs->source ? zfs->source : zfs->zpool);
+	if (stat(zfs->source, &st) < 0)
+		return fail_errno(err, errno, "cannot look at '%s'", zfs->source);
+	if (size_bytes < (uint64_t)st.st_size)
+		return fail(err, COPPICE_INVALID,
+			    "size cannot shrink: '%s' has %lld bytes, %llu were asked for",
+			    zfs->source, (long long)st.st_size, (unsigned long long)size_bytes);
+	file = text_shell_quote(zfs->source);
+	if (!file)
+		return fail_memory(err);
+	zfs_explain(pool, "truncate -s %llu %s", (unsigned long long)size_bytes, file);
+	zfs_explain(pool, "zpool online -e %s %s", zfs->zpool, file);
+	if (pool->is_dry_run)
+		return COPPICE_OK;
+	if (truncate(zfs->source, (off_t)(size_bytes & ~0xfffULL)) < 0)
+		return fail_errno(err, errno, "cannot grow '%s'", zfs->source);
+	return grow_zpool(pool, err);
+}

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * ZFS, by its own commands: volumes are datasets, clones are clones, records are user
+ * properties, sizes are refquotas. What was tried, and on which version, is in
+ * docs/drivers.md; what lies where, in docs/on-disk.md.
+ *
+ *	ROOT/images/FP                 + @readonly, which its clones stand on
+ *	ROOT/containers/NAME           + @snapshot-SNAP
+ *	ROOT/containers/NAME/UUID      not mounted; holds @snapshot-SNAPs that are not of the
+ *	                               history of NAME itself, as after a restore
+ *	ROOT/drafts/UUID               of a draft; what is below it nobody sees
+ *	ROOT/deleted/containers/UUID   a tombstone
+ *	ROOT/mounts/…                  clones of snapshots, while somebody reads those
+ *	…@copy-DRAFT @deleted-UUID     what clones stand on and no user made, or still has
+ */
+
+#include "driver/driver.h"
+
+extern const struct driver driver_zfs;
+
+/* A dataset's or snapshot's whole name; ZFS allows 255. */
+#define DATASET_MAX 512
+
+#define PROPERTY_RECORD "coppice:record" /* of a volume or a snapshot */
+#define PROPERTY_POOL   "coppice:pool"   /* of the root: the pool's record */
+#define PROPERTY_MADE   "coppice:made"   /* of the root: this dataset was made by pool_create */
+#define PROPERTY_DRAFT  "coppice:draft"  /* unseen while the draft of this uuid is pending */
+#define PROPERTY_SWAP   "coppice:swap"   /* whose place this one had when a swap began */
+
+/*
+ * Linux's limit for a value is 4096 with its NUL in every version; only others have
+ * 1024. It must be one property: zfs-fuse sets one in a command, and a record that
+ * is in two would not be replaced in one step.
+ */
+#define RECORD_MAX 4000
+
+struct listing;
+
+struct zfs_pool {
+	struct pool pool;
+	char *root;       /* the dataset that all lies in */
+	char *zpool;      /* its first component */
+	char *source;     /* file or device that we made the zpool on; NULL: it was there */
+	bool is_our_file; /* and the file is ours, too */
+	char *state;      /* STATE/zfs/NAME: the drafts' locks, the stamp of our own changes */
+	char *mount;      /* STATE/mnt/NAME: where what is mounted is mounted */
+	const char *limit_property;
+	struct listing *records; /* of all, between records_begin and records_end; or NULL */
+};
+
+static inline struct zfs_pool *zfs_pool_of(struct pool *pool)
+{
+	return CONTAINER_OF(pool, struct zfs_pool, pool);
+}
+
+/* Batches of commands run on so many threads: each is a process of its own that waits. */
+#define ZFS_THREADS 8
+
+/* ---- command.c: running zfs and zpool ---- */
+
+/* ZFS_ARGS("zfs", "list") as an argument list. */
+#define ZFS_ARGS(...) ((const char *const[]){ __VA_ARGS__, NULL })
+
+/*
+ * Run it, and again for some time while it says that a dataset is busy: the unmount
+ * before it may not be over. The error has what it said, and the code is
+ * COPPICE_NOT_FOUND or COPPICE_EXISTS only if it said so.
+ * @ret_out  what it printed, also when it failed; free() it; NULL: not wanted
+ */
+int zfs_run(const char *const argv[], char **ret_out, struct coppice_error *err);
+
+/* What a failed command means, from its status and standard error; for zfs_run and its test. */
+_nonnull_ int zfs_command_error(const char *const argv[], int exit_status, const char *text,
+				struct coppice_error *err);
+
+/* Tell a line of bash. */
+_printf_(2, 3) void zfs_explain(struct pool *pool, const char *fmt, ...);
+
+/* ---- dataset.c: names of datasets ---- */
+
+/* "containers" */
+const char *zfs_kind_folder(enum volume_kind kind);
+
+/* ROOT/containers/c1, also for a snapshot of it. */
+const char *zfs_volume_name(const struct zfs_pool *zfs, const struct volume_ref *ref,
+			    char ret[static DATASET_MAX]);
+
+/* ROOT/drafts/UUID/NAME; for a snapshot nested in it that of its volume. */
+const char *zfs_item_name(const struct zfs_pool *zfs, const struct draft *draft,
+			  const struct new_volume *volume, char ret[static DATASET_MAX]);
+
+/* Which volume or user's snapshot has this name? False: it is something else. */
+bool zfs_name_parse(const struct zfs_pool *zfs, const char *name, struct volume_ref *ret);
+
+/* Is @name the dataset @of, a snapshot of it, or below it? */
+bool zfs_is_within(const char *name, const char *of);
+
+/* Is it one of the snapshots that are no user's: @copy-…, @deleted-…, @draft-…? */
+bool zfs_is_hidden_snapshot(const char *name);
+
+/* ---- listing.c: reading many properties at once ---- */
+
+struct dataset {
+	char *name;
+	bool is_snapshot;
+	bool is_gone, is_stuck; /* for who destroys what is listed: it is, or will not be */
+	char *origin, *record, *draft, *swap, *limit; /* NULL: none of its own */
+	uint64_t used, referenced;
+	size_t n_clones; /* in this listing */
+};
+
+struct listing {
+	struct dataset *dataset;
+	size_t n;
+	char *text; /* what all strings point into */
+};
+
+void listing_done(struct listing *listing);
+
+/*
+ * Read @targets, NULL-terminated, and all below them. Parents come before children.
+ * COPPICE_NOT_FOUND: one of them is not there, though the pool is.
+ */
+int listing_read(struct zfs_pool *zfs, const char *const targets[], struct listing *ret,
+		 struct coppice_error *err);
+
+/* Read all of the pool. */
+int listing_read_all(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err);
+
+/* From the output of "zfs get -Hp -o name,property,value,source"; it takes over @text. */
+int listing_parse(char *text, struct listing *ret, struct coppice_error *err);
+
+struct dataset *listing_find(const struct listing *listing, const char *name);
+
+/* Is it hidden by a draft that is not published? */
+bool dataset_is_hidden(const struct zfs_pool *zfs, const struct dataset *dataset);
+
+/* The dataset or snapshot that is this volume or user's snapshot; NULL. */
+struct dataset *listing_find_ref(const struct zfs_pool *zfs, const struct listing *listing,
+				 const struct volume_ref *ref);
+
+/* Read what belongs to the volume of @ref, and find it there. COPPICE_NOT_FOUND. */
+int zfs_find(struct zfs_pool *zfs, const struct volume_ref *ref, struct listing *ret_listing,
+	     struct dataset **ret, struct coppice_error *err);
+
+int zfs_fail_missing(const struct volume_ref *ref, struct coppice_error *err);
+
+/*
+ * A command said that something does not exist: is it @ref, or is the pool gone? Returns
+ * the error that it is, filling @err anew.
+ */
+int zfs_missing(struct zfs_pool *zfs, const struct volume_ref *ref, struct coppice_error *err);
+
+/* ---- zfs.c ---- */
+
+void zfs_records_end(struct pool *pool);
+
+/* ---- pool.c ---- */
+
+int zfs_probe(const struct pool_spec *spec, struct coppice_error *err);
+int zfs_choose(struct coppice_error *err);
+int zfs_pool_create(const struct pool_spec *spec, const char *record, struct pool **ret,
+		    struct coppice_error *err);
+void zfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void *user);
+int zfs_pool_open(const struct pool_spec *spec, struct pool **ret, struct coppice_error *err);
+void zfs_pool_close(struct pool *pool);
+bool zfs_pool_is_mounted(const struct pool_spec *spec);
+int zfs_pool_umount(const struct pool_spec *spec, struct coppice_error *err);
+int zfs_pool_destroy(const struct pool_spec *spec, struct coppice_error *err);
+int zfs_pool_resize(struct pool *pool, uint64_t size_bytes, struct coppice_error *err);
+int zfs_pool_space(struct pool *pool, struct pool_space *ret, struct coppice_error *err);
+int zfs_pool_record_read(struct pool *pool, char **ret, struct coppice_error *err);
+int zfs_pool_record_write(struct pool *pool, const char *record, struct coppice_error *err);
+const char *zfs_pool_mount_path(struct pool *pool);
+
+/* ---- mounting.c ---- */
+
+/* Where a dataset is mounted, as we see it; false: nowhere. */
+bool zfs_mount_find(const char *dataset, char ret[static PATH_MAX]);
+
+/* Mount a dataset at a path, which is made; unmount it, and leave it without one. */
+int zfs_mount_at(struct zfs_pool *zfs, const char *dataset, const char *path,
+		 struct coppice_error *err);
+int zfs_umount(const char *dataset, struct coppice_error *err);
+
+/* Unmount all that is mounted of @dataset and below. */
+int zfs_umount_within(const char *dataset, struct coppice_error *err);
+
+/* Unmount a volume with its snapshots, or a snapshot. */
+int zfs_umount_ref(struct zfs_pool *zfs, const struct volume_ref *ref, struct coppice_error *err);
+
+int zfs_path(struct pool *pool, const struct volume_ref *ref, char **ret,
+	     struct coppice_error *err);
+int zfs_volume_mount(struct pool *pool, const struct volume_ref *ref, bool *ret_did,
+		     struct coppice_error *err);
+int zfs_volume_umount(struct pool *pool, const struct volume_ref *ref, struct coppice_error *err);
+int zfs_in_use(struct pool *pool, const struct volume_ref *refs, size_t n,
+	       struct coppice_error *err);
+
+/* ---- draft.c: drafts and what is made in them ---- */
+
+int zfs_draft_open(struct pool *pool, struct draft *ret, struct coppice_error *err);
+int zfs_draft_announce(struct draft *draft, const struct new_volume *volumes, size_t n,
+		       struct coppice_error *err);
+int zfs_draft_discard(struct draft *draft, struct coppice_error *err);
+int zfs_draft_path(struct draft *draft, const struct new_volume *volume, char **ret,
+		   struct coppice_error *err);
+int zfs_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err);
+
+/* Make ROOT/drafts/UUID unless it was; of another's draft, or on any thread: by its uuid. */
+int zfs_draft_ensure(struct draft *draft, struct coppice_error *err);
+int zfs_draft_ensure_of(struct zfs_pool *zfs, const char *id, struct coppice_error *err);
+
+/* Is draft @id neither published nor taken back? Then nobody sees what it made. */
+bool zfs_draft_is_pending(const struct zfs_pool *zfs, const char *id);
+
+/* Show all that draft @id announced, in one step. */
+void zfs_draft_show(const struct zfs_pool *zfs, const char *id);
+
+/*
+ * Is it known that nothing waits for being reaped? What retires says no before it begins;
+ * a state directory that was lost says no, too.
+ */
+bool zfs_is_clean(const struct zfs_pool *zfs);
+void zfs_set_clean(const struct zfs_pool *zfs, bool is_clean);
+
+/* The maker of draft @id is dead or has done: *ret_fd keeps others off it, or is -1. */
+bool zfs_draft_is_over(const struct zfs_pool *zfs, const char *id, int *ret_fd);
+
+/* What a draft remembers of what was made in it. */
+struct making {
+	bool has_dataset;   /* ROOT/drafts/UUID was made, and is there still */
+	bool is_explained;  /* that it is */
+	size_t n_waiting;   /* snapshots of volumes, called @draft-…, without their names */
+	size_t n_announced; /* under their names already, hidden */
+	size_t n_aside;     /* uuids of those whose names were taken: they are below it */
+	struct uuid *aside;
+};
+
+static inline struct making *making_of(const struct draft *draft)
+{
+	return draft->driver;
+}
+
+/* ---- making.c ---- */
+
+int zfs_volume_create(struct draft *draft, const struct new_volume *volume, char **ret_path,
+		      struct coppice_error *err);
+int zfs_volume_seal(struct draft *draft, const struct new_volume *volume, bool is_read_only,
+		    struct coppice_error *err);
+int zfs_clone(struct draft *draft, const struct volume_ref *origin,
+	      const struct new_volume *volumes, size_t n, bool is_read_only,
+	      struct coppice_error *err);
+int zfs_publish(struct draft *draft, const struct new_volume *volumes, size_t n,
+		struct coppice_error *err);
+
+/* ---- changing.c ---- */
+
+int zfs_swap(struct draft *draft, const struct new_volume *replacement,
+	     const struct volume_ref *ref, struct coppice_error *err);
+int zfs_rename(struct pool *pool, const struct volume_ref *from, const struct volume_ref *to,
+	       struct coppice_error *err);
+int zfs_record_write(struct pool *pool, const struct volume_ref *ref, const char *record,
+		     struct coppice_error *err);
+int zfs_limit_set(struct pool *pool, const struct volume_ref *ref, const struct uuid *group,
+		  uint64_t limit_bytes, struct coppice_error *err);
+
+/* Finish or take back a swap that was cut short: @old is where the data that was live lies. */
+int zfs_swap_recover(struct zfs_pool *zfs, const struct dataset *old, struct coppice_error *err);
+
+/*
+ * Give a dataset a name that another has, if that is only the clone which a dead maker
+ * never published: that one is put into its draft. Else COPPICE_EXISTS, as the engine says.
+ */
+int zfs_rename_displacing(struct zfs_pool *zfs, const char *from, const char *to,
+			  struct coppice_error *err);
+
+/* ---- space.c ---- */
+
+int zfs_usage(struct pool *pool, const struct volume_ref *refs, const struct uuid *groups,
+	      struct volume_usage *ret, size_t n, bool is_exact, struct coppice_error *err);
+
+/* ---- deleting.c ---- */
+
+int zfs_retire(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids, size_t n,
+	       struct coppice_error *err);
+int zfs_reap(struct pool *pool, struct coppice_error *err);
+int zfs_pinned(struct pool *pool, pinned_fn *fn, void *user, struct coppice_error *err);
+
+/* Destroy what can be of @dataset and below; what others stand on becomes a tombstone. */
+int zfs_destroy_or_retire(struct zfs_pool *zfs, struct listing *listing, const char *dataset,
+			  struct coppice_error *err);
+
+/* The same as zfs_reap, saying nothing. */
+int zfs_reap_all(struct zfs_pool *zfs, struct coppice_error *err);

@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * What zfs(8) says, and what the driver understands; without ZFS. The samples are what
+ * the programs wrote: zfs-fuse 0.7.0 where no other version is named.
+ */
+
+#include "driver/zfs/zfs.h"
+
+#include <fcntl.h>
+
+#include "base/file.h"
+#include "base/run.h"
+#include "base/text.h"
+#include "tap.h"
+
+/* ---- a program that says what it is told ---- */
+
+static struct {
+	int exit_status;
+	const char *out, *err;
+	unsigned busy;   /* how often it is busy before it does that */
+	unsigned n_runs; /* how often it ran */
+} script;
+
+static int play(const char *const argv[], struct run_result *result, struct coppice_error *err)
+{
+	bool is_busy = script.n_runs++ < script.busy;
+
+	result->exit_status = is_busy ? 1 : script.exit_status;
+	result->out = strdup(script.out ? script.out : "");
+	result->err = strdup(is_busy	  ? "cannot destroy 'tank/c': dataset is busy\n"
+			     : script.err ? script.err
+					  : "");
+	return COPPICE_OK;
+}
+
+static int run(int exit_status, const char *text, struct coppice_error *err)
+{
+	runner.run = play;
+	script.exit_status = exit_status;
+	script.err = text;
+	script.n_runs = 0;
+	return zfs_run(ZFS_ARGS("zfs", "clone", "a@b", "c"), NULL, err);
+}
+
+static void test_what_failures_mean(void)
+{
+	static const struct {
+		int exit_status;
+		enum coppice_code code;
+		const char *text;
+	} samples[] = {
+		{ 1, COPPICE_NOT_FOUND, "cannot open 'tank/c9': dataset does not exist\n" },
+		{ 1, COPPICE_NOT_FOUND, "cannot open 'tank': no such pool\n" },
+		{ 1, COPPICE_NOT_FOUND, "cannot import 'tank': no such pool available\n" },
+		{ 1, COPPICE_EXISTS, "cannot create 'tank/c1': dataset already exists\n" },
+		{ 1, COPPICE_EXISTS, "cannot rename 'tank/c1@a': dataset already exists\n" },
+		{ 1, COPPICE_EXISTS,
+		  "Defaulting to 4K blocksize (ashift=12) for '/x'\ninvalid vdev specification\n"
+		  "use '-f' to override the following errors:\n/x is part of active pool 'tank'\n" },
+		{ 1, COPPICE_FAILED, "cannot create 'tank/no/c2': parent does not exist\n" },
+		{ 1, COPPICE_BUSY,
+		  "cannot destroy 'tank/i@readonly': snapshot has dependent clones\n"
+		  "use '-R' to destroy the following datasets:\ntank/c1\n" },
+		{ 1, COPPICE_BUSY,
+		  "cannot destroy 'tank/i': filesystem has children\n"
+		  "use '-r' to destroy the following datasets:\ntank/i@readonly\n" },
+		{ 1, COPPICE_NO_SPACE, "cannot create snapshot 'tank/c@s': out of space\n" },
+		{ 1, COPPICE_INVALID,
+		  "cannot set property for 'tank/c': size is less than current used or reserved "
+		  "space\n" },
+		{ 1, COPPICE_FAILED, "cannot do something that nobody thought of\n" },
+		{ 1, COPPICE_FAILED, "" },
+		/* The daemon is dead, or dies meanwhile: never "does not exist". */
+		{ 1, COPPICE_UNAVAILABLE,
+		  "connect: Connection refused\nPlease make sure that the zfs-fuse daemon is "
+		  "running.\ninternal error: failed to initialize ZFS library\n" },
+		{ 1, COPPICE_UNAVAILABLE,
+		  "connect: No such file or directory\nPlease make sure that the zfs-fuse daemon "
+		  "is running.\ninternal error: failed to initialize ZFS library\n" },
+		{ 134, COPPICE_UNAVAILABLE, "internal error: Function not implemented\n" },
+		{ 134, COPPICE_UNAVAILABLE, "cannot open 'tank/c9': dataset does not exist\n" },
+		{ 137, COPPICE_UNAVAILABLE, "" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(samples); i++) {
+		struct coppice_error err = COPPICE_ERROR_INIT;
+
+		ok_code(run(samples[i].exit_status, samples[i].text, &err), samples[i].code, &err);
+		ok_int(script.n_runs, ==, 1);
+	}
+}
+
+static void test_messages_say_what_it_said(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+
+	(void)run(1, "Defaulting to 4K blocksize (ashift=12) for '/x'\ninvalid vdev\n\nmore\n",
+		  &err);
+	ok_str(err.message, "zfs clone: invalid vdev; more");
+}
+
+static void test_busy_is_tried_again(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+
+	script.busy = 3;
+	ok_call(run(0, "", &err), &err);
+	ok_int(script.n_runs, ==, 4);
+	script.busy = 1000000;
+	ok_code(run(0, "", &err), COPPICE_BUSY, &err);
+	ok_int(script.n_runs, <, 100);
+}
+
+/* ---- names ---- */
+
+static struct zfs_pool pool_of_test(void)
+{
+	static char root[] = "tank", state[] = "/nonexistent";
+
+	return (struct zfs_pool){ .root = root, .state = state };
+}
+
+static void test_names(void)
+{
+	static const char *const others[] = {
+		"tank",
+		"tanker/containers/c1",
+		"tank/containers",
+		"tank/containers/c1@copy-1",
+		"tank/containers/c1@deleted-1",
+		"tank/containers/c1/b05b3575-80b6-8bac-a3c9-c30d7458d463",
+		"tank/deleted/containers/c1",
+		"tank/images/f@readonly",
+		"tank/drafts/1/c1",
+	};
+	struct zfs_pool zfs = pool_of_test();
+	struct volume_ref ref;
+
+	ok(zfs_name_parse(&zfs, "tank/containers/c1", &ref));
+	ok_int(ref.kind, ==, VOLUME_CONTAINER);
+	ok_str(ref.name.text, "c1");
+	ok_str(ref.snapshot.text, "");
+	ok(zfs_name_parse(&zfs, "tank/custom/d@snapshot-s1", &ref));
+	ok_int(ref.kind, ==, VOLUME_CUSTOM);
+	ok_str(ref.snapshot.text, "s1");
+	ok(zfs_name_parse(&zfs, "tank/containers/c1/b05b3575@snapshot-s2", &ref));
+	ok_str(ref.name.text, "c1");
+	ok_str(ref.snapshot.text, "s2");
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+		if (zfs_name_parse(&zfs, others[i], &ref))
+			tap_fail("'%s' is taken for a volume", others[i]);
+	ok(zfs_is_within("tank/c1@s", "tank/c1"));
+	ok(zfs_is_within("tank/c1/x", "tank/c1"));
+	ok(zfs_is_within("tank/c1", "tank/c1"));
+	ok(!zfs_is_within("tank/c10", "tank/c1"));
+}
+
+/* ---- listings ---- */
+
+/* After: init c1 c2, snapshots s1 s2 of c1, restore c1 s1, copy c2 c3, delete c2. */
+static struct listing recorded(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	const char *source = getenv("COPPICE_SOURCE");
+	struct listing listing = { 0 };
+	char *path, *text = NULL;
+
+	if (!source)
+		skip("COPPICE_SOURCE does not say where the recorded outputs are");
+	path = text_format("%s/tests/unit/zfs/zfs-fuse-0.7.0-get", source);
+	ok(path);
+	ok_call(file_read(AT_FDCWD, path, 1 << 20, &text, &err), &err);
+	ok_call(listing_parse(text, &listing, &err), &err);
+	free(path);
+	return listing;
+}
+
+static void test_listing(void)
+{
+	struct listing listing = recorded();
+	struct dataset *c1 = listing_find(&listing, "tank/containers/c1");
+	struct dataset *s1 = listing_find(&listing, "tank/containers/c1@snapshot-s1");
+	struct dataset *root = listing_find(&listing, "tank");
+
+	ok(root && !root->origin && !root->record && !root->is_snapshot);
+	ok_int(root->used, ==, 2793472);
+	ok(c1 && c1->origin && c1->record && !c1->is_snapshot);
+	ok_str(c1->limit, "104857600");
+	ok(!c1->draft);
+	ok_has(c1->record, "\"kind\":\"container\"");
+	ok(s1 && s1->is_snapshot && s1->draft && !s1->origin);
+	ok_int(s1->n_clones, ==, 1); /* what holds s2 since the restore */
+	ok(!listing_find(&listing, "tank/containers/c2"));
+	for (size_t i = 1; i < listing.n; i++)
+		ok_int(strcmp(listing.dataset[i - 1].name, listing.dataset[i].name), <, 0);
+	listing_done(&listing);
+}
+
+static void test_listing_finds_snapshots_of_other_histories(void)
+{
+	struct zfs_pool zfs = pool_of_test();
+	struct listing listing = recorded();
+	struct volume_ref s2 = { .kind = VOLUME_CONTAINER };
+	struct dataset *dataset;
+
+	strcpy(s2.name.text, "c1");
+	strcpy(s2.snapshot.text, "s2");
+	dataset = listing_find_ref(&zfs, &listing, &s2);
+	ok(dataset);
+	ok_has(dataset->name, "tank/containers/c1/");
+	strcpy(s2.snapshot.text, "s3");
+	ok(!listing_find_ref(&zfs, &listing, &s2));
+	listing_done(&listing);
+}
+
+static void test_listing_of_nonsense(void)
+{
+	static const char *const samples[] = { "x\n", "a\tb\tc\n", "a\tb\tc\td\te\n", "\n\n" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(samples); i++) {
+		struct coppice_error err = COPPICE_ERROR_INIT;
+		struct listing listing = { 0 };
+
+		ok_code(listing_parse(strdup(samples[i]), &listing, &err), COPPICE_FAILED, &err);
+		ok_int(listing.n, ==, 0);
+	}
+}
+
+int main(void)
+{
+	return tap_run((struct tap_test[]){
+		TAP(test_what_failures_mean),
+		TAP(test_messages_say_what_it_said),
+		TAP(test_busy_is_tried_again),
+		TAP(test_names),
+		TAP(test_listing),
+		TAP(test_listing_finds_snapshots_of_other_histories),
+		TAP(test_listing_of_nonsense),
+		TAP_END,
+	});
+}

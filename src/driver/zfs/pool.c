@@ -92,7 +92,8 @@ int zfs_choose(struct coppice_error *err)
 {
 	if (access("/dev/zfs", F_OK) < 0 || access("/sys/module/zfs", F_OK) < 0)
 		return fail(err, COPPICE_UNSUPPORTED, "this kernel has no ZFS");
-	return COPPICE_OK;
+	return fail(err, COPPICE_UNSUPPORTED,
+		    "it was tried on zfs-fuse only, not on a kernel's ZFS; to use it, name it");
 }
 
 int zfs_probe(const struct pool_spec *spec, struct coppice_error *err)

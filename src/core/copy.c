@@ -12,9 +12,9 @@ struct copying {
 	struct volume source;
 	struct pool_entry *target;
 	struct volume_name name;
-	bool is_full;  /* share nothing */
-	bool is_clone; /* within the pool, by the engine */
-	bool is_move;  /* keep identity and times */
+	bool is_full; /* share nothing */
+	bool is_move; /* keep identity and times */
+	enum copy_way way;
 	struct source_snapshot {
 		struct volume_ref ref;
 		struct record record;
@@ -97,6 +97,21 @@ static int add_origin(const struct copying *copying, struct record *record,
 	return r < 0 ? r : record_add_ancestor(record, &origin, err);
 }
 
+/* What it is a clone of, or shares with when it is rebased: the image, if it began as one. */
+static int add_lineage(const struct copying *copying, struct record *record,
+		       struct coppice_error *err)
+{
+	const struct volume *source = &copying->source;
+	const struct record *from =
+		volume_is_snapshot(&source->ref) ? &source->instance_record : &source->record;
+
+	if (copying->way == COPY_CLONED)
+		return add_origin(copying, record, err);
+	if (copying->way == COPY_REBASED && from->n_lineage > 0 && from->lineage[0].is_image)
+		return record_add_ancestor(record, &from->lineage[0], err);
+	return COPPICE_OK;
+}
+
 static int describe_instance(struct coppice *coppice, const struct copying *copying,
 			     struct makings *makings, struct coppice_error *err)
 {
@@ -119,8 +134,8 @@ static int describe_instance(struct coppice *coppice, const struct copying *copy
 		record->image_name = strdup(from->image_name);
 		r = record->image_name ? COPPICE_OK : fail_memory(err);
 	}
-	if (r == COPPICE_OK && copying->is_clone)
-		r = add_origin(copying, record, err);
+	if (r == COPPICE_OK)
+		r = add_lineage(copying, record, err);
 	if (r == COPPICE_OK)
 		r = settings_copy(&record->config, &source->record.config, err);
 	for (size_t i = 0; i < record->config.n && r == COPPICE_OK; i++)
@@ -272,6 +287,47 @@ static int fill_all(struct coppice *coppice, const struct copying *copying, stru
 	return r < 0 ? r : publish(coppice, copying->target, draft, makings, err);
 }
 
+/* By the engine's own stream, out of a pool of the same. */
+static int transfer_all(struct coppice *coppice, const struct copying *copying, struct draft *draft,
+			const struct makings *makings, struct coppice_error *err)
+{
+	size_t n = 1 + copying->n_snapshots;
+	_cleanup_(freep) struct volume_ref *sources = calloc(n, sizeof(*sources));
+	_cleanup_(freep) struct new_volume *volumes = calloc(n, sizeof(*volumes));
+	int r;
+
+	if (!sources || !volumes)
+		return fail_memory(err);
+	sources[0] = copying->source.ref;
+	for (size_t i = 0; i < n; i++) {
+		if (i > 0)
+			sources[i] = copying->snapshots[i - 1].ref;
+		volumes[i] = makings->making[i].volume;
+	}
+	r = copying->target->driver->transfer(draft, copying->source.entry->pool, sources, volumes,
+					      n, copying->way, err);
+	return r < 0 ? r : publish(coppice, copying->target, draft, makings, err);
+}
+
+static enum copy_way choose_way(const struct copying *copying)
+{
+	if (copying->is_full || copying->source.entry != copying->target)
+		return COPY_FULL;
+	return pool_copy_way(copying->target);
+}
+
+static int make_all(struct coppice *coppice, const struct copying *copying, struct draft *draft,
+		    const struct makings *makings, struct coppice_error *err)
+{
+	const struct driver *driver = copying->target->driver;
+
+	if (copying->way == COPY_CLONED)
+		return clone_all(coppice, copying, draft, makings, err);
+	if (driver->transfer && copying->source.entry->driver == driver)
+		return transfer_all(coppice, copying, draft, makings, err);
+	return fill_all(coppice, copying, draft, makings, err);
+}
+
 /* Under the locks, with the source found: make the copy and publish it. */
 static int copy(struct coppice *coppice, struct copying *copying, struct coppice_error *err)
 {
@@ -280,15 +336,14 @@ static int copy(struct coppice *coppice, struct copying *copying, struct coppice
 	struct draft draft = { .fd = -1 };
 	int r;
 
-	copying->is_clone = !copying->is_full && copying->source.entry == copying->target;
+	copying->way = choose_way(copying);
 	r = room_check(copying->target, err);
 	if (r == COPPICE_OK)
 		r = draft_begin(copying->target, &draft, &undo, err);
 	if (r == COPPICE_OK)
 		r = describe(coppice, copying, &makings, err);
 	if (r == COPPICE_OK)
-		r = copying->is_clone ? clone_all(coppice, copying, &draft, &makings, err)
-				      : fill_all(coppice, copying, &draft, &makings, err);
+		r = make_all(coppice, copying, &draft, &makings, err);
 	if (r == COPPICE_OK)
 		undo_commit(&undo);
 	return r;

@@ -20,9 +20,9 @@ struct pool_entry {
 	struct pool_spec spec; /* borrows from all these */
 	struct pool *pool;     /* NULL until pools_open() */
 	bool is_fresh;         /* the catalog was compared with it by this handle */
-	bool is_swept;	       /* with something found, since: what was published is in no catalog */
-	bool is_unswept;       /* the last sweep failed */
-	bool has_failed;       /* it could not be opened by this handle, and that was told */
+	bool is_swept;   /* with something found, since: what was published is in no catalog */
+	bool is_unswept; /* the last sweep failed */
+	bool has_failed; /* it could not be opened by this handle, and that was told */
 };
 
 struct coppice {
@@ -99,6 +99,12 @@ _nonnull_ int pools_settle(struct coppice *coppice, struct coppice_error *err);
 
 /* Open all that can be; a notice for each that cannot. */
 _nonnull_ void pools_open_all(struct coppice *coppice);
+
+/* How copies within it are to be made. */
+static inline enum copy_way pool_copy_way(const struct pool_entry *entry)
+{
+	return entry->driver->copy_way ? entry->driver->copy_way(&entry->spec) : COPY_CLONED;
+}
 
 /* ---- catalog and pool together (change.c) ---- */
 

@@ -46,11 +46,11 @@ struct driver;
 struct pool_spec {
 	const char *name;
 	const char *state_path; /* the state directory, absolute */
-	const char *source;	/* device, file or directory; NULL: make one of ours */
+	const char *source;     /* device, file or directory; NULL: make one of ours */
 	const char *(*get)(const struct pool_spec *spec, const char *key); /* config; or NULL */
 	void *config;
-	struct uuid uuid;	/* of the pool; when creating: what to call it */
-	struct uuid owner;	/* of this state directory */
+	struct uuid uuid;  /* of the pool; when creating: what to call it */
+	struct uuid owner; /* of this state directory */
 };
 
 typedef void explain_fn(void *user, const char *line);
@@ -68,13 +68,13 @@ struct pool {
 
 /* A volume to be: its place among those of its draft, name, identity and record. */
 struct new_volume {
-	struct volume_ref ref;	/* the name that it will be published under */
-	const char *item;	/* what it is called in the draft meanwhile; NULL: the same; borrowed */
+	struct volume_ref ref; /* the name that it will be published under */
+	const char *item; /* what it is called in the draft meanwhile; NULL: the same; borrowed */
 	struct uuid uuid;
-	struct uuid group;	/* whose space account it joins: its own uuid, or its instance's */
-	uint64_t limit_bytes;	/* how much the account may hold; 0: no limit; only with one's own */
-	bool is_nested;		/* a snapshot of a volume that was made before in the same draft */
-	const char *record;	/* borrowed; text that the driver keeps with it */
+	struct uuid group;    /* whose space account it joins: its own uuid, or its instance's */
+	uint64_t limit_bytes; /* how much the account may hold; 0: no limit; only with one's own */
+	bool is_nested;       /* a snapshot of a volume that was made before in the same draft */
+	const char *record;   /* borrowed; text that the driver keeps with it */
 
 	/* For explain: the record as a word of bash, and the name of the shell
 	 * variable that holds the group's uuid, NULL when the group exists already. */
@@ -86,9 +86,9 @@ struct new_volume {
 struct draft {
 	struct pool *pool;
 	struct uuid id;
-	int fd;	      /* drivers on file systems: its directory, and the lock on it */
+	int fd;            /* drivers on file systems: its directory, and the lock on it */
 	bool is_announced; /* by draft_announce: publish is durable without a commit */
-	void *driver; /* what else the driver needs */
+	void *driver;      /* what else the driver needs */
 };
 
 struct pool_space {
@@ -123,10 +123,24 @@ typedef int scan_fn(void *user, const struct found_volume *found, struct coppice
 typedef int pinned_fn(void *user, const char *record, struct coppice_bytes pinned,
 		      struct coppice_error *err);
 
+/* A key that a pool of a driver may have. */
+struct driver_key {
+	const char *name;
+	const char *values; /* those that it may have, as "true|false"; NULL: any */
+	bool is_changeable; /* also when the pool is there */
+};
+
+/* How copies within a pool are made. */
+enum copy_way {
+	COPY_CLONED,  /* clones of what is copied */
+	COPY_FULL,    /* sharing nothing with anybody */
+	COPY_REBASED, /* sharing with the image that it began as, and with nobody else */
+};
+
 /* What a driver can do that others cannot; told, not derived, where no op shows it. */
 struct driver_traits {
-	bool can_clone;	   /* clones share data with their origin */
-	bool can_limit;	   /* `size` on an instance is enforced */
+	bool can_clone;    /* clones share data with their origin */
+	bool can_limit;    /* `size` on an instance is enforced */
 	bool is_loop_able; /* a pool without source is a file with `size` */
 };
 
@@ -134,8 +148,9 @@ struct driver {
 	/* As written in configuration and on the command line. */
 	const char *name;
 
-	/* Keys that a pool of this driver may have beside source, size, user.*; NULL-terminated. */
-	const char *const *pool_keys;
+	/* Keys that a pool of this driver may have beside source, size, user.*; the last has no
+	 * name. */
+	const struct driver_key *pool_keys;
 
 	/*
 	 * Can this machine do it? COPPICE_OK, or COPPICE_UNSUPPORTED with the reason.
@@ -169,7 +184,8 @@ struct driver {
 	 * there, and is no pool. COPPICE_BUSY: it has another owner or uuid than @spec
 	 * says, unless those are empty. COPPICE_UNAVAILABLE.
 	 */
-	int (*pool_open)(const struct pool_spec *spec, struct pool **ret, struct coppice_error *err);
+	int (*pool_open)(const struct pool_spec *spec, struct pool **ret,
+			 struct coppice_error *err);
 	void (*pool_close)(struct pool *pool);
 
 	/* Is it mounted, or in no need of it? Mounts nothing. */
@@ -184,7 +200,8 @@ struct driver {
 	 */
 	int (*pool_destroy)(const struct pool_spec *spec, struct coppice_error *err);
 
-	/* Make it larger. COPPICE_INVALID when smaller; COPPICE_UNSUPPORTED for a source not ours. */
+	/* Make it larger. COPPICE_INVALID when smaller; COPPICE_UNSUPPORTED for a source not ours.
+	 */
 	int (*pool_resize)(struct pool *pool, uint64_t size_bytes, struct coppice_error *err);
 
 	int (*pool_space)(struct pool *pool, struct pool_space *ret, struct coppice_error *err);
@@ -262,6 +279,22 @@ struct driver {
 	int (*clone)(struct draft *draft, const struct volume_ref *origin,
 		     const struct new_volume *volumes, size_t n, bool is_read_only,
 		     struct coppice_error *err);
+
+	/* How the pool of @spec is to make copies. NULL: COPY_CLONED. */
+	enum copy_way (*copy_way)(const struct pool_spec *spec);
+
+	/*
+	 * Copy by the engine's own stream: each of @volumes, in the draft, out of the one of
+	 * @sources with the same index, in @from, a pool of this driver, or the draft's own.
+	 * The first is an instance; the others are snapshots that are nested in it. They
+	 * share with each other what their sources share, and with others what @way says
+	 * (COPY_FULL when the pools are two); COPY_REBASED is full for what did not begin as
+	 * an image. They are whole then, and need no seal. On failure the draft is to be
+	 * discarded; @from is as it was. NULL: the core copies files.
+	 */
+	int (*transfer)(struct draft *draft, struct pool *from, const struct volume_ref *sources,
+			const struct new_volume *volumes, size_t n, enum copy_way way,
+			struct coppice_error *err);
 
 	/*
 	 * Give volumes of the draft their names; each takes the snapshots nested in it

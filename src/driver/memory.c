@@ -1339,7 +1339,7 @@ int memory_volume_get(struct pool *pool, const struct volume_ref *ref, const cha
 	return dup_text(content->value, ret, err);
 }
 
-static const char *const pool_keys[] = { NULL };
+static const struct driver_key pool_keys[] = { { .name = NULL } };
 
 const struct driver driver_memory = {
 	.name = "memory",

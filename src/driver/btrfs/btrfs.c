@@ -531,7 +531,11 @@ static int in_use(struct pool *pool, const struct volume_ref *refs, size_t n,
 	return layout_in_use(&btrfs_pool_of(pool)->layout, refs, n, true, err);
 }
 
-static const char *const pool_keys[] = { "btrfs.mount_options", "btrfs.quota", NULL };
+static const struct driver_key pool_keys[] = {
+	{ .name = "btrfs.mount_options" },
+	{ .name = "btrfs.quota" },
+	{ .name = NULL },
+};
 
 const struct driver driver_btrfs = {
 	.name = "btrfs",

@@ -425,7 +425,7 @@ static int in_use(struct pool *pool, const struct volume_ref *refs, size_t n,
 	return layout_in_use(layout_of(pool), refs, n, false, err);
 }
 
-static const char *const pool_keys[] = { NULL };
+static const struct driver_key pool_keys[] = { { .name = NULL } };
 
 const struct driver driver_dir = {
 	.name = "dir",

@@ -308,9 +308,8 @@ static int clone_one(void *user, size_t i, struct coppice_error *err)
 	return r < 0 ? wrap(err, "cannot clone as '%s'", item_text(volume)) : COPPICE_OK;
 }
 
-/* Freeze a volume that is being written to; once for a draft. */
-static int freeze(struct draft *draft, const struct volume_ref *origin,
-		  char ret[static DATASET_MAX], struct coppice_error *err)
+int zfs_freeze(struct draft *draft, const struct volume_ref *origin, char ret[static DATASET_MAX],
+	       struct coppice_error *err)
 {
 	struct zfs_pool *zfs = zfs_pool_of(draft->pool);
 	char volume[DATASET_MAX];
@@ -338,7 +337,7 @@ static int origin_find(struct draft *draft, const struct volume_ref *origin,
 		return COPPICE_OK;
 	}
 	if (!volume_is_snapshot(origin))
-		return freeze(draft, origin, ret, err);
+		return zfs_freeze(draft, origin, ret, err);
 	r = zfs_find(zfs, origin, &listing, &found, err);
 	if (r == COPPICE_OK)
 		(void)snprintf(ret, DATASET_MAX, "%s", found->name);

@@ -252,7 +252,12 @@ static int check(struct pool *pool, bool is_repair, scan_fn *fn, void *user,
 	return r < 0 ? r : COPPICE_OK;
 }
 
-static const char *const pool_keys[] = { "zfs.pool_name", "zfs.use_refquota", NULL };
+static const struct driver_key pool_keys[] = {
+	{ .name = "zfs.pool_name" },
+	{ .name = "zfs.use_refquota", .values = "true|false" },
+	{ .name = "zfs.clone_copy", .values = "true|false|rebase", .is_changeable = true },
+	{ .name = NULL },
+};
 
 const struct driver driver_zfs = {
 	.name = "zfs",
@@ -282,6 +287,8 @@ const struct driver driver_zfs = {
 	.draft_path = zfs_draft_path,
 	.volume_seal = zfs_volume_seal,
 	.clone = zfs_clone,
+	.copy_way = zfs_copy_way,
+	.transfer = zfs_transfer,
 	.publish = zfs_publish,
 	.commit = commit,
 	.draft_sweep = zfs_draft_sweep,

@@ -71,6 +71,10 @@ static inline struct zfs_pool *zfs_pool_of(struct pool *pool)
  */
 int zfs_run(const char *const argv[], char **ret_out, struct coppice_error *err);
 
+/* The same of two, what the one prints being what the other reads; stopped on demand. */
+int zfs_pipe(struct pool *pool, const char *const from[], const char *const to[],
+	     struct coppice_error *err);
+
 /* What a failed command means, from its status and standard error; for zfs_run and its test. */
 _nonnull_ int zfs_command_error(const char *const argv[], int exit_status, const char *text,
 				struct coppice_error *err);
@@ -108,7 +112,8 @@ struct dataset {
 	bool is_gone, is_stuck; /* for who destroys what is listed: it is, or will not be */
 	char *origin, *record, *draft, *swap, *limit; /* NULL: none of its own */
 	uint64_t used, referenced;
-	size_t n_clones; /* in this listing */
+	uint64_t created_txg, guid; /* by listing_read_history only */
+	size_t n_clones;            /* in this listing */
 };
 
 struct listing {
@@ -128,6 +133,9 @@ int listing_read(struct zfs_pool *zfs, const char *const targets[], struct listi
 
 /* Read all of the pool. */
 int listing_read_all(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err);
+
+/* Read of all the pool what is whose history: origins, ages and identities, nothing else. */
+int listing_read_history(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err);
 
 /* From the output of "zfs get -Hp -o name,property,value,source"; it takes over @text. */
 int listing_parse(char *text, struct listing *ret, struct coppice_error *err);
@@ -255,6 +263,20 @@ int zfs_clone(struct draft *draft, const struct volume_ref *origin,
 	      struct coppice_error *err);
 int zfs_publish(struct draft *draft, const struct new_volume *volumes, size_t n,
 		struct coppice_error *err);
+
+/*
+ * Freeze a volume that is being written to, as its @copy-DRAFT, whose name @ret is; once
+ * for a draft.
+ */
+int zfs_freeze(struct draft *draft, const struct volume_ref *origin, char ret[static DATASET_MAX],
+	       struct coppice_error *err);
+
+/* ---- sending.c ---- */
+
+enum copy_way zfs_copy_way(const struct pool_spec *spec);
+int zfs_transfer(struct draft *draft, struct pool *from, const struct volume_ref *sources,
+		 const struct new_volume *volumes, size_t n, enum copy_way way,
+		 struct coppice_error *err);
 
 /* ---- changing.c ---- */
 

@@ -12,7 +12,12 @@
  * Each is one stream, the difference to the one before it, or all of it where there is none
  * before it. Datasets in between (c0) become parts of the draft; when the new volume, which
  * is a clone of theirs, is promoted, it has their snapshots, as @deleted-…, if others stand
- * on them. zfs receive finds what a clone is to stand on by its guid, the nearest first.
+ * on them.
+ *
+ * zfs receive finds what a clone is to stand on by its guid, and in the pool of the source
+ * that is there twice. With -d it looks below the dataset that is named first, which is the
+ * draft's; but then it chooses the name, below that, so it is renamed. To be sure, where it
+ * stands is looked at before anything is promoted.
  *
  * Rebasing is the same with the image's snapshot as what is there already. It goes through
  * all datasets on the way to the image, as zfs-fuse sends the difference only to what the
@@ -43,7 +48,7 @@ struct node {
 	bool is_junction;                /* a dataset on the way is a clone of it */
 	bool is_there;                   /* the target has it: an image's */
 	size_t n_branches;               /* of what comes of it */
-	const struct node *before;       /* what is sent before it; NULL: nothing */
+	struct node *before;             /* what is sent before it; NULL: nothing */
 	size_t part;
 	char snapshot[128]; /* its name in the target, after the '@' */
 	char told[128];     /* the same, for explain */
@@ -52,11 +57,9 @@ struct node {
 
 /* Where the snapshots of one dataset go. */
 struct part {
-	const struct node *last; /* that was received */
 	const struct node *first;
-	bool is_there;
 	bool is_on_the_way; /* to the volume itself: that is promoted, and has its snapshots then */
-	const struct node *left_at;
+	struct node *left_at; /* the last of those */
 };
 
 struct sending {
@@ -167,9 +170,9 @@ static int compare_ages(const void *a, const void *b)
 }
 
 /* The nearest before it that is sent, or is there. All that are older have been looked at. */
-static const struct node *before_of(const struct sending *sending, const struct node *node)
+static struct node *before_of(const struct sending *sending, const struct node *node)
 {
-	const struct node *before = previous(sending, node);
+	struct node *before = previous(sending, node);
 
 	while (before && !before->is_there && before->part == 0)
 		before = previous(sending, before);
@@ -227,7 +230,7 @@ static int choose_parts(struct sending *sending, struct coppice_error *err)
 static void mark_way(struct sending *sending)
 {
 	for (const struct node *node = sending->own; node; node = node->before) {
-		const struct node *before = node->before;
+		struct node *before = node->before;
 
 		if (!before || before->is_there || before->part == node->part)
 			continue;
@@ -236,7 +239,7 @@ static void mark_way(struct sending *sending)
 	}
 	for (size_t i = 0; i < sending->n_steps; i++) {
 		const struct node *node = sending->step[i];
-		struct node *before = (struct node *)(uintptr_t)node->before;
+		struct node *before = node->before;
 
 		/* Promoting turns it round where the volume itself is the clone. */
 		if (before && !before->is_there && before->part != node->part &&
@@ -248,8 +251,7 @@ static void mark_way(struct sending *sending)
 		for (size_t i = 0; i < sending->n_steps; i++)
 			if (sending->part[k].is_on_the_way && sending->step[i]->part == k &&
 			    sending->step[i]->txg > sending->part[k].left_at->txg)
-				((struct node *)(uintptr_t)sending->part[k].left_at)->is_stood_on =
-					true;
+				sending->part[k].left_at->is_stood_on = true;
 }
 
 /* ---- what there is ---- */
@@ -370,9 +372,8 @@ static const char *told_source(const struct sending *sending, const struct node 
 	return ret;
 }
 
-/* A clone must stand on just what it was sent as a difference to. */
-static int check_origin(const struct sending *sending, const struct node *node, const char *target,
-			struct coppice_error *err)
+/* Is it, and that alone, what it was sent as a difference to? Else promoting would rob others. */
+static int check_origin(const char *target, const char *wanted, struct coppice_error *err)
 {
 	_cleanup_(freep) char *origin = NULL;
 	int r = zfs_run(ZFS_ARGS("zfs", "get", "-Hp", "-o", "value", "origin", target), &origin,
@@ -381,38 +382,140 @@ static int check_origin(const struct sending *sending, const struct node *node, 
 	if (r < 0)
 		return r;
 	origin[strcspn(origin, "\n")] = '\0';
-	return strcmp(origin, node->before->name) == 0
+	return strcmp(origin, wanted) == 0
 		       ? COPPICE_OK
 		       : fail(err, COPPICE_FAILED, "'%s' became a clone of '%s', not of '%s'",
-			      target, origin, node->before->name);
+			      target, origin, wanted);
 }
 
-static int send_one(struct sending *sending, struct node *node, struct coppice_error *err)
+/* The names of a snapshot that was received, as they are before anything is promoted. */
+static void received_name(const struct sending *sending, const struct node *node, size_t part,
+			  char name[static DATASET_MAX], char told[static DATASET_MAX])
 {
-	struct part *part = &sending->part[node->part];
-	const char *before = node->before ? node->before->name : NULL;
-	char target[DATASET_MAX], told[DATASET_MAX], from[DATASET_MAX], to[DATASET_MAX];
-	_cleanup_(freep) char *into = NULL;
-	int r;
+	char dataset[DATASET_MAX];
 
-	part_name(sending, node->part, "$draft", told);
-	zfs_explain(sending->draft->pool, "zfs send%s%s %s | zfs receive -u %s@%s",
-		    before ? " -i " : "", before ? told_source(sending, node->before, from) : "",
-		    told_source(sending, node, to), told, node->told);
+	part_name(sending, part, sending->draft->id.text, dataset);
+	(void)snprintf(name, DATASET_MAX, "%.350s@%s", dataset, node->snapshot);
+	part_name(sending, part, "$draft", dataset);
+	(void)snprintf(told, DATASET_MAX, "%.350s@%s", dataset, node->told);
+}
+
+/* Send it to where @receive and @told, without the command zfs send, say. */
+static int stream(struct sending *sending, const struct node *node, const char *const receive[],
+		  const char *told, struct coppice_error *err)
+{
+	const char *before = node->before ? node->before->name : NULL;
+	char from[DATASET_MAX], to[DATASET_MAX];
+
+	zfs_explain(sending->draft->pool, "zfs send%s%s %s | %s", before ? " -i " : "",
+		    before ? told_source(sending, node->before, from) : "",
+		    told_source(sending, node, to), told);
 	if (sending->draft->pool->is_dry_run)
 		return COPPICE_OK;
-	part_name(sending, node->part, sending->draft->id.text, target);
-	into = text_format("%s@%s", target, node->snapshot);
-	if (!into)
-		return fail_memory(err);
-	r = zfs_pipe(sending->draft->pool,
-		     before ? ZFS_ARGS("zfs", "send", "-i", before, node->name)
-			    : ZFS_ARGS("zfs", "send", node->name),
-		     ZFS_ARGS("zfs", "receive", "-u", into), err);
-	if (r == COPPICE_OK && node->before && node->before->is_there && !part->is_there)
-		r = check_origin(sending, node, target, err);
-	part->is_there = true;
+	return zfs_pipe(sending->draft->pool,
+			before ? ZFS_ARGS("zfs", "send", "-i", before, node->name)
+			       : ZFS_ARGS("zfs", "send", node->name),
+			receive, err);
+}
+
+/* What zfs receive -d made on the way to a name that it chose. */
+static int destroy_parents(struct sending *sending, const char *draft, const char *told_draft,
+			   const char *below, struct coppice_error *err)
+{
+	_cleanup_(freep) char *rest = strdup(below);
+	int r = rest ? COPPICE_OK : fail_memory(err);
+
+	for (char *slash; r == COPPICE_OK && (slash = strrchr(rest, '/')) && slash != rest;) {
+		_cleanup_(freep) char *name = NULL, *told = NULL;
+
+		*slash = '\0';
+		name = text_format("%s%s", draft, rest);
+		told = text_format("zfs destroy %s%s", told_draft, rest);
+		r = name && told ? run_told(sending, ZFS_ARGS("zfs", "destroy", name), told, err)
+				 : fail_memory(err);
+	}
 	return r;
+}
+
+/* From where zfs receive -d put it, DRAFT/containers/c1@snapshot-a, to its part. */
+static int fetch(struct sending *sending, const struct node *node, const char *draft,
+		 const char *told_draft, struct coppice_error *err)
+{
+	const char *below = strchr(node->name, '/'), *at = strchr(below, '@');
+	int n = (int)(at - below);
+	_cleanup_(freep) char *dataset = text_format("%.*s", n, below);
+	_cleanup_(freep) char *from = NULL, *told = NULL;
+	_cleanup_(freep) char *snapshot = NULL, *told_snapshot = NULL;
+	char to[DATASET_MAX], told_to[DATASET_MAX], name[DATASET_MAX], told_name[DATASET_MAX];
+	int r;
+
+	part_name(sending, node->part, sending->draft->id.text, to);
+	part_name(sending, node->part, "$draft", told_to);
+	received_name(sending, node, node->part, name, told_name);
+	from = text_format("%s%.*s", draft, n, below);
+	told = text_format("zfs rename %s%.*s %s", told_draft, n, below, told_to);
+	snapshot = text_format("%s%s", to, at);
+	told_snapshot =
+		text_format("zfs rename %s@%s %s", told_to,
+			    node->name == sending->own_name ? "copy-$draft" : at + 1, told_name);
+	if (!dataset || !from || !told || !snapshot || !told_snapshot)
+		return fail_memory(err);
+	r = run_told(sending, ZFS_ARGS("zfs", "rename", from, to), told, err);
+	if (r == COPPICE_OK)
+		r = destroy_parents(sending, draft, told_draft, dataset, err);
+	if (r == COPPICE_OK && strcmp(snapshot, name) != 0)
+		r = run_told(sending, ZFS_ARGS("zfs", "rename", snapshot, name), told_snapshot,
+			     err);
+	return r;
+}
+
+/* A clone of what lies in another part of the draft. */
+static int send_clone(struct sending *sending, const struct node *node, struct coppice_error *err)
+{
+	char draft[DATASET_MAX], told_draft[DATASET_MAX], part[DATASET_MAX];
+	char origin[DATASET_MAX], told_origin[DATASET_MAX];
+	_cleanup_(freep) char *told = NULL;
+	int r;
+
+	(void)snprintf(draft, sizeof(draft), "%s/drafts/%s", sending->zfs->root,
+		       sending->draft->id.text);
+	(void)snprintf(told_draft, sizeof(told_draft), "%s/drafts/$draft", sending->zfs->root);
+	told = text_format("zfs receive -u -d %s", told_draft);
+	if (!told)
+		return fail_memory(err);
+	r = stream(sending, node, ZFS_ARGS("zfs", "receive", "-u", "-d", draft), told, err);
+	if (r == COPPICE_OK)
+		r = fetch(sending, node, draft, told_draft, err);
+	if (r < 0 || sending->draft->pool->is_dry_run)
+		return r;
+	part_name(sending, node->part, sending->draft->id.text, part);
+	received_name(sending, node->before, node->before->part, origin, told_origin);
+	return check_origin(part, origin, err);
+}
+
+/* All of it, or the difference to what its part has, or a clone of what is there. */
+static int send_plain(struct sending *sending, const struct node *node, struct coppice_error *err)
+{
+	char name[DATASET_MAX], told_name[DATASET_MAX], part[DATASET_MAX];
+	_cleanup_(freep) char *told = NULL;
+	int r;
+
+	received_name(sending, node, node->part, name, told_name);
+	told = text_format("zfs receive -u %s", told_name);
+	if (!told)
+		return fail_memory(err);
+	r = stream(sending, node, ZFS_ARGS("zfs", "receive", "-u", name), told, err);
+	if (r < 0 || sending->draft->pool->is_dry_run || !node->before || !node->before->is_there)
+		return r;
+	part_name(sending, node->part, sending->draft->id.text, part);
+	return check_origin(part, node->before->name, err);
+}
+
+static int send_one(struct sending *sending, const struct node *node, struct coppice_error *err)
+{
+	bool is_clone = node->before && !node->before->is_there && node->before->part != node->part;
+
+	return is_clone ? send_clone(sending, node, err) : send_plain(sending, node, err);
 }
 
 static int send_all(struct sending *sending, struct coppice_error *err)
@@ -437,18 +540,6 @@ static int set_property(struct sending *sending, const char *name, const char *t
 	if (!text || !told)
 		return fail_memory(err);
 	return run_told(sending, ZFS_ARGS("zfs", "set", text, name), told, err);
-}
-
-/* The names of a snapshot that was received, as they are before anything is promoted. */
-static void received_name(const struct sending *sending, const struct node *node, size_t part,
-			  char name[static DATASET_MAX], char told[static DATASET_MAX])
-{
-	char dataset[DATASET_MAX];
-
-	part_name(sending, part, sending->draft->id.text, dataset);
-	(void)snprintf(name, DATASET_MAX, "%.350s@%s", dataset, node->snapshot);
-	part_name(sending, part, "$draft", dataset);
-	(void)snprintf(told, DATASET_MAX, "%.350s@%s", dataset, node->told);
 }
 
 static int write_records(struct sending *sending, struct coppice_error *err)

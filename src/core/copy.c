@@ -97,6 +97,26 @@ static int add_lineage(const struct copying *copying, struct record *record,
 	return COPPICE_OK;
 }
 
+/* Without what only the driver of the source knows. */
+static int copy_config(const struct copying *copying, struct record *record,
+		       struct coppice_error *err)
+{
+	const struct coppice_settings *config = &copying->source.record.config;
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < config->n && r == COPPICE_OK; i++) {
+		const struct coppice_setting *setting = &config->setting[i];
+
+		if (config_is_limit_key(copying->source.entry->driver, setting->key) &&
+		    !config_is_limit_key(copying->target->driver, setting->key))
+			continue;
+		r = config_check(copying->target, setting, err);
+		if (r == COPPICE_OK)
+			r = settings_put(&record->config, setting->key, setting->value, err);
+	}
+	return r < 0 ? r : config_add_defaults(copying->target, &record->config, err);
+}
+
 static int describe_instance(struct coppice *coppice, const struct copying *copying,
 			     struct makings *makings, struct coppice_error *err)
 {
@@ -122,10 +142,9 @@ static int describe_instance(struct coppice *coppice, const struct copying *copy
 	if (r == COPPICE_OK)
 		r = add_lineage(copying, record, err);
 	if (r == COPPICE_OK)
-		r = settings_copy(&record->config, &source->record.config, err);
-	for (size_t i = 0; i < record->config.n && r == COPPICE_OK; i++)
-		r = config_check(copying->target, &record->config.setting[i], err);
+		r = copy_config(copying, record, err);
 	making->volume.limit_bytes = config_limit(&record->config);
+	making->volume.limit_how = config_limit_how(copying->target->driver, &record->config);
 	return r < 0 ? r : making_finish(coppice, makings, 0, NULL, NULL, err);
 }
 

@@ -191,6 +191,7 @@ static int describe(struct coppice *coppice, const struct init *init, struct mak
 		making->volume.ref =
 			(struct volume_ref){ .kind = VOLUME_CONTAINER, .name = init->names[i] };
 		making->volume.limit_bytes = config_limit(&init->config);
+		making->volume.limit_how = config_limit_how(init->entry->driver, &init->config);
 		making->record.kind = VOLUME_CONTAINER;
 		making->record.created_ns = now;
 		(void)snprintf(making->record.image, sizeof(making->record.image), "%s",
@@ -287,6 +288,8 @@ int coppice_instance_init(struct coppice *coppice, const char *image, const char
 		r = image_resolve(coppice, image, &init.image.name, err);
 	if (r == COPPICE_OK)
 		r = check_settings(init.entry, settings, n_settings, &init.config, err);
+	if (r == COPPICE_OK)
+		r = config_add_defaults(init.entry, &init.config, err);
 	if (r == COPPICE_OK)
 		r = volumes_must_not_exist(coppice, init.names, n, err);
 	if (r == COPPICE_OK)

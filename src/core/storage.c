@@ -23,6 +23,12 @@ static const struct driver_key *driver_key(const struct driver *driver, const ch
 	return key->name ? key : NULL;
 }
 
+/* Of what volumes are limited by when they say nothing themselves. */
+static bool is_default(const struct driver *driver, const char *key)
+{
+	return strncmp(key, "volume.", 7) == 0 && config_is_limit_key(driver, key + 7);
+}
+
 static bool driver_knows(const struct driver *driver, const char *key)
 {
 	if (strcmp(key, "source") == 0 || settings_is_user_key(key))
@@ -33,7 +39,7 @@ static bool driver_knows(const struct driver *driver, const char *key)
 	if (driver->pool_host &&
 	    (strcmp(key, "coppice.watermark") == 0 || strcmp(key, "coppice.preallocate") == 0))
 		return true;
-	return driver_key(driver, key) != NULL;
+	return driver_key(driver, key) != NULL || is_default(driver, key);
 }
 
 /* Is it one of "one|two|three"? */
@@ -59,7 +65,8 @@ static int check_value(const struct driver *driver, const char *name, const char
 			       ? COPPICE_OK
 			       : fail(err, COPPICE_INVALID, "%s '%s' is no size, such as 20GiB",
 				      name, value);
-	if (strcmp(name, "coppice.preallocate") == 0 && !is_one_of(value, "true|false"))
+	if ((strcmp(name, "coppice.preallocate") == 0 || is_default(driver, name)) &&
+	    !is_one_of(value, "true|false"))
 		return fail(err, COPPICE_INVALID, "%s '%s' is neither true nor false", name, value);
 	if (key && key->values && !is_one_of(value, key->values))
 		return fail(err, COPPICE_INVALID, "%s '%s' is none of %s", name, value,
@@ -521,7 +528,7 @@ static bool is_changeable(const struct driver *driver, const char *name)
 	const struct driver_key *key = driver_key(driver, name);
 
 	return settings_is_user_key(name) || strcmp(name, "coppice.watermark") == 0 ||
-	       (key && key->is_changeable);
+	       is_default(driver, name) || (key && key->is_changeable);
 }
 
 static int set_one(struct coppice *coppice, struct pool_entry *entry,

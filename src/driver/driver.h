@@ -42,6 +42,12 @@
 
 struct driver;
 
+/* What a limit is of, and whether it is a promise as well; none: of the volume's own data. */
+enum {
+	LIMIT_WITH_SNAPSHOTS = 1, /* those count, too */
+	LIMIT_RESERVED = 2,       /* so much space is set aside for it */
+};
+
 /* What a pool is made of, as the core keeps it; strings are borrowed. */
 struct pool_spec {
 	const char *name;
@@ -73,6 +79,7 @@ struct new_volume {
 	struct uuid uuid;
 	struct uuid group;    /* whose space account it joins: its own uuid, or its instance's */
 	uint64_t limit_bytes; /* how much the account may hold; 0: no limit; only with one's own */
+	unsigned limit_how;   /* LIMIT_…, of that */
 	bool is_nested;       /* a snapshot of a volume that was made before in the same draft */
 	const char *record;   /* borrowed; text that the driver keeps with it */
 
@@ -130,6 +137,16 @@ struct driver_key {
 	bool is_changeable; /* also when the pool is there */
 };
 
+/*
+ * A key that a volume's configuration may have, and with "volume." before it that of a pool,
+ * for volumes that say nothing: true or false.
+ */
+struct limit_key {
+	const char *name;
+	unsigned how; /* this of its limit, when it has @value */
+	bool value;
+};
+
 /* How copies within a pool are made. */
 enum copy_way {
 	COPY_CLONED,  /* clones of what is copied */
@@ -151,6 +168,9 @@ struct driver {
 	/* Keys that a pool of this driver may have beside source, size, user.*; the last has no
 	 * name. */
 	const struct driver_key *pool_keys;
+
+	/* Those that say what limits are; the last has no name. NULL: there are none. */
+	const struct limit_key *limit_keys;
 
 	/*
 	 * Can this machine do it? COPPICE_OK, or COPPICE_UNSUPPORTED with the reason.
@@ -332,9 +352,14 @@ struct driver {
 	int (*record_write)(struct pool *pool, const struct volume_ref *ref, const char *record,
 			    struct coppice_error *err);
 
-	/* Change how much a volume with its snapshots may allocate; 0: no limit. */
+	/*
+	 * Change how much a volume may allocate, at most @limit_bytes, 0: no limit; @how:
+	 * LIMIT_… that the driver's keys name. Where there are none, snapshots count. Atomic
+	 * but for a kill, which leaves one of the two limits. COPPICE_INVALID: it has more, in
+	 * figures.
+	 */
 	int (*limit_set)(struct pool *pool, const struct volume_ref *ref, const struct uuid *group,
-			 uint64_t limit_bytes, struct coppice_error *err);
+			 uint64_t limit_bytes, unsigned how, struct coppice_error *err);
 
 	/* ---- deleting volumes ---- */
 

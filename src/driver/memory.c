@@ -971,7 +971,7 @@ static int memory_record_write(struct pool *pool, const struct volume_ref *ref, 
 }
 
 static int memory_limit_set(struct pool *pool, const struct volume_ref *ref,
-			    const struct uuid *group, uint64_t limit_bytes,
+			    const struct uuid *group, uint64_t limit_bytes, unsigned how,
 			    struct coppice_error *err)
 {
 	LOCKED;

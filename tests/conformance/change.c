@@ -236,11 +236,11 @@ static void test_limit_set_is_enforced(void)
 	make_image(pool, "data");
 	c1 = clone_of(pool, "image", "c1");
 	clone_of(pool, "image", "c2");
-	ok_call(subject->driver->limit_set(pool, &c1.ref, &c1.group, LIMIT_BYTES, &err), &err);
+	ok_call(subject->driver->limit_set(pool, &c1.ref, &c1.group, LIMIT_BYTES, 0, &err), &err);
 	ok_int(write_until_full(pool, "c1", 4 * LIMIT_BYTES), <=, LIMIT_BYTES);
 	ok_int(write_until_full(pool, "c2", 2 * LIMIT_BYTES), ==, 2 * LIMIT_BYTES);
 
-	ok_call(subject->driver->limit_set(pool, &c1.ref, &c1.group, 0, &err), &err);
+	ok_call(subject->driver->limit_set(pool, &c1.ref, &c1.group, 0, 0, &err), &err);
 	ok_int(write_until_full(pool, "c1", LIMIT_BYTES), ==, LIMIT_BYTES);
 	pool_down(pool);
 }
@@ -280,7 +280,7 @@ static void test_limit_stays_after_a_restore(void)
 	pool = pool_up();
 	make_image(pool, "data");
 	c1 = clone_of(pool, "image", "c1");
-	ok_call(subject->driver->limit_set(pool, &c1.ref, &c1.group, LIMIT_BYTES, &err), &err);
+	ok_call(subject->driver->limit_set(pool, &c1.ref, &c1.group, LIMIT_BYTES, 0, &err), &err);
 	snapshot_of(pool, &c1, "s1");
 	restore(pool, &c1, "c1/s1");
 	ok_int(write_until_full(pool, "c1", 4 * LIMIT_BYTES), <=, LIMIT_BYTES);

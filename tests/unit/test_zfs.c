@@ -29,7 +29,7 @@ static int play(const char *const argv[], struct run_result *result, struct copp
 
 	result->exit_status = is_busy ? 1 : script.exit_status;
 	result->out = strdup(script.out ? script.out : "");
-	result->err = strdup(is_busy	  ? "cannot destroy 'tank/c': dataset is busy\n"
+	result->err = strdup(is_busy      ? "cannot destroy 'tank/c': dataset is busy\n"
 			     : script.err ? script.err
 					  : "");
 	return COPPICE_OK;
@@ -58,7 +58,8 @@ static void test_what_failures_mean(void)
 		{ 1, COPPICE_EXISTS, "cannot rename 'tank/c1@a': dataset already exists\n" },
 		{ 1, COPPICE_EXISTS,
 		  "Defaulting to 4K blocksize (ashift=12) for '/x'\ninvalid vdev specification\n"
-		  "use '-f' to override the following errors:\n/x is part of active pool 'tank'\n" },
+		  "use '-f' to override the following errors:\n/x is part of active pool "
+		  "'tank'\n" },
 		{ 1, COPPICE_FAILED, "cannot create 'tank/no/c2': parent does not exist\n" },
 		{ 1, COPPICE_BUSY,
 		  "cannot destroy 'tank/i@readonly': snapshot has dependent clones\n"
@@ -67,6 +68,8 @@ static void test_what_failures_mean(void)
 		  "cannot destroy 'tank/i': filesystem has children\n"
 		  "use '-r' to destroy the following datasets:\ntank/i@readonly\n" },
 		{ 1, COPPICE_NO_SPACE, "cannot create snapshot 'tank/c@s': out of space\n" },
+		{ 1, COPPICE_NO_SPACE,
+		  "cannot set property for 'tank/c': size is greater than available space\n" },
 		{ 1, COPPICE_INVALID,
 		  "cannot set property for 'tank/c': size is less than current used or reserved "
 		  "space\n" },
@@ -187,7 +190,7 @@ static void test_listing(void)
 	ok(root && !root->origin && !root->record && !root->is_snapshot);
 	ok_int(root->used, ==, 2793472);
 	ok(c1 && c1->origin && c1->record && !c1->is_snapshot);
-	ok_str(c1->limit, "104857600");
+	ok_str(c1->limits[0], "104857600");
 	ok(!c1->draft);
 	ok_has(c1->record, "\"kind\":\"container\"");
 	ok(s1 && s1->is_snapshot && s1->draft && !s1->origin);

@@ -376,7 +376,7 @@ static int clone_all(struct draft *draft, const struct volume_ref *origin,
 /* ---- accounts ---- */
 
 static int limit_set(struct pool *pool, const struct volume_ref *ref, const struct uuid *group,
-		     uint64_t limit_bytes, struct coppice_error *err)
+		     uint64_t limit_bytes, unsigned how, struct coppice_error *err)
 {
 	struct btrfs_pool *btrfs = btrfs_pool_of(pool);
 	char text[QUOTA_GROUP_TEXT_MAX];

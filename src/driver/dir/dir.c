@@ -186,8 +186,8 @@ static int remove_own(const struct pool_spec *spec, struct coppice_error *err)
 		return fail_memory(err);
 	fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
-		return errno == ENOENT ? COPPICE_OK :
-					 fail_errno(err, errno, "cannot open '%s'", parent);
+		return errno == ENOENT ? COPPICE_OK
+				       : fail_errno(err, errno, "cannot open '%s'", parent);
 	return tree_remove(fd, spec->name, 1, err);
 }
 
@@ -408,7 +408,7 @@ static int usage(struct pool *pool, const struct volume_ref *refs, const struct 
 }
 
 static int limit_set(struct pool *pool, const struct volume_ref *ref, const struct uuid *group,
-		     uint64_t limit_bytes, struct coppice_error *err)
+		     uint64_t limit_bytes, unsigned how, struct coppice_error *err)
 {
 	return refuse_limit(&(struct new_volume){ .limit_bytes = limit_bytes }, err);
 }

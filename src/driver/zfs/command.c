@@ -46,6 +46,7 @@ static const struct meaning meanings[] = {
 	{ "has children", COPPICE_BUSY },
 	{ "out of space", COPPICE_NO_SPACE },
 	{ "No space left", COPPICE_NO_SPACE },
+	{ "greater than available space", COPPICE_NO_SPACE },
 	{ "quota exceeded", COPPICE_NO_SPACE },
 	{ "less than current used", COPPICE_INVALID },
 	{ "invalid", COPPICE_INVALID },

@@ -19,8 +19,8 @@
 #include "base/text.h"
 
 #define PROPERTIES                                                                                 \
-	"type,origin,used,referenced,refquota,quota," PROPERTY_RECORD "," PROPERTY_DRAFT           \
-	"," PROPERTY_SWAP
+	"type,origin,used,referenced,refquota,quota,refreservation,reservation," PROPERTY_RECORD   \
+	"," PROPERTY_DRAFT "," PROPERTY_SWAP
 
 #define HISTORY "type,origin,createtxg,guid"
 
@@ -71,8 +71,9 @@ static void set_property(struct dataset *dataset, const char *property, char *va
 		dataset->draft = word_or_null(value);
 	else if (strcmp(property, PROPERTY_SWAP) == 0)
 		dataset->swap = word_or_null(value);
-	else if (strcmp(property, "refquota") == 0 || strcmp(property, "quota") == 0)
-		dataset->limit = strcmp(value, "0") == 0 ? dataset->limit : word_or_null(value);
+	for (size_t i = 0; i < ZFS_LIMITS; i++)
+		if (strcmp(property, zfs_limit_property[i]) == 0 && strcmp(value, "0") != 0)
+			dataset->limits[i] = word_or_null(value);
 }
 
 static size_t count_lines(const char *text)

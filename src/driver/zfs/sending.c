@@ -645,17 +645,22 @@ static int destroy_unseen(struct sending *sending, struct coppice_error *err)
 	return r;
 }
 
-static int set_limit(struct sending *sending, struct coppice_error *err)
+static int set_limits(struct sending *sending, struct coppice_error *err)
 {
-	const struct new_volume *volume = &sending->volumes[0];
-	char name[DATASET_MAX], told[DATASET_MAX], bytes[32];
+	_cleanup_(limit_options_done) struct limit_options limit = { .n = 0 };
+	char name[DATASET_MAX], told[DATASET_MAX];
+	int r = limit_options_format(&sending->volumes[0], &limit, err);
 
-	if (volume->limit_bytes == 0)
-		return COPPICE_OK;
 	part_name(sending, 0, sending->draft->id.text, name);
 	part_name(sending, 0, "$draft", told);
-	(void)snprintf(bytes, sizeof(bytes), "%llu", (unsigned long long)volume->limit_bytes);
-	return set_property(sending, name, told, sending->zfs->limit_property, bytes, bytes, err);
+	for (size_t i = 1; i < limit.n && r == COPPICE_OK; i += 2) {
+		_cleanup_(freep) char *line = text_format("zfs set %s %s", limit.option[i], told);
+
+		r = line ? run_told(sending, ZFS_ARGS("zfs", "set", limit.option[i], name), line,
+				    err)
+			 : fail_memory(err);
+	}
+	return r < 0 ? limit_options_failed(&sending->volumes[0], name, r, err) : COPPICE_OK;
 }
 
 static int settle(struct sending *sending, struct coppice_error *err)
@@ -668,7 +673,7 @@ static int settle(struct sending *sending, struct coppice_error *err)
 		r = settle_part(sending, k, err);
 	if (r == COPPICE_OK)
 		r = destroy_unseen(sending, err);
-	return r < 0 ? r : set_limit(sending, err);
+	return r < 0 ? r : set_limits(sending, err);
 }
 
 /* ---- the whole ---- */

@@ -254,14 +254,20 @@ static int check(struct pool *pool, bool is_repair, scan_fn *fn, void *user,
 
 static const struct driver_key pool_keys[] = {
 	{ .name = "zfs.pool_name" },
-	{ .name = "zfs.use_refquota", .values = "true|false" },
 	{ .name = "zfs.clone_copy", .values = "true|false|rebase", .is_changeable = true },
+	{ .name = NULL },
+};
+
+static const struct limit_key limit_keys[] = {
+	{ "zfs.use_refquota", LIMIT_WITH_SNAPSHOTS, false },
+	{ "zfs.reserve_space", LIMIT_RESERVED, true },
 	{ .name = NULL },
 };
 
 const struct driver driver_zfs = {
 	.name = "zfs",
 	.pool_keys = pool_keys,
+	.limit_keys = limit_keys,
 	.traits = { .can_clone = true, .can_limit = true, .is_loop_able = true },
 
 	.probe = zfs_probe,

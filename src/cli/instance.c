@@ -38,6 +38,7 @@ int run_copy(const struct request *request, struct coppice *coppice, struct copp
 		.pool = request->pool,
 		.is_full = request->is_full,
 		.is_instance_only = request->is_instance_only,
+		.is_refresh = request->is_refresh,
 	};
 
 	return coppice_instance_copy(coppice, request->words.word[0], request->words.word[1], &copy,

@@ -220,7 +220,7 @@ static int publish_full(struct coppice *coppice, struct pool_entry *entry, struc
 		if (is_interrupted(coppice))
 			return fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was changed");
 		r = entry->driver->transfer(draft, entry->pool, image, &makings->making[i].volume,
-					    1, COPY_FULL, err);
+					    1, COPY_FULL, NULL, err);
 	}
 	return r < 0 ? r : publish(coppice, entry, draft, makings, err);
 }

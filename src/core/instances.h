@@ -17,10 +17,9 @@ _nonnull_ int publish(struct coppice *coppice, struct pool_entry *entry, struct 
  * Clone @origin as all of @makings, none nested, and do what publish does, in as few
  * commits as the engine can.
  */
-_nonnull_ int publish_clones(struct coppice *coppice, struct pool_entry *entry,
-			     struct draft *draft, const struct volume_ref *origin,
-			     const struct makings *makings, bool is_read_only,
-			     struct coppice_error *err);
+_nonnull_ int publish_clones(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
+			     const struct volume_ref *origin, const struct makings *makings,
+			     bool is_read_only, struct coppice_error *err);
 
 /* Make a draft, and leave it to @undo. */
 _nonnull_ int draft_begin(struct pool_entry *entry, struct draft *draft, struct undo *undo,

@@ -80,6 +80,7 @@ struct new_volume {
 	struct uuid group;    /* whose space account it joins: its own uuid, or its instance's */
 	uint64_t limit_bytes; /* how much the account may hold; 0: no limit; only with one's own */
 	unsigned limit_how;   /* LIMIT_…, of that */
+	bool has_nested;      /* some of the same draft are nested in it; for swap */
 	bool is_nested;       /* a snapshot of a volume that was made before in the same draft */
 	const char *record;   /* borrowed; text that the driver keeps with it */
 
@@ -309,12 +310,14 @@ struct driver {
 	 * The first is an instance; the others are snapshots that are nested in it. They
 	 * share with each other what their sources share, and with others what @way says
 	 * (COPY_FULL when the pools are two); COPY_REBASED is full for what did not begin as
-	 * an image. They are whole then, and need no seal. On failure the draft is to be
-	 * discarded; @from is as it was. NULL: the core copies files.
+	 * an image. With @base, a volume of the draft's pool that was such a copy before, not
+	 * NULL, only what is newer than what that has is sent, and the rest shared with it, as
+	 * far as the engine can tell. They are whole then, and need no seal. On failure the draft
+	 * is to be discarded; @from is as it was. NULL: the core copies files.
 	 */
 	int (*transfer)(struct draft *draft, struct pool *from, const struct volume_ref *sources,
 			const struct new_volume *volumes, size_t n, enum copy_way way,
-			struct coppice_error *err);
+			const struct volume_ref *base, struct coppice_error *err);
 
 	/*
 	 * Give volumes of the draft their names; each takes the snapshots nested in it
@@ -339,7 +342,8 @@ struct driver {
 	/*
 	 * Put the data of @replacement, a volume of the draft, in the place of the data
 	 * of @ref, whose record and snapshots stay. What it had is then in the draft.
-	 * Atomic.
+	 * Atomic. Snapshots that are nested in @replacement become @ref's first, each of them
+	 * atomic; none may have a name that is taken.
 	 */
 	int (*swap)(struct draft *draft, const struct new_volume *replacement,
 		    const struct volume_ref *ref, struct coppice_error *err);

@@ -919,6 +919,13 @@ static int memory_swap(struct draft *draft, const struct new_volume *replacement
 		r = step(err);
 	if (r < 0)
 		return r;
+	for (struct volume *v = store_of(draft->pool)->volumes; v; v = v->next)
+		if (v->state == STATE_DRAFT && is_same_uuid(&v->draft, &draft->id) &&
+		    v->is_nested && is_within(&v->ref, &other->ref)) {
+			v->state = STATE_LIVE;
+			v->is_nested = false;
+			v->ref.name = ref->name;
+		}
 	data = volume->data;
 	volume->data = other->data;
 	other->data = data;

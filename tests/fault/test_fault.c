@@ -92,8 +92,7 @@ static int attempt(operation_fn *operation, bool is_removal, size_t may_keep, un
 	}
 	ok_clean(coppice);
 	if (r < 0) {
-		if (memory_count() > before + may_keep ||
-		    (memory_count() < before && !is_removal))
+		if (memory_count() > before + may_keep || (memory_count() < before && !is_removal))
 			tap_fail("step %u: %zu things, %zu before", nth, memory_count(), before);
 		r = operation(coppice, &err);
 		if (!is_removal || r != COPPICE_NOT_FOUND)
@@ -150,6 +149,13 @@ static int init_elsewhere(struct coppice *coppice, struct coppice_error *err)
 static int copy(struct coppice *coppice, struct coppice_error *err)
 {
 	return coppice_instance_copy(coppice, "c1", "n1", NULL, err);
+}
+
+static int refresh(struct coppice *coppice, struct coppice_error *err)
+{
+	const struct coppice_copy options = { .is_refresh = true };
+
+	return coppice_instance_copy(coppice, "c1", "c2", &options, err);
 }
 
 static int copy_elsewhere(struct coppice *coppice, struct coppice_error *err)
@@ -231,6 +237,11 @@ static void test_copy_to_another_pool(void)
 	fail_at_each_step(copy_elsewhere);
 }
 
+static void test_refresh(void)
+{
+	fail_at_each_step(refresh);
+}
+
 static void test_snapshot(void)
 {
 	fail_at_each_step(snapshot);
@@ -283,6 +294,7 @@ int main(void)
 		TAP(test_init_in_a_pool_without_the_image),
 		TAP(test_copy_with_snapshots),
 		TAP(test_copy_to_another_pool),
+		TAP(test_refresh),
 		TAP(test_snapshot),
 		TAP(test_restore),
 		TAP(test_rename),

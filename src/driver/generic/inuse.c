@@ -353,7 +353,8 @@ static int place_trees(struct search *search, const char *pid, const struct moun
 static int tree_init(struct tree *tree, const struct in_use_query *query, bool *ret,
 		     struct coppice_error *err)
 {
-	_cleanup_(freep) char *path = query->is_resolved ? strdup(query->path) : realpath(query->path, NULL);
+	_cleanup_(freep) char *path =
+		query->is_resolved ? strdup(query->path) : realpath(query->path, NULL);
 	struct statx st;
 
 	*ret = path &&

@@ -19,6 +19,10 @@
  * draft's; but then it chooses the name, below that, so it is renamed. To be sure, where it
  * stands is looked at before anything is promoted.
  *
+ * To refresh an earlier copy is the same with snapshots that this has as well, by their guids,
+ * as what is there already: the new volume is a clone of the newest such, and then gets the
+ * difference to that. zfs receive takes it if the clone has a snapshot, and no change before.
+ *
  * Rebasing is the same with the image's snapshot as what is there already. It goes through
  * all datasets on the way to the image, as zfs-fuse sends the difference only to what the
  * dataset itself had or is a clone of.
@@ -46,7 +50,8 @@ struct node {
 	const struct new_volume *volume; /* that it becomes; NULL: it is only on the way to one */
 	bool is_reached;                 /* something wanted comes of it */
 	bool is_junction;                /* a dataset on the way is a clone of it */
-	bool is_there;                   /* the target has it: an image's */
+	bool is_there;                   /* the target has it: an image's, or an earlier copy's */
+	const char *copy;                /* of an earlier copy: its name there */
 	size_t n_branches;               /* of what comes of it */
 	struct node *before;             /* what is sent before it; NULL: nothing */
 	size_t part;
@@ -58,6 +63,7 @@ struct node {
 /* Where the snapshots of one dataset go. */
 struct part {
 	const struct node *first;
+	bool is_copied;     /* it began as a clone of what the earlier copy has */
 	bool is_on_the_way; /* to the volume itself: that is promoted, and has its snapshots then */
 	struct node *left_at; /* the last of those */
 };
@@ -70,7 +76,9 @@ struct sending {
 	const struct new_volume *volumes;
 	size_t n_volumes;
 	enum copy_way way;
-	struct listing listing; /* of the source's pool */
+	const struct volume_ref *base; /* the earlier copy, or NULL */
+	struct listing there;          /* of the target's pool, with a base */
+	struct listing listing;        /* of the source's pool */
 	struct node *node; /* one for each of that, in its order, and the volume's own at the end */
 	size_t n_nodes;
 	struct node *own;
@@ -84,6 +92,7 @@ struct sending {
 static void sending_done(struct sending *sending)
 {
 	listing_done(&sending->listing);
+	listing_done(&sending->there);
 	free(sending->node);
 	free(sending->step);
 	free(sending->part);
@@ -153,6 +162,11 @@ static void reach(struct sending *sending, struct node *node)
 		if (!before)
 			return;
 		if (sending->way == COPY_REBASED && is_image(sending->from, before->name)) {
+			before->is_there = true;
+			return;
+		}
+		/* Difference is sent to what a dataset had; not to what it is a clone of. */
+		if (before->copy && is_same_dataset(before->name, node->name)) {
 			before->is_there = true;
 			return;
 		}
@@ -256,6 +270,27 @@ static void mark_way(struct sending *sending)
 
 /* ---- what there is ---- */
 
+/* Which of the source's snapshots the earlier copy has as well. */
+static int note_base(struct sending *sending, struct coppice_error *err)
+{
+	char volume[DATASET_MAX];
+	int r = listing_read_history(sending->zfs, &sending->there, err);
+
+	(void)zfs_volume_name(sending->zfs, sending->base, volume);
+	for (size_t i = 0; i < sending->there.n && r == COPPICE_OK; i++) {
+		const struct dataset *dataset = &sending->there.dataset[i];
+
+		if (!dataset->is_snapshot || !zfs_is_within(dataset->name, volume))
+			continue;
+		for (size_t k = 0; k < sending->listing.n; k++)
+			if (sending->node[k].name &&
+			    sending->listing.dataset[k].guid == dataset->guid &&
+			    strcmp(sending->node[k].name, dataset->name) != 0)
+				sending->node[k].copy = dataset->name;
+	}
+	return r;
+}
+
 static int note_wanted(struct sending *sending, const struct volume_ref *sources,
 		       struct coppice_error *err)
 {
@@ -323,6 +358,8 @@ static int plan(struct sending *sending, const struct volume_ref *sources,
 	sending->own->name = sending->own_name;
 	sending->own->txg = UINT64_MAX;
 	r = note_wanted(sending, sources, err);
+	if (r == COPPICE_OK && sending->base)
+		r = note_base(sending, err);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < sending->n_nodes; i++)
@@ -493,6 +530,51 @@ static int send_clone(struct sending *sending, const struct node *node, struct c
 	return check_origin(part, origin, err);
 }
 
+/* The name of the snapshot that a part has of an earlier copy, until it is settled. */
+static void copied_name(const struct sending *sending, size_t part, char name[static DATASET_MAX],
+			char told[static DATASET_MAX])
+{
+	char dataset[DATASET_MAX];
+
+	part_name(sending, part, sending->draft->id.text, dataset);
+	(void)snprintf(name, DATASET_MAX, "%.400s@deleted-%s", dataset, sending->draft->id.text);
+	part_name(sending, part, "$draft", dataset);
+	(void)snprintf(told, DATASET_MAX, "%.400s@deleted-$draft", dataset);
+}
+
+/* A part begins as a clone of what the earlier copy has. */
+static int begin_part(struct sending *sending, const struct node *node, struct coppice_error *err)
+{
+	char part[DATASET_MAX], told_part[DATASET_MAX], name[DATASET_MAX], told[DATASET_MAX];
+	_cleanup_(freep) char *clone = NULL, *snapshot = NULL;
+	const char *from = node->before->copy;
+	int r;
+
+	part_name(sending, node->part, sending->draft->id.text, part);
+	part_name(sending, node->part, "$draft", told_part);
+	copied_name(sending, node->part, name, told);
+	clone = text_format("zfs clone %s %s", from, told_part);
+	snapshot = text_format("zfs snapshot %s", told);
+	if (!clone || !snapshot)
+		return fail_memory(err);
+	sending->part[node->part].is_copied = true;
+	r = run_told(sending, ZFS_ARGS("zfs", "clone", from, part), clone, err);
+	return r < 0 ? r : run_told(sending, ZFS_ARGS("zfs", "snapshot", name), snapshot, err);
+}
+
+static int end_part(struct sending *sending, size_t part, struct coppice_error *err)
+{
+	char name[DATASET_MAX], told[DATASET_MAX];
+	_cleanup_(freep) char *line = NULL;
+
+	if (!sending->part[part].is_copied)
+		return COPPICE_OK;
+	copied_name(sending, part, name, told);
+	line = text_format("zfs destroy %s", told);
+	return line ? run_told(sending, ZFS_ARGS("zfs", "destroy", name), line, err)
+		    : fail_memory(err);
+}
+
 /* All of it, or the difference to what its part has, or a clone of what is there. */
 static int send_plain(struct sending *sending, const struct node *node, struct coppice_error *err)
 {
@@ -504,8 +586,13 @@ static int send_plain(struct sending *sending, const struct node *node, struct c
 	told = text_format("zfs receive -u %s", told_name);
 	if (!told)
 		return fail_memory(err);
-	r = stream(sending, node, ZFS_ARGS("zfs", "receive", "-u", name), told, err);
-	if (r < 0 || sending->draft->pool->is_dry_run || !node->before || !node->before->is_there)
+	r = node->before && node->before->is_there && node->before->copy
+		    ? begin_part(sending, node, err)
+		    : COPPICE_OK;
+	if (r == COPPICE_OK)
+		r = stream(sending, node, ZFS_ARGS("zfs", "receive", "-u", name), told, err);
+	if (r < 0 || sending->draft->pool->is_dry_run || !node->before || !node->before->is_there ||
+	    node->before->copy)
 		return r;
 	part_name(sending, node->part, sending->draft->id.text, part);
 	return check_origin(part, node->before->name, err);
@@ -667,6 +754,8 @@ static int settle(struct sending *sending, struct coppice_error *err)
 {
 	int r = write_records(sending, err);
 
+	for (size_t k = 0; k < sending->n_parts && r == COPPICE_OK; k++)
+		r = end_part(sending, k, err);
 	if (r == COPPICE_OK)
 		r = promote(sending, err);
 	for (size_t k = 1; k < sending->n_parts && r == COPPICE_OK; k++)
@@ -721,7 +810,7 @@ static int transfer(struct sending *sending, const struct volume_ref *sources,
 
 int zfs_transfer(struct draft *draft, struct pool *from, const struct volume_ref *sources,
 		 const struct new_volume *volumes, size_t n, enum copy_way way,
-		 struct coppice_error *err)
+		 const struct volume_ref *base, struct coppice_error *err)
 {
 	_cleanup_(sending_done) struct sending sending = {
 		.draft = draft,
@@ -731,6 +820,7 @@ int zfs_transfer(struct draft *draft, struct pool *from, const struct volume_ref
 		.volumes = volumes,
 		.n_volumes = n,
 		.way = way,
+		.base = base,
 	};
 	struct draft freezing = { .fd = -1 };
 	struct coppice_error ignored;

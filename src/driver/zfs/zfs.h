@@ -312,7 +312,7 @@ int zfs_freeze(struct draft *draft, const struct volume_ref *origin, char ret[st
 enum copy_way zfs_copy_way(const struct pool_spec *spec);
 int zfs_transfer(struct draft *draft, struct pool *from, const struct volume_ref *sources,
 		 const struct new_volume *volumes, size_t n, enum copy_way way,
-		 struct coppice_error *err);
+		 const struct volume_ref *base, struct coppice_error *err);
 
 /* ---- changing.c ---- */
 

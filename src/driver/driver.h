@@ -55,6 +55,7 @@ struct pool_spec {
 
 typedef void explain_fn(void *user, const char *line);
 typedef bool interrupted_fn(void *user);
+typedef int published_fn(void *user, struct coppice_error *err);
 
 /* What the core knows of an open pool. A driver embeds it as its first member. */
 struct pool {
@@ -63,6 +64,8 @@ struct pool {
 	void *explain_user;
 	interrupted_fn *is_interrupted; /* NULL: never; asked between long steps */
 	void *interrupted_user;
+	published_fn *note_published; /* NULL: nobody cares; see draft_sweep */
+	void *published_user;
 	bool is_dry_run;
 };
 
@@ -278,6 +281,9 @@ struct driver {
 	 * End drafts whose makers died, *ret_n of them: publish what is whole of what
 	 * they announced, destroy the rest. And destroy what others had retired and no
 	 * time to reap, as far as that goes. Cheap when there is nothing.
+	 * A draft that was announced is kept until pool->note_published returned, after
+	 * its volumes were published: so a sweep that is killed before that is repeated,
+	 * and nobody is left with an old idea of what there is.
 	 */
 	int (*draft_sweep)(struct pool *pool, size_t *ret_n, struct coppice_error *err);
 

@@ -41,6 +41,13 @@ static inline bool request_may_answer(const struct request *request)
 	return !request->is_quiet && !request->is_explain && !request->is_dry_run;
 }
 
+/* What the library need not refuse for its sake. */
+static inline unsigned request_may_lose(const struct request *request)
+{
+	return (request->is_forced ? COPPICE_LOSE_IN_USE : 0U) |
+	       (request->is_skipping_nested ? COPPICE_LOSE_NESTED : 0U);
+}
+
 static inline enum format request_format(const struct request *request, enum format otherwise)
 {
 	return request->format == FORMAT_DEFAULT ? otherwise : request->format;

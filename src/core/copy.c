@@ -12,9 +12,10 @@ struct copying {
 	struct volume source;
 	struct pool_entry *target;
 	struct volume_name name;
-	bool is_full;  /* share nothing */
-	bool is_clone; /* within the pool, by the engine */
-	bool is_move;  /* keep identity and times */
+	bool is_full;      /* share nothing */
+	bool is_clone;     /* within the pool, by the engine */
+	bool is_move;      /* keep identity and times */
+	unsigned may_lose; /* enum coppice_loss */
 	struct source_snapshot {
 		struct volume_ref ref;
 		struct record record;
@@ -281,7 +282,11 @@ static int copy(struct coppice *coppice, struct copying *copying, struct coppice
 	int r;
 
 	copying->is_clone = !copying->is_full && copying->source.entry == copying->target;
-	r = room_check(copying->target, err);
+	r = refuse_nested(coppice, copying->source.entry, &copying->source.ref,
+			  copying->is_move ? NESTED_DESTROYED : NESTED_LEFT_OUT, copying->may_lose,
+			  err);
+	if (r == COPPICE_OK)
+		r = room_check(copying->target, err);
 	if (r == COPPICE_OK)
 		r = draft_begin(copying->target, &draft, &undo, err);
 	if (r == COPPICE_OK)
@@ -334,6 +339,7 @@ int coppice_instance_copy(struct coppice *coppice, const char *source, const cha
 	if (!options)
 		options = &defaults;
 	copying.is_full = options->is_full;
+	copying.may_lose = options->may_lose;
 	r = instance_ref_parse(source, &ref, err);
 	if (r == COPPICE_OK)
 		r = instance_name_parse(target, &copying.name, err);
@@ -415,7 +421,7 @@ static int move_to_pool(struct coppice *coppice, struct copying *copying, struct
 	struct volume_ref moved = { .kind = copying->source.ref.kind, .name = copying->name };
 	int r;
 
-	r = refuse_in_use(coppice, &copying->source, 1, err);
+	r = refuse_in_use(coppice, &copying->source, 1, copying->may_lose, err);
 	if (r == COPPICE_OK)
 		r = find_snapshots(coppice, copying, err);
 	if (r == COPPICE_OK)
@@ -424,10 +430,12 @@ static int move_to_pool(struct coppice *coppice, struct copying *copying, struct
 }
 
 int coppice_instance_move(struct coppice *coppice, const char *source, const char *target,
-			  const char *pool, struct coppice_error *err)
+			  const char *pool, unsigned may_lose, struct coppice_error *err)
 {
 	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
-	_cleanup_(copying_done) struct copying copying = { .is_move = true, .is_full = true };
+	_cleanup_(copying_done) struct copying copying = { .is_move = true,
+							   .is_full = true,
+							   .may_lose = may_lose };
 	struct volume_ref ref;
 	int r;
 

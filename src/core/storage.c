@@ -392,6 +392,9 @@ static int empty_pool(struct coppice *coppice, struct pool_entry *entry, struct 
 	struct emptying emptying = { 0 };
 	int r = entry->driver->scan(entry->pool, collect_volume, &emptying, err);
 
+	/* Before anything is lost: a pool that is in use cannot be unmounted after it. */
+	if (r == COPPICE_OK && emptying.n && entry->driver->in_use)
+		r = entry->driver->in_use(entry->pool, emptying.refs, emptying.n, NULL, NULL, err);
 	if (r == COPPICE_OK && emptying.n)
 		r = retire(coppice, entry, emptying.refs, emptying.uuids, emptying.n, err);
 	free(emptying.refs);

@@ -20,6 +20,13 @@ static inline struct btrfs_pool *btrfs_pool_of(struct pool *pool)
 	return CONTAINER_OF(pool, struct btrfs_pool, layout.pool);
 }
 
+#define SUBVOLUME_INODE 256 /* what the root of every subvolume has */
+
+/* ---- nested.c ---- */
+
+int btrfs_nested(struct pool *pool, const struct volume_ref *ref, nested_fn *fn, void *user,
+		 struct coppice_error *err);
+
 /* ---- pool.c ---- */
 
 int btrfs_probe(const struct pool_spec *spec, struct coppice_error *err);

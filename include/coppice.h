@@ -305,9 +305,10 @@ COPPICE_API int coppice_storage_set(struct coppice *coppice, const char *name,
  * Mount a pool, as the first call that needs it would.
  *
  * @param coppice  handle
- * @param name     of the pool
+ * @param name     of the pool; NULL: all, and a notice for each that cannot be
  * @param err      filled on failure, untouched on success
- * @return COPPICE_OK; COPPICE_NOT_FOUND; COPPICE_UNAVAILABLE
+ * @return COPPICE_OK; COPPICE_NOT_FOUND; COPPICE_UNAVAILABLE; of all, the code of the
+ *         first that failed
  */
 COPPICE_API int coppice_storage_mount(struct coppice *coppice, const char *name,
 				      struct coppice_error *err);
@@ -316,10 +317,11 @@ COPPICE_API int coppice_storage_mount(struct coppice *coppice, const char *name,
  * Unmount a pool until it is needed again.
  *
  * @param coppice  handle
- * @param name     of the pool
+ * @param name     of the pool; NULL: all, and a notice for each that cannot be
  * @param err      filled on failure, untouched on success
  * @return COPPICE_OK, also when it was not mounted; COPPICE_NOT_FOUND;
- *         COPPICE_BUSY while something in it is in use
+ *         COPPICE_BUSY while something in it is in use; of all, the code of the first
+ *         that failed
  */
 COPPICE_API int coppice_storage_umount(struct coppice *coppice, const char *name,
 				       struct coppice_error *err);

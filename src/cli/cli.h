@@ -82,6 +82,7 @@ struct request {
 	bool is_full;
 	bool is_instance_only;
 	bool is_skipping_nested;
+	bool is_all;
 
 	/* what the command's own prepare() made of the words */
 	char **names; /* owned, and each of them */
@@ -109,6 +110,7 @@ enum takes {
 	TAKES_FINGERPRINT = 1 << 9,
 	TAKES_MEMORY_LIMIT = 1 << 10,
 	TAKES_SKIP_NESTED = 1 << 11,
+	TAKES_ALL = 1 << 12,
 };
 
 struct command {

@@ -27,7 +27,7 @@ run_fn run_alias_create, run_alias_delete, run_alias_rename, run_alias_list;
 
 /* storage.c */
 prepare_fn prepare_storage_create, prepare_storage_recover, prepare_storage_set;
-prepare_fn prepare_storage_unset;
+prepare_fn prepare_storage_unset, prepare_storage_mount;
 run_fn run_storage_create, run_storage_recover, run_storage_delete, run_storage_list;
 run_fn run_storage_show, run_storage_info, run_storage_set, run_storage_get;
 run_fn run_storage_mount, run_storage_umount;

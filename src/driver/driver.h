@@ -208,6 +208,12 @@ struct driver {
 	int (*pool_record_read)(struct pool *pool, char **ret, struct coppice_error *err);
 	int (*pool_record_write)(struct pool *pool, const char *record, struct coppice_error *err);
 
+	/*
+	 * What people should know of a pool that was just made, to follow "pool 'x' "; or
+	 * NULL. NULL, the op: nothing.
+	 */
+	const char *(*pool_remark)(struct pool *pool);
+
 	/* Where its volumes are found, or NULL; borrowed from the pool. */
 	const char *(*pool_mount_path)(struct pool *pool);
 

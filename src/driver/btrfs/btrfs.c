@@ -566,6 +566,7 @@ const struct driver driver_btrfs = {
 	.pool_destroy = btrfs_pool_destroy,
 	.pool_resize = btrfs_pool_resize,
 	.pool_space = btrfs_pool_space,
+	.pool_remark = btrfs_pool_remark,
 	.pool_host = btrfs_pool_host,
 	.pool_record_read = layout_pool_record_read,
 	.pool_record_write = layout_pool_record_write,

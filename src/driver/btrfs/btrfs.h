@@ -41,6 +41,7 @@ int btrfs_pool_destroy(const struct pool_spec *spec, struct coppice_error *err);
 int btrfs_pool_resize(struct pool *pool, uint64_t size_bytes, struct coppice_error *err);
 int btrfs_pool_host(const struct pool_spec *spec, bool *ret_is_file, struct pool_host *ret,
 		    struct coppice_error *err);
+const char *btrfs_pool_remark(struct pool *pool);
 int btrfs_pool_space(struct pool *pool, struct pool_space *ret, struct coppice_error *err);
 
 /* How btrfs.c treats the data of volumes; the pool needs it to open and to unmake. */

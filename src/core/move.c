@@ -181,7 +181,7 @@ static int move_to_pool(struct coppice *coppice, struct copying *copying, struct
 	bool is_finished = true;
 	int r;
 
-	r = refuse_in_use(coppice, &copying->source, 1, err);
+	r = refuse_in_use(coppice, &copying->source, 1, copying->may_lose, err);
 	if (r == COPPICE_OK)
 		r = copying_find_snapshots(coppice, copying, err);
 	if (r == COPPICE_OK)
@@ -196,10 +196,12 @@ static int move_to_pool(struct coppice *coppice, struct copying *copying, struct
 }
 
 int coppice_instance_move(struct coppice *coppice, const char *source, const char *target,
-			  const char *pool, struct coppice_error *err)
+			  const char *pool, unsigned may_lose, struct coppice_error *err)
 {
 	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
-	_cleanup_(copying_done) struct copying copying = { .is_move = true, .is_full = true };
+	_cleanup_(copying_done) struct copying copying = { .is_move = true,
+							   .is_full = true,
+							   .may_lose = may_lose };
 	struct volume_ref ref;
 	int r;
 

@@ -126,6 +126,12 @@ typedef int scan_fn(void *user, const struct found_volume *found, struct coppice
 typedef int pinned_fn(void *user, const char *record, struct coppice_bytes pinned,
 		      struct coppice_error *err);
 
+/* Called for each process and mount that uses a volume, in words: "'c1' is in use by …". */
+typedef void in_use_fn(void *user, const char *line);
+
+/* Called for each place below a volume's top that its clones would not have. */
+typedef int nested_fn(void *user, const char *path, struct coppice_error *err);
+
 /* What a driver can do that others cannot; told, not derived, where no op shows it. */
 struct driver_traits {
 	bool can_clone;	   /* clones share data with their origin */
@@ -172,7 +178,8 @@ struct driver {
 	 * there, and is no pool. COPPICE_BUSY: it has another owner or uuid than @spec
 	 * says, unless those are empty. COPPICE_UNAVAILABLE.
 	 */
-	int (*pool_open)(const struct pool_spec *spec, struct pool **ret, struct coppice_error *err);
+	int (*pool_open)(const struct pool_spec *spec, struct pool **ret,
+			 struct coppice_error *err);
 	void (*pool_close)(struct pool *pool);
 
 	/* Is it mounted, or in no need of it? Mounts nothing. */
@@ -187,7 +194,8 @@ struct driver {
 	 */
 	int (*pool_destroy)(const struct pool_spec *spec, struct coppice_error *err);
 
-	/* Make it larger. COPPICE_INVALID when smaller; COPPICE_UNSUPPORTED for a source not ours. */
+	/* Make it larger. COPPICE_INVALID when smaller; COPPICE_UNSUPPORTED for a source not ours.
+	 */
 	int (*pool_resize)(struct pool *pool, uint64_t size_bytes, struct coppice_error *err);
 
 	int (*pool_space)(struct pool *pool, struct pool_space *ret, struct coppice_error *err);
@@ -202,6 +210,12 @@ struct driver {
 	/* The record of the pool itself; free() what is read. Writing is atomic and durable. */
 	int (*pool_record_read)(struct pool *pool, char **ret, struct coppice_error *err);
 	int (*pool_record_write)(struct pool *pool, const char *record, struct coppice_error *err);
+
+	/*
+	 * What people should know of a pool that was just made, to follow "pool 'x' "; or
+	 * NULL. NULL, the op: nothing.
+	 */
+	const char *(*pool_remark)(struct pool *pool);
 
 	/* Where its volumes are found, or NULL; borrowed from the pool. */
 	const char *(*pool_mount_path)(struct pool *pool);
@@ -374,9 +388,18 @@ struct driver {
 
 	/*
 	 * Does any process use the files of one of these, in whatever namespace?
-	 * COPPICE_BUSY naming process and path. NULL: nobody can.
+	 * COPPICE_BUSY naming process and path; or, where there is @tell, COPPICE_OK and
+	 * each of them is told. NULL: nobody can.
 	 */
-	int (*in_use)(struct pool *pool, const struct volume_ref *refs, size_t n,
+	int (*in_use)(struct pool *pool, const struct volume_ref *refs, size_t n, in_use_fn *tell,
+		      void *user, struct coppice_error *err);
+
+	/*
+	 * Tell what was made within a volume that is one of its own for the engine, so
+	 * that clones of the volume are without, and goes with it: on Btrfs, subvolumes.
+	 * Cheap where there is none: walks no tree. NULL: there never is any.
+	 */
+	int (*nested)(struct pool *pool, const struct volume_ref *ref, nested_fn *fn, void *user,
 		      struct coppice_error *err);
 
 	/* Damage that only the engine can see: leftover groups, wrong flags, … as problems. */

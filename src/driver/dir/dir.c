@@ -186,8 +186,8 @@ static int remove_own(const struct pool_spec *spec, struct coppice_error *err)
 		return fail_memory(err);
 	fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
-		return errno == ENOENT ? COPPICE_OK :
-					 fail_errno(err, errno, "cannot open '%s'", parent);
+		return errno == ENOENT ? COPPICE_OK
+				       : fail_errno(err, errno, "cannot open '%s'", parent);
 	return tree_remove(fd, spec->name, 1, err);
 }
 
@@ -419,10 +419,10 @@ static int pinned(struct pool *pool, pinned_fn *fn, void *user, struct coppice_e
 	return COPPICE_OK;
 }
 
-static int in_use(struct pool *pool, const struct volume_ref *refs, size_t n,
-		  struct coppice_error *err)
+static int in_use(struct pool *pool, const struct volume_ref *refs, size_t n, in_use_fn *tell,
+		  void *user, struct coppice_error *err)
 {
-	return layout_in_use(layout_of(pool), refs, n, false, err);
+	return layout_in_use(layout_of(pool), refs, n, tell, user, err);
 }
 
 static const char *const pool_keys[] = { NULL };

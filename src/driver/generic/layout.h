@@ -59,9 +59,9 @@ struct layout {
 	int kind_fd[VOLUME_KINDS];
 	int drafts_fd;
 	int deleted_fd;
-	bool has_retired;	  /* since the last commit */
+	bool has_retired;         /* since the last commit */
 	bool has_closed_accounts; /* since the last reap, as far as they can be */
-	bool has_no_attributes; /* records are files: the file system knows no trusted.* */
+	bool has_no_attributes;   /* records are files: the file system knows no trusted.* */
 };
 
 /* "images", "containers", …: the folder of a kind. */

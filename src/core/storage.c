@@ -146,11 +146,15 @@ static int mark_publish(struct coppice *coppice, const struct mark *mark, const 
 			struct coppice_error *err)
 {
 	char path[128];
+	int r;
 
 	(void)snprintf(path, sizeof(path), "pools/%s.json", name);
 	if (renameat(coppice->root_fd, mark->path, coppice->root_fd, path) < 0)
 		return fail_errno(err, errno, "cannot keep '%s/%s'", coppice->root, path);
-	return sync_pools(coppice, err);
+	r = sync_pools(coppice, err);
+	if (r < 0)
+		(void)renameat(coppice->root_fd, path, coppice->root_fd, mark->path);
+	return r;
 }
 
 static int make_pool(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)

@@ -12,9 +12,10 @@ import lab
 
 # A command that changes storage. prepare() makes the state that it begins with; judge(main,
 # other), given walks of both pools, says what is wrong after it was done, undone or cut short.
-# Done and undone are told by is_done(main, other). Of share the kills are as many.
-Operation = collections.namedtuple("Operation", "name prepare argv judge is_done share",
-                                   defaults=(1,))
+# Done and undone are told by is_done(main, other). Of share the kills are as many. If it fails,
+# trees of images may be gone all the same, where there are bytes to unpack, with may_lose_trees.
+Operation = collections.namedtuple("Operation", "name prepare argv judge is_done share "
+                                   "may_lose_trees", defaults=(1, False))
 
 
 def prefer_memory():
@@ -242,7 +243,7 @@ class Stage:
     def image_delete(self):
         yield Operation("image delete", lambda: (self.remove_instances(), self.ensure_image()),
                         ["image", "delete", "small"], self.image_judge,
-                        lambda *_: not self.has_image("small"))
+                        lambda *_: not self.has_image("small"), may_lose_trees=True)
 
     # ---- instances ----
 

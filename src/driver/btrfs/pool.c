@@ -152,9 +152,11 @@ static int mount_device(const struct pool_spec *spec, const char *device, const 
 	/* noatime: else a clone grows by being read. */
 	if (mount(device, place->mount, "btrfs", MS_NOATIME, options) == 0)
 		return COPPICE_OK;
+	/* One that we made ourselves, without options, is nobody's mistake. */
 	if (errno == EINVAL)
 		return fail(
-			err, COPPICE_INVALID,
+			err,
+			place->kind == PLACE_OUR_FILE && !more ? COPPICE_FAILED : COPPICE_INVALID,
 			"'%s' does not hold a Btrfs file system that this kernel can mount with "
 			"the options '%s'",
 			place->file, options);

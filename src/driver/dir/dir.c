@@ -463,6 +463,7 @@ const struct driver driver_dir = {
 	.limit_set = limit_set,
 
 	.retire = layout_retire,
+	.unretire = layout_unretire,
 	.reap = layout_reap,
 	.pinned = pinned,
 

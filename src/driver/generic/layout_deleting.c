@@ -335,6 +335,17 @@ static void retire_explain(struct layout *layout, const struct volume_ref *ref,
 	layout_explain(layout, "rmdir %s", target);
 }
 
+void layout_unretire(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids,
+		     size_t n)
+{
+	struct layout *layout = layout_of(pool);
+	char path[PATH_MAX];
+
+	while (n-- > 0)
+		(void)renameat2(layout->deleted_fd, uuids[n].text, layout->fd,
+				layout_ref_path(&refs[n], path), RENAME_NOREPLACE);
+}
+
 static int retire_sync(struct layout *layout, const struct volume_ref *refs, size_t n,
 		       struct coppice_error *err)
 {
@@ -365,10 +376,8 @@ int layout_retire(struct pool *pool, const struct volume_ref *refs, const struct
 	layout->has_retired = true;
 	if (r == COPPICE_OK)
 		r = retire_sync(layout, refs, n, err);
-	/* All of them, or none. */
-	while (r < 0 && n_done-- > 0)
-		(void)renameat2(layout->deleted_fd, uuids[n_done].text, layout->fd,
-				layout_ref_path(&refs[n_done], path), RENAME_NOREPLACE);
+	if (r < 0 && r != COPPICE_NOT_FOUND)
+		layout_unretire(pool, refs, uuids, n_done);
 	return r;
 }
 

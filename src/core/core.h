@@ -233,4 +233,10 @@ _nonnull_ int image_ensure(struct coppice *coppice, struct pool_entry *entry,
 
 /* Read the image store into the catalog if it changed behind it; sweep what the dead left. */
 _nonnull_ int images_refresh(struct coppice *coppice, struct coppice_error *err);
+
+/*
+ * The same when all is done and durable: what fails is told, and is no failure, as the
+ * stamp makes the next command do it.
+ */
+_nonnull_ void images_catch_up(struct coppice *coppice);
 _nonnull_ int images_rebuild(struct coppice *coppice, struct coppice_error *err);

@@ -164,12 +164,21 @@ static int parse_entry(struct coppice *coppice, const char *name, json_t *json,
 	return pool_entry_new(coppice, name, driver, &uuid, config.setting, config.n, ret, err);
 }
 
+int pool_entry_parse(struct coppice *coppice, const char *name, const char *text,
+		     struct pool_entry **ret, struct coppice_error *err)
+{
+	json_t *json = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+	int r = parse_entry(coppice, name, json, ret, err);
+
+	json_decref(json);
+	return r;
+}
+
 static int load_file(struct coppice *coppice, const char *file, const char *name,
 		     struct pool_entry **ret, struct coppice_error *err)
 {
 	_cleanup_(freep) char *path = text_format("pools/%s", file);
 	_cleanup_(freep) char *text = NULL;
-	json_t *json;
 	int r;
 
 	if (!path)
@@ -177,9 +186,7 @@ static int load_file(struct coppice *coppice, const char *file, const char *name
 	r = file_read(coppice->root_fd, path, POOL_FILE_MAX, &text, err);
 	if (r < 0)
 		return r;
-	json = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-	r = parse_entry(coppice, name, json, ret, err);
-	json_decref(json);
+	r = pool_entry_parse(coppice, name, text, ret, err);
 	return r < 0 ? wrap(err, "'%s/%s' is damaged", coppice->root, path) : COPPICE_OK;
 }
 

@@ -46,11 +46,11 @@ struct driver;
 struct pool_spec {
 	const char *name;
 	const char *state_path; /* the state directory, absolute */
-	const char *source;	/* device, file or directory; NULL: make one of ours */
+	const char *source;     /* device, file or directory; NULL: make one of ours */
 	const char *(*get)(const struct pool_spec *spec, const char *key); /* config; or NULL */
 	void *config;
-	struct uuid uuid;	/* of the pool; when creating: what to call it */
-	struct uuid owner;	/* of this state directory */
+	struct uuid uuid;  /* of the pool; when creating: what to call it */
+	struct uuid owner; /* of this state directory */
 };
 
 typedef void explain_fn(void *user, const char *line);
@@ -71,13 +71,13 @@ struct pool {
 
 /* A volume to be: its place among those of its draft, name, identity and record. */
 struct new_volume {
-	struct volume_ref ref;	/* the name that it will be published under */
-	const char *item;	/* what it is called in the draft meanwhile; NULL: the same; borrowed */
+	struct volume_ref ref; /* the name that it will be published under */
+	const char *item; /* what it is called in the draft meanwhile; NULL: the same; borrowed */
 	struct uuid uuid;
-	struct uuid group;	/* whose space account it joins: its own uuid, or its instance's */
-	uint64_t limit_bytes;	/* how much the account may hold; 0: no limit; only with one's own */
-	bool is_nested;		/* a snapshot of a volume that was made before in the same draft */
-	const char *record;	/* borrowed; text that the driver keeps with it */
+	struct uuid group;    /* whose space account it joins: its own uuid, or its instance's */
+	uint64_t limit_bytes; /* how much the account may hold; 0: no limit; only with one's own */
+	bool is_nested;       /* a snapshot of a volume that was made before in the same draft */
+	const char *record;   /* borrowed; text that the driver keeps with it */
 
 	/* For explain: the record as a word of bash, and the name of the shell
 	 * variable that holds the group's uuid, NULL when the group exists already. */
@@ -89,9 +89,9 @@ struct new_volume {
 struct draft {
 	struct pool *pool;
 	struct uuid id;
-	int fd;	      /* drivers on file systems: its directory, and the lock on it */
+	int fd;            /* drivers on file systems: its directory, and the lock on it */
 	bool is_announced; /* by draft_announce: publish is durable without a commit */
-	void *driver; /* what else the driver needs */
+	void *driver;      /* what else the driver needs */
 };
 
 struct pool_space {
@@ -134,8 +134,8 @@ typedef int nested_fn(void *user, const char *path, struct coppice_error *err);
 
 /* What a driver can do that others cannot; told, not derived, where no op shows it. */
 struct driver_traits {
-	bool can_clone;	   /* clones share data with their origin */
-	bool can_limit;	   /* `size` on an instance is enforced */
+	bool can_clone;    /* clones share data with their origin */
+	bool can_limit;    /* `size` on an instance is enforced */
 	bool is_loop_able; /* a pool without source is a file with `size` */
 };
 
@@ -332,6 +332,13 @@ struct driver {
 	 */
 	int (*retire)(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids,
 		      size_t n, struct coppice_error *err);
+
+	/*
+	 * Take that back, as it could not be committed; goes on past failures. NULL: it
+	 * cannot be; then what was retired stays so.
+	 */
+	void (*unretire)(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids,
+			 size_t n);
 
 	/* Destroy what was retired and nobody stands on. Idempotent; goes on past failures. */
 	int (*reap)(struct pool *pool, struct coppice_error *err);

@@ -610,6 +610,7 @@ const struct driver driver_btrfs = {
 	.limit_set = limit_set,
 
 	.retire = layout_retire,
+	.unretire = layout_unretire,
 	.reap = layout_reap,
 	.pinned = pinned,
 

@@ -190,9 +190,11 @@ static int look_at_files(const struct search *search, int proc_fd, const char *p
 
 	if (fd < 0)
 		return COPPICE_OK; /* gone */
-	if (!dir) {
+	if (!dir) { /* ENOENT: gone since */
+		bool is_gone = errno != ENOMEM;
+
 		(void)close(fd);
-		return fail_memory(err);
+		return is_gone ? COPPICE_OK : fail_memory(err);
 	}
 	while (r == COPPICE_OK && (entry = readdir(dir)))
 		if (entry->d_name[0] != '.')

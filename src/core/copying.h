@@ -13,6 +13,7 @@ struct copying {
 	bool is_full; /* share nothing */
 	bool is_move; /* keep identity and times */
 	enum copy_way way;
+	unsigned may_lose; /* enum coppice_loss */
 	struct source_snapshot {
 		struct volume_ref ref;
 		struct record record;

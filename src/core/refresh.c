@@ -263,7 +263,13 @@ int copying_refresh(struct coppice *coppice, struct copying *copying, const stru
 
 	copying->way = copying_way(copying);
 	copying->base = &target->ref;
-	r = refuse_in_use(coppice, target, 1, err);
+	r = refuse_nested(coppice, copying->source.entry, &copying->source.ref, NESTED_LEFT_OUT,
+			  copying->may_lose, err);
+	if (r == COPPICE_OK)
+		r = refuse_nested(coppice, target->entry, &target->ref, NESTED_DESTROYED,
+				  copying->may_lose, err);
+	if (r == COPPICE_OK)
+		r = refuse_in_use(coppice, target, 1, copying->may_lose, err);
 	if (r == COPPICE_OK)
 		r = room_check(copying->target, err);
 	if (r == COPPICE_OK)

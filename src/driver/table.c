@@ -8,10 +8,11 @@
 #include "driver/btrfs/btrfs.h"
 #include "driver/dir/dir.h"
 #include "driver/driver.h"
+#include "driver/zfs/zfs.h"
 
 #define ADDED_MAX 4
 
-static const struct driver *const built_in[] = { &driver_btrfs, &driver_dir };
+static const struct driver *const built_in[] = { &driver_zfs, &driver_btrfs, &driver_dir };
 
 static const struct driver *added[ADDED_MAX];
 
@@ -55,17 +56,39 @@ const char *driver_problem(const struct driver *driver)
 		bool is_set;
 	} required[] = {
 #define OP(op) { #op, driver->op != NULL }
-		OP(name),	     OP(pool_keys),	   OP(probe),
-		OP(pool_create),     OP(pool_open),	   OP(pool_close),
-		OP(pool_is_mounted), OP(pool_umount),	   OP(pool_destroy),
-		OP(pool_space),	     OP(pool_record_read), OP(pool_record_write),
-		OP(pool_mount_path), OP(draft_open),	   OP(draft_discard),
-		OP(volume_create),   OP(volume_seal),	   OP(clone),
-		OP(publish),	     OP(commit),	   OP(draft_sweep),
-		OP(swap),	     OP(rename),	   OP(record_write),
-		OP(retire),	     OP(reap),		   OP(pinned),
-		OP(stamp),	     OP(touch),		   OP(scan),
-		OP(record_read),     OP(path),		   OP(usage),
+		OP(name),
+		OP(pool_keys),
+		OP(probe),
+		OP(pool_create),
+		OP(pool_open),
+		OP(pool_close),
+		OP(pool_is_mounted),
+		OP(pool_umount),
+		OP(pool_destroy),
+		OP(pool_space),
+		OP(pool_record_read),
+		OP(pool_record_write),
+		OP(pool_mount_path),
+		OP(draft_open),
+		OP(draft_discard),
+		OP(volume_create),
+		OP(volume_seal),
+		OP(clone),
+		OP(publish),
+		OP(commit),
+		OP(draft_sweep),
+		OP(swap),
+		OP(rename),
+		OP(record_write),
+		OP(retire),
+		OP(reap),
+		OP(pinned),
+		OP(stamp),
+		OP(touch),
+		OP(scan),
+		OP(record_read),
+		OP(path),
+		OP(usage),
 #undef OP
 	};
 

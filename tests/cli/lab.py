@@ -345,9 +345,10 @@ class ZfsWalk(Walk):
     def __init__(self, root):  # pylint: disable=super-init-not-called
         self.root = root
         self.volumes, self.records, self.problems = {}, {}, []
+        self.guids = {}  # a snapshot of the same guid is the same snapshot
         found = {}
         for line in zfs("get", "-Hp", "-r", "-o", "name,property,value,source",
-                        "type,origin,coppice:record", root).splitlines():
+                        "type,origin,guid,coppice:record", root).splitlines():
             name, key, value, source = line.split("\t")
             entry = found.setdefault(name[len(root) + 1:], {})
             if source in ("-", "local"):
@@ -389,6 +390,7 @@ class ZfsWalk(Walk):
             self.problems.append(f"{key}: no good record: {entry}")
         self.records[key] = record_
         self.volumes[key] = f"{self.root}/{name}"
+        self.guids[key] = entry["guid"]
 
     def digest(self, key):
         """Through a clone, also of what is live: nobody's mount is touched."""

@@ -77,6 +77,8 @@ int zfs_volume_create(struct draft *draft, const struct new_volume *volume, char
 	if (!draft->pool->is_dry_run) {
 		r = zfs_run(ZFS_ARGS("zfs", "create", "-o", record, "-o", limit, target), NULL,
 			    err);
+		if (r == COPPICE_OK && !volume->is_nested && volume->ref.kind != VOLUME_IMAGE)
+			r = zfs_guard_begin(zfs, target, err);
 		if (r == COPPICE_OK)
 			r = zfs_mount_at(zfs, target, path, err);
 	}
@@ -205,6 +207,8 @@ static int clone_volume(const struct batch *batch, size_t i, struct coppice_erro
 
 	if (batch->draft->is_announced) {
 		r = clone_as(batch, volume, zfs_volume_name(zfs, &volume->ref, target), err);
+		if (r == COPPICE_OK)
+			return zfs_guard_begin(zfs, target, err);
 		if (r != COPPICE_EXISTS)
 			return r;
 		batch->is_aside[i] = true; /* publish will say so, unless it is free by then */
@@ -254,10 +258,14 @@ static int own_snapshot_as(const struct batch *batch, const struct new_volume *v
 	_cleanup_(freep) char *record = text_format("%s=%s", PROPERTY_RECORD, volume->record);
 	_cleanup_(freep) char *draft = text_format("%s=%s", PROPERTY_DRAFT, batch->draft->id.text);
 	_cleanup_(freep) char *snapshot = text_format("%s@%s-%s", batch->from, kind, name);
+	int r;
 
 	if (!record || !draft || !snapshot)
 		return fail_memory(err);
-	return zfs_run(ZFS_ARGS("zfs", "snapshot", "-o", record, "-o", draft, snapshot), NULL, err);
+	r = zfs_run(ZFS_ARGS("zfs", "snapshot", "-o", record, "-o", draft, snapshot), NULL, err);
+	return r < 0 ? r
+		     : zfs_guard_snapshot(zfs_pool_of(batch->draft->pool), batch->from, snapshot,
+					  err);
 }
 
 static int own_snapshot(const struct batch *batch, size_t i, struct coppice_error *err)
@@ -514,6 +522,8 @@ static int publish_one(struct draft *draft, const struct new_volume *volume,
 	int r;
 
 	r = names_of(draft, volume, from, to, err);
+	if (r == COPPICE_OK && !volume_is_snapshot(&volume->ref))
+		r = zfs_guard_ensure(zfs, from, volume->ref.kind, true, err);
 	if (r == COPPICE_OK)
 		r = zfs_rename_displacing(zfs, from, to, err);
 	if (r == COPPICE_OK && volume_is_snapshot(&volume->ref) && !draft->is_announced)

@@ -82,6 +82,16 @@ static int snapshot_and_hold(const char *dataset, struct coppice_error *err)
 	return r < 0 && r != COPPICE_EXISTS ? r : hold(guard, err);
 }
 
+void zfs_guard_explain(struct zfs_pool *zfs, const char *name, enum volume_kind kind)
+{
+	if (!zfs->is_guarded)
+		return;
+	if (kind != VOLUME_IMAGE)
+		zfs_explain(&zfs->pool, "zfs snapshot %s" ZFS_GUARD_SNAPSHOT, name);
+	zfs_explain(&zfs->pool, "zfs hold " ZFS_GUARD_TAG " %s%s", name,
+		    kind == VOLUME_IMAGE ? "@readonly" : ZFS_GUARD_SNAPSHOT);
+}
+
 int zfs_guard_begin(struct zfs_pool *zfs, const char *dataset, struct coppice_error *err)
 {
 	return zfs->is_guarded ? snapshot_and_hold(dataset, err) : COPPICE_OK;

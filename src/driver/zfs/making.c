@@ -384,6 +384,8 @@ static void clone_explain(const struct batch *batch, const struct new_volume *vo
 	zfs_explain(&zfs->pool, "zfs clone -o %s=%s%s%s %s %s", PROPERTY_RECORD,
 		    volume->explain_record, is_announced ? " -o " PROPERTY_DRAFT "=$draft" : "",
 		    limit, from, to);
+	if (is_announced && !volume_is_snapshot(&volume->ref))
+		zfs_guard_explain(zfs, to, volume->ref.kind);
 }
 
 static void batch_explain(const struct batch *batch, size_t n)
@@ -610,24 +612,30 @@ static int show_some(struct draft *draft, const struct new_volume *volumes, size
 	return r;
 }
 
+/* One that is not announced gets its name; what is announced, but not a snapshot, has it. */
+static void publish_explain_one(struct zfs_pool *zfs, const struct new_volume *volume)
+{
+	const struct volume_ref *ref = &volume->ref;
+	const char *folder = zfs_kind_folder(ref->kind);
+	_cleanup_(freep) char *item = NULL;
+
+	if (volume_is_snapshot(ref)) {
+		zfs_explain(&zfs->pool, "zfs rename %s/%s/%s@draft-$draft %s/%s/%s@snapshot-%s",
+			    zfs->root, folder, ref->name.text, zfs->root, folder, ref->name.text,
+			    ref->snapshot.text);
+		return;
+	}
+	item = text_format("%s/drafts/$draft/%s", zfs->root, item_text(volume));
+	if (!item)
+		return;
+	zfs_guard_explain(zfs, item, ref->kind);
+	zfs_explain(&zfs->pool, "zfs rename %s %s/%s/%s", item, zfs->root, folder, ref->name.text);
+}
+
 static void publish_explain(struct draft *draft, const struct new_volume *volumes, size_t n)
 {
-	struct zfs_pool *zfs = zfs_pool_of(draft->pool);
-
-	for (size_t i = 0; i < n && !draft->is_announced; i++) {
-		const struct volume_ref *ref = &volumes[i].ref;
-		const char *folder = zfs_kind_folder(ref->kind);
-
-		if (volume_is_snapshot(ref))
-			zfs_explain(&zfs->pool,
-				    "zfs rename %s/%s/%s@draft-$draft %s/%s/%s@snapshot-%s",
-				    zfs->root, folder, ref->name.text, zfs->root, folder,
-				    ref->name.text, ref->snapshot.text);
-		else
-			zfs_explain(&zfs->pool, "zfs rename %s/drafts/$draft/%s %s/%s/%s",
-				    zfs->root, item_text(&volumes[i]), zfs->root, folder,
-				    ref->name.text);
-	}
+	for (size_t i = 0; i < n && !draft->is_announced; i++)
+		publish_explain_one(zfs_pool_of(draft->pool), &volumes[i]);
 }
 
 int zfs_publish(struct draft *draft, const struct new_volume *volumes, size_t n,

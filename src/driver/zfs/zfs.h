@@ -295,6 +295,9 @@ int zfs_rename_displacing(struct zfs_pool *zfs, const char *from, const char *to
 /* Is it there for the guard alone? */
 bool zfs_is_guard(const struct zfs_pool *zfs, const char *name);
 
+/* Tell what guards a new volume of this name. */
+void zfs_guard_explain(struct zfs_pool *zfs, const char *name, enum volume_kind kind);
+
 /* Guard a dataset that was made just now, and has no snapshot. */
 int zfs_guard_begin(struct zfs_pool *zfs, const char *dataset, struct coppice_error *err);
 

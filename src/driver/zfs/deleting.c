@@ -166,6 +166,29 @@ static int read_listing(struct retiring *retiring, size_t n, struct coppice_erro
 	return r == COPPICE_NOT_FOUND ? zfs_missing(retiring->zfs, retiring->refs, err) : r;
 }
 
+/* Of what is to be destroyed at once. */
+static int release_guards(struct retiring *retiring, size_t n, struct coppice_error *err)
+{
+	_cleanup_(freep) struct dataset **guard = calloc(n + 1, sizeof(*guard));
+	size_t n_guards = 0;
+
+	if (!guard)
+		return fail_memory(err);
+	for (size_t i = 0; i < n; i++) {
+		char name[DATASET_MAX], snapshot[2 * DATASET_MAX];
+		struct dataset *found;
+
+		if (volume_is_snapshot(&retiring->refs[i]))
+			continue;
+		(void)zfs_volume_name(retiring->zfs, &retiring->refs[i], name);
+		(void)snprintf(snapshot, sizeof(snapshot), "%s" ZFS_GUARD_SNAPSHOT, name);
+		found = listing_find(&retiring->listing, snapshot);
+		if (found && is_bare(retiring->zfs, &retiring->listing, name))
+			guard[n_guards++] = found;
+	}
+	return zfs_guard_release_all(guard, n_guards, err);
+}
+
 static int retire_all(struct retiring *retiring, size_t n, struct coppice_error *err)
 {
 	struct coppice_error missing = COPPICE_ERROR_INIT;
@@ -177,6 +200,9 @@ static int retire_all(struct retiring *retiring, size_t n, struct coppice_error 
 		return r;
 	is_missing = count_there(retiring->zfs, &retiring->listing, retiring->refs, n, &n_there,
 				 &missing);
+	r = release_guards(retiring, n_there, err);
+	if (r < 0)
+		return r;
 	r = parallel_run(n_there, ZFS_THREADS, retire_one, retiring, err);
 	if (r == COPPICE_OK && is_missing < 0) {
 		*err = missing;

@@ -24,6 +24,7 @@
 #include <limits.h>
 #include <string.h>
 
+#include "base/parallel.h"
 #include "base/text.h"
 
 #define USERS "@snapshot-"
@@ -95,6 +96,77 @@ void zfs_guard_explain(struct zfs_pool *zfs, const char *name, enum volume_kind 
 int zfs_guard_begin(struct zfs_pool *zfs, const char *dataset, struct coppice_error *err)
 {
 	return zfs->is_guarded ? snapshot_and_hold(dataset, err) : COPPICE_OK;
+}
+
+/* ---- many at once ---- */
+
+/* Snapshots that are made, held or released: each command of the last two takes many. */
+struct batch {
+	char **snapshot;
+	size_t n, n_chunks;
+	const char *verb;
+};
+
+static int snapshot_one(void *user, size_t i, struct coppice_error *err)
+{
+	struct batch *batch = user;
+	int r = zfs_run(ZFS_ARGS("zfs", "snapshot", batch->snapshot[i]), NULL, err);
+
+	return r == COPPICE_EXISTS ? COPPICE_OK : r;
+}
+
+/* Every n_chunks-th of them, from the @i-th on. */
+static int run_chunk(void *user, size_t i, struct coppice_error *err)
+{
+	struct batch *batch = user;
+	_cleanup_(freep) const char **argv = calloc(batch->n + 4, sizeof(*argv));
+	size_t n = 0;
+
+	if (!argv)
+		return fail_memory(err);
+	argv[n++] = "zfs";
+	argv[n++] = batch->verb;
+	argv[n++] = ZFS_GUARD_TAG;
+	for (size_t k = i; k < batch->n; k += batch->n_chunks)
+		argv[n++] = batch->snapshot[k];
+	return zfs_run(argv, NULL, err);
+}
+
+static int run_batch(struct batch *batch, const char *verb, struct coppice_error *err)
+{
+	batch->verb = verb;
+	batch->n_chunks = batch->n < ZFS_THREADS ? batch->n : ZFS_THREADS;
+	return parallel_run(batch->n_chunks, ZFS_THREADS, run_chunk, batch, err);
+}
+
+int zfs_guard_begin_all(struct zfs_pool *zfs, char *snapshot[], size_t n, struct coppice_error *err)
+{
+	struct batch batch = { .snapshot = snapshot, .n = n };
+	int r;
+
+	if (!zfs->is_guarded || n == 0)
+		return COPPICE_OK;
+	r = parallel_run(n, ZFS_THREADS, snapshot_one, &batch, err);
+	return r < 0 ? r : run_batch(&batch, "hold", err);
+}
+
+/* What fails is released one by one, when it is destroyed. */
+int zfs_guard_release_all(struct dataset *guard[], size_t n, struct coppice_error *err)
+{
+	_cleanup_(freep) char **snapshot = calloc(n + 1, sizeof(*snapshot));
+	struct batch batch = { .snapshot = snapshot };
+	struct coppice_error ignored;
+
+	if (!snapshot)
+		return fail_memory(err);
+	for (size_t i = 0; i < n; i++)
+		if (guard[i]->n_holds > 0)
+			snapshot[batch.n++] = guard[i]->name;
+	if (batch.n == 0 || run_batch(&batch, "release", &ignored) < 0)
+		return COPPICE_OK;
+	for (size_t i = 0; i < n; i++)
+		guard[i]->n_holds = 0;
+	return COPPICE_OK;
 }
 
 /* ---- what is missing ---- */
@@ -307,7 +379,7 @@ static int drop_one(const struct dataset *dataset, struct coppice_error *err)
 {
 	int r = COPPICE_OK;
 
-	if (dataset->is_snapshot)
+	if (dataset->n_holds > 0)
 		r = zfs_guard_release(dataset->name, err);
 	if (r == COPPICE_OK)
 		r = zfs_run(ZFS_ARGS("zfs", "destroy", dataset->name), NULL, err);

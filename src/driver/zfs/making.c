@@ -207,8 +207,6 @@ static int clone_volume(const struct batch *batch, size_t i, struct coppice_erro
 
 	if (batch->draft->is_announced) {
 		r = clone_as(batch, volume, zfs_volume_name(zfs, &volume->ref, target), err);
-		if (r == COPPICE_OK)
-			return zfs_guard_begin(zfs, target, err);
 		if (r != COPPICE_EXISTS)
 			return r;
 		batch->is_aside[i] = true; /* publish will say so, unless it is free by then */
@@ -426,6 +424,31 @@ static int remember(struct batch *batch, size_t n, struct coppice_error *err)
 	return COPPICE_OK;
 }
 
+/* What has its name already; what is in the draft is guarded when it gets one. */
+static int guard_all(const struct batch *batch, size_t n, struct coppice_error *err)
+{
+	struct zfs_pool *zfs = zfs_pool_of(batch->draft->pool);
+	_cleanup_(freep) char **guard = calloc(n + 1, sizeof(*guard));
+	size_t n_guards = 0;
+	int r = guard ? COPPICE_OK : fail_memory(err);
+
+	for (size_t i = 0; i < n && r == COPPICE_OK && batch->draft->is_announced; i++) {
+		const struct volume_ref *ref = &batch->volumes[i].ref;
+		char name[DATASET_MAX];
+
+		if (volume_is_snapshot(ref) || batch->is_aside[i])
+			continue;
+		guard[n_guards] =
+			text_format("%s" ZFS_GUARD_SNAPSHOT, zfs_volume_name(zfs, ref, name));
+		r = guard[n_guards++] ? COPPICE_OK : fail_memory(err);
+	}
+	if (r == COPPICE_OK)
+		r = zfs_guard_begin_all(zfs, guard, n_guards, err);
+	while (n_guards-- > 0)
+		free(guard[n_guards]);
+	return r;
+}
+
 int zfs_clone(struct draft *draft, const struct volume_ref *origin,
 	      const struct new_volume *volumes, size_t n, bool is_read_only,
 	      struct coppice_error *err)
@@ -459,6 +482,8 @@ int zfs_clone(struct draft *draft, const struct volume_ref *origin,
 		/* From here on there may be some: discarding must look for them. */
 		making_of(draft)->n_waiting += n;
 		r = parallel_run(n, ZFS_THREADS, clone_one, &batch, err);
+		if (r == COPPICE_OK)
+			r = guard_all(&batch, n, err);
 		making_of(draft)->n_waiting -= r == COPPICE_OK ? n : 0;
 	}
 	if (r == COPPICE_NOT_FOUND)

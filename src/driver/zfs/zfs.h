@@ -301,6 +301,13 @@ void zfs_guard_explain(struct zfs_pool *zfs, const char *name, enum volume_kind 
 /* Guard a dataset that was made just now, and has no snapshot. */
 int zfs_guard_begin(struct zfs_pool *zfs, const char *dataset, struct coppice_error *err);
 
+/* The same of many: @snapshot is the @guard of each. */
+int zfs_guard_begin_all(struct zfs_pool *zfs, char *snapshot[], size_t n,
+			struct coppice_error *err);
+
+/* Release many that are to be destroyed, as far as that goes; the listing knows then. */
+int zfs_guard_release_all(struct dataset *guard[], size_t n, struct coppice_error *err);
+
 /*
  * Have @volume guarded, and what lies below it, if it is not; also of a draft's. Safe to
  * repeat. @is_fresh: it is just what it is a clone of, as nobody can have written into it.

@@ -14,6 +14,7 @@
  *	ROOT/deleted/containers/UUID   a tombstone
  *	ROOT/mounts/…                  clones of snapshots, while somebody reads those
  *	…@copy-DRAFT @deleted-UUID     what clones stand on and no user made, or still has
+ *	…@guard                        held: guarding.c
  */
 
 #include "driver/driver.h"
@@ -47,6 +48,7 @@ struct zfs_pool {
 	char *state;      /* STATE/zfs/NAME: the drafts' locks, the stamp of our own changes */
 	char *mount;      /* STATE/mnt/NAME: where what is mounted is mounted */
 	const char *limit_property;
+	bool is_guarded;         /* coppice.guard */
 	struct listing *records; /* of all, between records_begin and records_end; or NULL */
 };
 
@@ -108,6 +110,7 @@ struct dataset {
 	bool is_gone, is_stuck; /* for who destroys what is listed: it is, or will not be */
 	char *origin, *record, *draft, *swap, *limit; /* NULL: none of its own */
 	uint64_t used, referenced;
+	uint64_t n_holds; /* on a snapshot, by whomever */
 	size_t n_clones; /* in this listing */
 };
 
@@ -174,6 +177,12 @@ int zfs_pool_space(struct pool *pool, struct pool_space *ret, struct coppice_err
 int zfs_pool_record_read(struct pool *pool, char **ret, struct coppice_error *err);
 int zfs_pool_record_write(struct pool *pool, const char *record, struct coppice_error *err);
 const char *zfs_pool_mount_path(struct pool *pool);
+
+/*
+ * Make those of the pool's folders that are not there, as zfs destroy takes empty ones
+ * without asking. Only if the pool itself is there.
+ */
+int zfs_folders_ensure(struct zfs_pool *zfs, struct coppice_error *err);
 
 /* ---- mounting.c ---- */
 
@@ -276,6 +285,59 @@ int zfs_swap_recover(struct zfs_pool *zfs, const struct dataset *old, struct cop
  */
 int zfs_rename_displacing(struct zfs_pool *zfs, const char *from, const char *to,
 			  struct coppice_error *err);
+
+/* ---- guarding.c: what keeps zfs destroy -R off; all does nothing in a pool without ---- */
+
+#define ZFS_GUARD_SNAPSHOT "@guard"
+#define ZFS_GUARD_BELOW    "/guard"
+#define ZFS_GUARD_TAG      "coppice"
+
+/* Is it there for the guard alone? */
+bool zfs_is_guard(const struct zfs_pool *zfs, const char *name);
+
+/* Tell what guards a new volume of this name. */
+void zfs_guard_explain(struct zfs_pool *zfs, const char *name, enum volume_kind kind);
+
+/* Guard a dataset that was made just now, and has no snapshot. */
+int zfs_guard_begin(struct zfs_pool *zfs, const char *dataset, struct coppice_error *err);
+
+/* The same of many: @snapshot is the @guard of each. */
+int zfs_guard_begin_all(struct zfs_pool *zfs, char *snapshot[], size_t n,
+			struct coppice_error *err);
+
+/* Release many that are to be destroyed, as far as that goes; the listing knows then. */
+int zfs_guard_release_all(struct dataset *guard[], size_t n, struct coppice_error *err);
+
+/*
+ * Have @volume guarded, and what lies below it, if it is not; also of a draft's. Safe to
+ * repeat. @is_fresh: it is just what it is a clone of, as nobody can have written into it.
+ */
+int zfs_guard_ensure(struct zfs_pool *zfs, const char *volume, enum volume_kind kind, bool is_fresh,
+		     struct coppice_error *err);
+int zfs_guard_ensure_in(struct zfs_pool *zfs, const struct listing *listing,
+			const struct dataset *volume, enum volume_kind kind, bool is_fresh,
+			struct coppice_error *err);
+
+/* Guard a snapshot of @volume that was made just now, if @volume's guard is younger. */
+int zfs_guard_snapshot(struct zfs_pool *zfs, const char *volume, const char *snapshot,
+		       struct coppice_error *err);
+
+/* Hold all users' snapshots of @dataset itself, which goes below a volume. */
+int zfs_guard_hold(struct zfs_pool *zfs, const struct listing *listing, const char *dataset,
+		   struct coppice_error *err);
+
+/* Give a guard to each volume that users see and that has none. Goes on past failures. */
+int zfs_guard_mend(struct zfs_pool *zfs, const struct listing *listing, struct coppice_error *err);
+
+/* Let a snapshot be destroyed, also in a pool without. Nothing happens if it is not held. */
+int zfs_guard_release(const char *snapshot, struct coppice_error *err);
+
+/* Destroy what guards the volume @name itself, if the listing has that. */
+int zfs_guard_drop(const struct listing *listing, const char *name, struct coppice_error *err);
+
+/* Tell, for check, what is not guarded, or is in a pool without; mend it if so asked. */
+int zfs_guard_check(struct zfs_pool *zfs, const struct listing *listing, bool is_repair,
+		    scan_fn *fn, void *user, struct coppice_error *err);
 
 /* ---- space.c ---- */
 

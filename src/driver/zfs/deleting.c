@@ -141,7 +141,7 @@ int zfs_retire(struct pool *pool, const struct volume_ref *refs, const struct uu
 	if (n == 1)
 		return retire_one(&retiring, 0, err);
 	is_missing = count_there(retiring.zfs, refs, n, &n_there, &missing);
-	r = parallel_run(n_there, ZFS_THREADS, retire_one, &retiring, err);
+	r = parallel_run(n_there, zfs_threads(), retire_one, &retiring, err);
 	if (r == COPPICE_OK && is_missing < 0) {
 		*err = missing;
 		return is_missing;
@@ -244,7 +244,7 @@ static size_t destroy_wave(struct listing *listing, struct reaping *reaping,
 	struct coppice_error ignored;
 	size_t n_destroyed = 0;
 
-	(void)parallel_run(reaping->n, ZFS_THREADS, destroy_one, reaping, &ignored);
+	(void)parallel_run(reaping->n, zfs_threads(), destroy_one, reaping, &ignored);
 	for (size_t i = 0; i < reaping->n; i++) {
 		struct dataset *dataset = reaping->wave[i];
 		struct dataset *origin =

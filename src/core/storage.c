@@ -116,8 +116,8 @@ static int mark_create(struct coppice *coppice, const struct pool_entry *entry, 
 	r = pool_entry_format(coppice, entry, &text, err);
 	if (r < 0)
 		return r;
-	mark->fd =
-		openat(coppice->root_fd, mark->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	mark->fd = retry(
+		openat(coppice->root_fd, mark->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
 	if (mark->fd < 0 && errno == EEXIST)
 		return fail(err, COPPICE_BUSY, "pool '%s' is being made by another command",
 			    entry->name);
@@ -125,7 +125,7 @@ static int mark_create(struct coppice *coppice, const struct pool_entry *entry, 
 		return fail_errno(err, errno, "cannot create '%s/%s'", coppice->root, mark->path);
 	(void)flock(mark->fd, LOCK_EX | LOCK_NB);
 	r = write_all(mark->fd, text, strlen(text), mark->path, err);
-	if (r == COPPICE_OK && fsync(mark->fd) < 0)
+	if (r == COPPICE_OK && retry(fsync(mark->fd)) < 0)
 		r = fail_errno(err, errno, "cannot write out '%s/%s'", coppice->root, mark->path);
 	if (r < 0)
 		(void)unlinkat(coppice->root_fd, mark->path, 0);
@@ -146,11 +146,15 @@ static int mark_publish(struct coppice *coppice, const struct mark *mark, const 
 			struct coppice_error *err)
 {
 	char path[128];
+	int r;
 
 	(void)snprintf(path, sizeof(path), "pools/%s.json", name);
 	if (renameat(coppice->root_fd, mark->path, coppice->root_fd, path) < 0)
 		return fail_errno(err, errno, "cannot keep '%s/%s'", coppice->root, path);
-	return sync_pools(coppice, err);
+	r = sync_pools(coppice, err);
+	if (r < 0)
+		(void)renameat(coppice->root_fd, path, coppice->root_fd, mark->path);
+	return r;
 }
 
 static int make_pool(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
@@ -159,6 +163,7 @@ static int make_pool(struct coppice *coppice, struct pool_entry *entry, struct c
 	_cleanup_(freep) char *record = NULL;
 	struct coppice_error ignored;
 	struct pool *pool = NULL;
+	const char *remark;
 	int r;
 
 	r = pool_entry_format(coppice, entry, &record, err);
@@ -180,6 +185,9 @@ static int make_pool(struct coppice *coppice, struct pool_entry *entry, struct c
 		return r;
 	}
 	pool_adopt(coppice, entry, pool);
+	remark = entry->driver->pool_remark ? entry->driver->pool_remark(pool) : NULL;
+	if (remark)
+		notice(coppice, "pool '%s' %s", entry->name, remark);
 	return COPPICE_OK;
 }
 
@@ -392,6 +400,9 @@ static int empty_pool(struct coppice *coppice, struct pool_entry *entry, struct 
 	struct emptying emptying = { 0 };
 	int r = entry->driver->scan(entry->pool, collect_volume, &emptying, err);
 
+	/* Before anything is lost: a pool that is in use cannot be unmounted after it. */
+	if (r == COPPICE_OK && emptying.n && entry->driver->in_use)
+		r = entry->driver->in_use(entry->pool, emptying.refs, emptying.n, NULL, NULL, err);
 	if (r == COPPICE_OK && emptying.n)
 		r = retire(coppice, entry, emptying.refs, emptying.uuids, emptying.n, err);
 	free(emptying.refs);
@@ -418,10 +429,24 @@ static int refuse_volumes(struct coppice *coppice, struct pool_entry *entry, boo
 }
 
 /* The file says how far it is: NAME.deleting, until all is gone. */
+static int mark_deleted(struct coppice *coppice, const char *path, const char *mark,
+			struct coppice_error *err)
+{
+	int r;
+
+	if (renameat(coppice->root_fd, path, coppice->root_fd, mark) < 0)
+		return fail_errno(err, errno, "cannot delete '%s/%s'", coppice->root, path);
+	r = sync_pools(coppice, err);
+	if (r < 0)
+		(void)renameat(coppice->root_fd, mark, coppice->root_fd, path);
+	return r;
+}
+
 static int destroy_pool(struct coppice *coppice, struct pool_entry *entry,
 			struct coppice_error *err)
 {
 	_cleanup_(closep) int fd = -1;
+	struct coppice_error why;
 	char path[128], mark[128];
 	int r;
 
@@ -435,16 +460,21 @@ static int destroy_pool(struct coppice *coppice, struct pool_entry *entry,
 	r = entry->driver->pool_umount(&entry->spec, err);
 	if (r < 0)
 		return wrap(err, "cannot delete pool '%s'", entry->name);
-	if (renameat(coppice->root_fd, path, coppice->root_fd, mark) < 0)
-		return fail_errno(err, errno, "cannot delete '%s/%s'", coppice->root, path);
-	r = entry->driver->pool_destroy(&entry->spec, err);
-	if (r < 0)
-		return wrap(err, "pool '%s' is deleted, and not all of it could be removed yet",
-			    entry->name);
-	(void)unlinkat(coppice->root_fd, mark, 0);
-	return sync_pools(coppice, err);
+	r = mark_deleted(coppice, path, mark, err);
+	if (r < 0) {
+		(void)pools_open(coppice, entry, &why); /* mounted, as it was */
+		return r;
+	}
+	/* From here it is deleted; what cannot be removed now is by the next command. */
+	if (entry->driver->pool_destroy(&entry->spec, &why) < 0)
+		notice(coppice, "of pool '%s' not all could be removed yet: %s", entry->name,
+		       why.message);
+	else
+		(void)unlinkat(coppice->root_fd, mark, 0);
+	return COPPICE_OK;
 }
 
+/* Comes first: what the catalog does not know it reads again, if the pool stays. */
 static int forget_pool(struct coppice *coppice, const char *name, struct coppice_error *err)
 {
 	int r = catalog_begin(coppice->catalog, err);
@@ -486,9 +516,9 @@ int coppice_storage_delete(struct coppice *coppice, const char *name, bool is_fo
 		r = empty_pool(coppice, entry, err);
 	if (r < 0 || coppice->options.is_dry_run)
 		return r;
-	r = destroy_pool(coppice, entry, err);
+	r = forget_pool(coppice, name, err);
 	if (r == COPPICE_OK)
-		r = forget_pool(coppice, name, err);
+		r = destroy_pool(coppice, entry, err);
 	pools_done(coppice);
 	return r < 0 ? r : pools_load(coppice, err);
 }
@@ -546,24 +576,48 @@ int coppice_storage_set(struct coppice *coppice, const char *name,
 
 /* ---- mount ---- */
 
-int coppice_storage_mount(struct coppice *coppice, const char *name, struct coppice_error *err)
+typedef int pool_entry_fn(struct coppice *coppice, struct pool_entry *entry,
+			  struct coppice_error *err);
+
+/* Do it to the pool named, or to all, going on past those that cannot. */
+static int each_pool(struct coppice *coppice, const char *name, pool_entry_fn *fn,
+		     struct coppice_error *err)
 {
 	struct pool_entry *entry;
-	int r = pools_find(coppice, name, &entry, err);
+	struct coppice_error why;
+	size_t n_failed = 0;
+	int r = COPPICE_OK;
 
-	return r < 0 ? r : pools_open(coppice, entry, err);
+	if (name) {
+		r = pools_find(coppice, name, &entry, err);
+		return r < 0 ? r : fn(coppice, entry, err);
+	}
+	for (size_t i = 0; i < coppice->n_pools; i++) {
+		int done = fn(coppice, coppice->pools[i], &why);
+
+		if (done == COPPICE_OK)
+			continue;
+		notice(coppice, "%s", why.message);
+		r = n_failed++ ? r : done;
+	}
+	return n_failed == 0 ? COPPICE_OK
+			     : fail(err, (enum coppice_code)r,
+				    "it could not be done to %zu of %zu pools, as the notes say",
+				    n_failed, coppice->n_pools);
 }
 
-int coppice_storage_umount(struct coppice *coppice, const char *name, struct coppice_error *err)
+int coppice_storage_mount(struct coppice *coppice, const char *name, struct coppice_error *err)
+{
+	return each_pool(coppice, name, pools_open, err);
+}
+
+static int umount_one(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
 {
 	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
 	struct coppice_error ignored;
-	struct pool_entry *entry;
-	int r = pools_find(coppice, name, &entry, err);
+	int r;
 
-	if (r < 0)
-		return r;
-	locks_add(&locks, LOCK_POOLS, name, true);
+	locks_add(&locks, LOCK_POOLS, entry->name, true);
 	r = locks_take(coppice, &locks, err);
 	if (r < 0 || coppice->options.is_dry_run)
 		return r;
@@ -572,7 +626,12 @@ int coppice_storage_umount(struct coppice *coppice, const char *name, struct cop
 		(void)pools_open(coppice, entry, &ignored);
 	pool_entry_close(entry);
 	r = entry->driver->pool_umount(&entry->spec, err);
-	return r < 0 ? wrap(err, "cannot unmount pool '%s'", name) : COPPICE_OK;
+	return r < 0 ? wrap(err, "cannot unmount pool '%s'", entry->name) : COPPICE_OK;
+}
+
+int coppice_storage_umount(struct coppice *coppice, const char *name, struct coppice_error *err)
+{
+	return each_pool(coppice, name, umount_one, err);
 }
 
 /* ---- list ---- */

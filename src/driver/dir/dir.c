@@ -186,8 +186,8 @@ static int remove_own(const struct pool_spec *spec, struct coppice_error *err)
 		return fail_memory(err);
 	fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
-		return errno == ENOENT ? COPPICE_OK :
-					 fail_errno(err, errno, "cannot open '%s'", parent);
+		return errno == ENOENT ? COPPICE_OK
+				       : fail_errno(err, errno, "cannot open '%s'", parent);
 	return tree_remove(fd, spec->name, 1, err);
 }
 
@@ -211,8 +211,9 @@ static int pool_destroy(const struct pool_spec *spec, struct coppice_error *err)
 		/* Never made, or killed while it was made: folders without a record. */
 		return remove_own(spec, err);
 	}
-	if (!spec->source)
-		(void)rmdir(path);
+	/* Where somebody put something of his, it stays. */
+	if (!spec->source && rmdir(path) < 0 && errno != ENOENT && errno != ENOTEMPTY)
+		return fail_errno(err, errno, "cannot remove '%s'", path);
 	return COPPICE_OK;
 }
 
@@ -286,7 +287,7 @@ static int volume_create(struct draft *draft, const struct new_volume *volume, c
 /* syncfs, as nothing less makes thousands of files durable on every file system. */
 static int sync_data(int fd, struct coppice_error *err)
 {
-	if (syncfs(fd) < 0)
+	if (retry(syncfs(fd)) < 0)
 		return fail_errno(err, errno, "cannot write out the data");
 	return COPPICE_OK;
 }
@@ -419,10 +420,10 @@ static int pinned(struct pool *pool, pinned_fn *fn, void *user, struct coppice_e
 	return COPPICE_OK;
 }
 
-static int in_use(struct pool *pool, const struct volume_ref *refs, size_t n,
-		  struct coppice_error *err)
+static int in_use(struct pool *pool, const struct volume_ref *refs, size_t n, in_use_fn *tell,
+		  void *user, struct coppice_error *err)
 {
-	return layout_in_use(layout_of(pool), refs, n, false, err);
+	return layout_in_use(layout_of(pool), refs, n, tell, user, err);
 }
 
 static const char *const pool_keys[] = { NULL };
@@ -462,6 +463,7 @@ const struct driver driver_dir = {
 	.limit_set = limit_set,
 
 	.retire = layout_retire,
+	.unretire = layout_unretire,
 	.reap = layout_reap,
 	.pinned = pinned,
 

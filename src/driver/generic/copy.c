@@ -13,10 +13,12 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <search.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
@@ -47,6 +49,7 @@ struct copier {
 	struct tree_walk walk;
 	const struct tree_copy *how;
 	unsigned dev_major, dev_minor;
+	bool is_btrfs;
 	mode_t umask;
 	uid_t uid;
 	gid_t gid;
@@ -242,7 +245,7 @@ static bool clone_data(const struct place *place, const struct ends *ends, const
 	*ret = COPPICE_OK;
 	if (copier->how->no_reflink || atomic_load(&copier->cannot_clone))
 		return false;
-	if (ioctl(ends->to_fd, FICLONE, ends->from_fd) == 0)
+	if (retry(ioctl(ends->to_fd, FICLONE, ends->from_fd)) == 0)
 		return true;
 	if (errno == ENOSPC || errno == EDQUOT || errno == EIO) {
 		*ret = fail_entry(place, name, errno, "share the data of", err);
@@ -344,7 +347,7 @@ static int copy_sparse(const struct place *place, const struct ends *ends, off_t
 		if (r < 0)
 			return r;
 	}
-	if (ftruncate(ends->to_fd, size) < 0)
+	if (retry(ftruncate(ends->to_fd, size)) < 0)
 		return fail_entry(place, name, errno, "set the size of", err);
 	return COPPICE_OK;
 }
@@ -437,8 +440,9 @@ static int make(const struct place *place, const char *name, const struct statx 
 
 	*ret_fd = -1;
 	if (S_ISREG(st->stx_mode)) {
-		r = *ret_fd = openat(place->to_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
-				     st->stx_mode & 0777);
+		r = *ret_fd =
+			retry(openat(place->to_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+				     st->stx_mode & 0777));
 	} else if (S_ISLNK(st->stx_mode)) {
 		length = readlinkat(place->from_fd, name, target, sizeof(target) - 1);
 		if (length >= 0)
@@ -509,6 +513,17 @@ static int copy_file(struct place *place, const char *name, const struct statx *
 	return copy_regular(place, name, st, to_fd, err);
 }
 
+/* In a snapshot, where there was a subvolume in what it was made of: always empty. */
+static bool is_placeholder(const struct copier *copier, const struct statx *st)
+{
+	return copier->is_btrfs && S_ISDIR(st->stx_mode) && st->stx_ino == 2;
+}
+
+static bool is_of_the_tree(const struct copier *copier, const struct statx *st)
+{
+	return st->stx_dev_major == copier->dev_major && st->stx_dev_minor == copier->dev_minor;
+}
+
 static int copy_entry(struct place *place, const char *name, struct coppice_error *err)
 {
 	struct copier *copier = place->copier;
@@ -520,7 +535,7 @@ static int copy_entry(struct place *place, const char *name, struct coppice_erro
 	place->count.entries++;
 	if (st.stx_attributes & STATX_ATTR_MOUNT_ROOT)
 		return refuse_entry(place, name, "something is mounted there", err);
-	if (st.stx_dev_major != copier->dev_major || st.stx_dev_minor != copier->dev_minor)
+	if (!is_of_the_tree(copier, &st) && !is_placeholder(copier, &st))
 		return refuse_entry(place, name, "it is a subvolume or file system of its own",
 				    err);
 	if (!S_ISDIR(st.stx_mode))
@@ -669,6 +684,7 @@ int tree_copy(const struct tree_copy *how, struct tree_copied *ret, struct coppi
 		.gid = getegid(),
 		.total = { .is_shared = true },
 	};
+	struct statfs fs;
 	struct statx st;
 	int r;
 
@@ -679,6 +695,7 @@ int tree_copy(const struct tree_copy *how, struct tree_copied *ret, struct coppi
 		return r;
 	copier.dev_major = st.stx_dev_major;
 	copier.dev_minor = st.stx_dev_minor;
+	copier.is_btrfs = fstatfs(how->from_fd, &fs) == 0 && fs.f_type == BTRFS_SUPER_MAGIC;
 	copier.total.bytes_allocated = st.stx_blocks * 512;
 	(void)pthread_mutex_init(&copier.links_lock, NULL);
 	(void)pthread_mutex_init(&copier.lock, NULL);

@@ -237,9 +237,30 @@ static int probe_attributes(int fd, bool *ret_has_none, struct coppice_error *er
 	return COPPICE_OK;
 }
 
+/* Of what is empty, the record last: without it nobody knows that there is a pool. */
+int layout_remove(int fd, bool has_no_attributes, struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (size_t kind = 0; kind < VOLUME_KINDS && r == COPPICE_OK; kind++)
+		r = layout_remove_folder(fd, kind_folder[kind], err);
+	if (r == COPPICE_OK)
+		r = layout_remove_folder(fd, "drafts", err);
+	if (r == COPPICE_OK)
+		r = layout_remove_folder(fd, "deleted", err);
+	if (r < 0)
+		return r;
+	if (has_no_attributes)
+		(void)unlinkat(fd, LAYOUT_RECORD_FILE, 0);
+	else
+		(void)fremovexattr(fd, LAYOUT_ATTRIBUTE);
+	return COPPICE_OK;
+}
+
 int layout_make(const char *path, const char *record, struct coppice_error *err)
 {
 	_cleanup_(closep) int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct coppice_error ignored;
 	bool has_no_attributes = false;
 	int r = COPPICE_OK;
 
@@ -257,7 +278,10 @@ int layout_make(const char *path, const char *record, struct coppice_error *err)
 		r = layout_record_put(fd, has_no_attributes, record, err);
 	if (r == COPPICE_OK)
 		r = directory_sync(fd, path, err);
-	return r < 0 ? wrap(err, "cannot make a pool at '%s'", path) : COPPICE_OK;
+	if (r == COPPICE_OK)
+		return COPPICE_OK;
+	(void)layout_remove(fd, has_no_attributes, &ignored);
+	return wrap(err, "cannot make a pool at '%s'", path);
 }
 
 /* The record is left out: it is of interest to Coppice alone. */
@@ -544,39 +568,78 @@ int layout_path(struct pool *pool, const struct volume_ref *ref, char **ret,
 	return COPPICE_OK;
 }
 
-static void queries_free(struct in_use_query *queries, size_t n)
+/* The trees to look for, each with what is nested in it. */
+struct trees {
+	struct layout *layout;
+	struct in_use_query *query; /* owned, and its strings */
+	size_t n, capacity;
+	const char *what, *top; /* of the one that is being added; borrowed */
+};
+
+static void trees_done(struct trees *trees)
 {
-	for (size_t i = 0; i < n; i++) {
-		free((char *)(uintptr_t)queries[i].what);
-		free((char *)(uintptr_t)queries[i].path);
+	for (size_t i = 0; i < trees->n; i++) {
+		free((char *)(uintptr_t)trees->query[i].what);
+		free((char *)(uintptr_t)trees->query[i].path);
+		free((char *)(uintptr_t)trees->query[i].top);
 	}
-	free(queries);
+	free(trees->query);
 }
 
-int layout_in_use(struct layout *layout, const struct volume_ref *refs, size_t n,
-		  bool are_subvolumes, struct coppice_error *err)
+/* @path is below the top; "": the volume itself. */
+static int add_tree(void *user, const char *path, struct coppice_error *err)
 {
-	struct in_use_query *queries = calloc(n, sizeof(*queries));
+	struct trees *trees = user;
+	struct in_use_query *query;
+
+	if (trees->n == trees->capacity) {
+		size_t capacity = 2 * trees->capacity + 1;
+		struct in_use_query *more = reallocarray(trees->query, capacity, sizeof(*more));
+
+		if (!more)
+			return fail_memory(err);
+		trees->query = more;
+		trees->capacity = capacity;
+	}
+	query = &trees->query[trees->n++];
+	*query = (struct in_use_query){
+		.what = strdup(trees->what),
+		.path = text_format("%s%s%s", trees->top, *path ? "/" : "", path),
+		.top = strdup(trees->top),
+		.is_resolved = true, /* the root is, and what is below is ours */
+		.is_subvolume = trees->layout->pool.driver->nested != NULL,
+	};
+	return query->what && query->path && query->top ? COPPICE_OK : fail_memory(err);
+}
+
+static int add_trees(struct trees *trees, const struct volume_ref *ref, struct coppice_error *err)
+{
+	struct pool *pool = &trees->layout->pool;
+	_cleanup_(freep) char *top = NULL;
 	char text[VOLUME_REF_TEXT_MAX];
+	int r = layout_path(pool, ref, &top, err);
+
+	if (r < 0)
+		return r;
+	trees->what = volume_ref_format(ref, text);
+	trees->top = top;
+	r = add_tree(trees, "", err);
+	if (r < 0 || !pool->driver->nested)
+		return r;
+	r = pool->driver->nested(pool, ref, add_tree, trees, err);
+	return r == COPPICE_NOT_FOUND ? COPPICE_OK : r; /* what is not there is not in use */
+}
+
+int layout_in_use(struct layout *layout, const struct volume_ref *refs, size_t n, in_use_fn *tell,
+		  void *user, struct coppice_error *err)
+{
+	_cleanup_(trees_done) struct trees trees = { .layout = layout };
 	int r = COPPICE_OK;
 
-	if (!queries)
-		return fail_memory(err);
-	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
-		char *path = NULL;
-
-		r = layout_path(&layout->pool, &refs[i], &path, err);
-		queries[i] = (struct in_use_query){
-			.what = strdup(volume_ref_format(&refs[i], text)),
-			.path = path,
-			.is_resolved = true, /* the root is, and what is below is ours */
-			.is_subvolume = are_subvolumes,
-		};
-		if (r == COPPICE_OK && !queries[i].what)
-			r = fail_memory(err);
-	}
-	if (r == COPPICE_OK)
-		r = in_use_find(queries, n, NULL, 0, err);
-	queries_free(queries, n);
-	return r;
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
+		r = add_trees(&trees, &refs[i], err);
+	if (r < 0)
+		return r;
+	return tell ? in_use_each(trees.query, trees.n, tell, user, err)
+		    : in_use_find(trees.query, trees.n, NULL, 0, err);
 }

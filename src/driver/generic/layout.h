@@ -59,9 +59,9 @@ struct layout {
 	int kind_fd[VOLUME_KINDS];
 	int drafts_fd;
 	int deleted_fd;
-	bool has_retired;	  /* since the last commit */
+	bool has_retired;         /* since the last commit */
 	bool has_closed_accounts; /* since the last reap, as far as they can be */
-	bool has_no_attributes; /* records are files: the file system knows no trusted.* */
+	bool has_no_attributes;   /* records are files: the file system knows no trusted.* */
 };
 
 /* "images", "containers", …: the folder of a kind. */
@@ -144,6 +144,8 @@ int layout_record_read(struct pool *pool, const struct volume_ref *ref, char **r
 		       struct coppice_error *err);
 int layout_retire(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids,
 		  size_t n, struct coppice_error *err);
+void layout_unretire(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids,
+		     size_t n);
 int layout_reap(struct pool *pool, struct coppice_error *err);
 int layout_stamp(struct pool *pool, uint64_t *ret, struct coppice_error *err);
 int layout_touch(struct pool *pool, struct coppice_error *err);
@@ -151,6 +153,7 @@ int layout_scan(struct pool *pool, scan_fn *fn, void *user, struct coppice_error
 int layout_path(struct pool *pool, const struct volume_ref *ref, char **ret,
 		struct coppice_error *err);
 
-/* The op in_use, for engines whose data is (@are_subvolumes) a subvolume each, or not. */
-_nonnull_ int layout_in_use(struct layout *layout, const struct volume_ref *refs, size_t n,
-			    bool are_subvolumes, struct coppice_error *err);
+/* The op in_use; where there is an op nested, each tree is a subvolume, and so is what that tells.
+ */
+int layout_in_use(struct layout *layout, const struct volume_ref *refs, size_t n, in_use_fn *tell,
+		  void *user, struct coppice_error *err);

@@ -203,7 +203,7 @@ static int retire_all(struct retiring *retiring, size_t n, struct coppice_error 
 	r = release_guards(retiring, n_there, err);
 	if (r < 0)
 		return r;
-	r = parallel_run(n_there, ZFS_THREADS, retire_one, retiring, err);
+	r = parallel_run(n_there, zfs_threads(), retire_one, retiring, err);
 	if (r == COPPICE_OK && is_missing < 0) {
 		*err = missing;
 		return is_missing;
@@ -324,7 +324,7 @@ static size_t destroy_wave(struct listing *listing, struct reaping *reaping,
 	struct coppice_error ignored;
 	size_t n_destroyed = 0;
 
-	(void)parallel_run(reaping->n, ZFS_THREADS, destroy_one, reaping, &ignored);
+	(void)parallel_run(reaping->n, zfs_threads(), destroy_one, reaping, &ignored);
 	for (size_t i = 0; i < reaping->n; i++) {
 		struct dataset *dataset = reaping->wave[i];
 		struct dataset *origin =

@@ -134,9 +134,11 @@ static int run_chunk(void *user, size_t i, struct coppice_error *err)
 
 static int run_batch(struct batch *batch, const char *verb, struct coppice_error *err)
 {
+	size_t n_threads = zfs_threads();
+
 	batch->verb = verb;
-	batch->n_chunks = batch->n < ZFS_THREADS ? batch->n : ZFS_THREADS;
-	return parallel_run(batch->n_chunks, ZFS_THREADS, run_chunk, batch, err);
+	batch->n_chunks = batch->n < n_threads ? batch->n : n_threads;
+	return parallel_run(batch->n_chunks, n_threads, run_chunk, batch, err);
 }
 
 int zfs_guard_begin_all(struct zfs_pool *zfs, char *snapshot[], size_t n, struct coppice_error *err)
@@ -146,7 +148,7 @@ int zfs_guard_begin_all(struct zfs_pool *zfs, char *snapshot[], size_t n, struct
 
 	if (!zfs->is_guarded || n == 0)
 		return COPPICE_OK;
-	r = parallel_run(n, ZFS_THREADS, snapshot_one, &batch, err);
+	r = parallel_run(n, zfs_threads(), snapshot_one, &batch, err);
 	return r < 0 ? r : run_batch(&batch, "hold", err);
 }
 

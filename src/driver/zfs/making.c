@@ -481,7 +481,7 @@ int zfs_clone(struct draft *draft, const struct volume_ref *origin,
 	if (r == COPPICE_OK) {
 		/* From here on there may be some: discarding must look for them. */
 		making_of(draft)->n_waiting += n;
-		r = parallel_run(n, ZFS_THREADS, clone_one, &batch, err);
+		r = parallel_run(n, zfs_threads(), clone_one, &batch, err);
 		if (r == COPPICE_OK)
 			r = guard_all(&batch, n, err);
 		making_of(draft)->n_waiting -= r == COPPICE_OK ? n : 0;

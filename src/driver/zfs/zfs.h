@@ -57,17 +57,17 @@ static inline struct zfs_pool *zfs_pool_of(struct pool *pool)
 	return CONTAINER_OF(pool, struct zfs_pool, pool);
 }
 
-/* Batches of commands run on so many threads: each is a process of its own that waits. */
-#define ZFS_THREADS 8
-
 /* ---- command.c: running zfs and zpool ---- */
+
+/* Is it the kernel that has ZFS? Else it is zfs-fuse, if anybody. */
+bool zfs_is_in_kernel(void);
 
 /* ZFS_ARGS("zfs", "list") as an argument list. */
 #define ZFS_ARGS(...) ((const char *const[]){ __VA_ARGS__, NULL })
 
 /*
- * Run it, and again for some time while it says that a dataset is busy: the unmount
- * before it may not be over. The error has what it said, and the code is
+ * Run it, by the library if that can, and again for some time while it says that a dataset is busy:
+ * the unmount before it may not be over. The error has what it said, and the code is
  * COPPICE_NOT_FOUND or COPPICE_EXISTS only if it said so.
  * @ret_out  what it printed, also when it failed; free() it; NULL: not wanted
  */
@@ -79,6 +79,37 @@ _nonnull_ int zfs_command_error(const char *const argv[], int exit_status, const
 
 /* Tell a line of bash. */
 _printf_(2, 3) void zfs_explain(struct pool *pool, const char *fmt, ...);
+
+/* ---- library.c: libzfs_core instead of a process ---- */
+
+struct zfs_request {
+	enum zfs_what {
+		ZFS_CREATE,
+		ZFS_CLONE,
+		ZFS_SNAPSHOT,
+		ZFS_RENAME,
+		ZFS_PROMOTE,
+		ZFS_DESTROY,
+		ZFS_DESTROY_SNAPSHOT,
+	} what;
+	const char *name, *from; /* what is made or destroyed; of what: of a clone and a new name */
+	const char *option[8];   /* "property=value" */
+	size_t n_options;
+};
+
+/* Is this command one of those that the library has? Borrows from @argv. */
+bool zfs_request_parse(const char *const argv[], struct zfs_request *ret);
+
+/*
+ * Do what the command would. False: it was not done, as there is no library, or not for
+ * this, or as it cannot be; then the command is to be run, and says why.
+ *
+ * Atomic: as the command. Blocks: until it is durable. Threads: any, at once.
+ */
+bool zfs_library_run(const char *const argv[]);
+
+/* On how many threads to do a batch: those that do it at once share transaction groups. */
+size_t zfs_threads(void);
 
 /* ---- dataset.c: names of datasets ---- */
 

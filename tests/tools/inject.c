@@ -5,10 +5,11 @@
  *	inject N ERRNO REPORT COMMAND [ARGUMENT…]
  *
  * N is which one, counted from 1 over the command, its threads and its children; 0 lets
- * all pass. ERRNO is a number, or KILL: then the command is killed when it is about to make
- * that call. We end when its children are gone as well. REPORT gets a line for the call that
- *failed, or for each when N is 0: its number, its name, the program and what it was done to, with
- *tabs between. The exit status is the command's, 128 and the signal if one ended it.
+ * all pass. ERRNO is a number, with a + behind it for all calls from there on, or KILL: then the
+ *command is killed when it is about to make that call. We end when its children are gone as well.
+ *REPORT gets a line for the call that failed, or for each when N is 0: its number, its name, the
+ *program and what it was done to, with tabs between. The exit status is the command's, 128 and the
+ *signal if one ended it.
  *
  * A seccomp filter hands these calls to us, and we let them pass or not: so no window
  * is left out, whichever thread or child it is in, and it takes some 10 µs a call.
@@ -154,6 +155,7 @@ static const struct request {
 struct injection {
 	unsigned long wanted; /* 0: none */
 	int os_errno;         /* 0: kill */
+	bool goes_on;         /* all that come after it fail, too */
 	pid_t command;
 	unsigned long n;
 	FILE *report;
@@ -380,7 +382,8 @@ static int decide(struct injection *injection, const struct seccomp_notif *notic
 	injection->n++;
 	if (injection->wanted == 0 || injection->n == injection->wanted)
 		tell(injection, notice, call, name);
-	if (injection->n != injection->wanted)
+	if (injection->wanted == 0 || injection->n < injection->wanted ||
+	    (injection->n > injection->wanted && !injection->goes_on))
 		return 0;
 	if (injection->os_errno == 0)
 		(void)kill(injection->command, SIGKILL);
@@ -424,6 +427,7 @@ int main(int argc, char **argv)
 	}
 	injection.wanted = strtoul(argv[1], NULL, 10);
 	injection.os_errno = strcmp(argv[2], "KILL") == 0 ? 0 : atoi(argv[2]);
+	injection.goes_on = strchr(argv[2], '+') != NULL;
 	injection.report = fopen(argv[3], "we");
 	if (!injection.report)
 		die(argv[3]);

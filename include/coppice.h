@@ -305,9 +305,10 @@ COPPICE_API int coppice_storage_set(struct coppice *coppice, const char *name,
  * Mount a pool, as the first call that needs it would.
  *
  * @param coppice  handle
- * @param name     of the pool
+ * @param name     of the pool; NULL: all, and a notice for each that cannot be
  * @param err      filled on failure, untouched on success
- * @return COPPICE_OK; COPPICE_NOT_FOUND; COPPICE_UNAVAILABLE
+ * @return COPPICE_OK; COPPICE_NOT_FOUND; COPPICE_UNAVAILABLE; of all, the code of the
+ *         first that failed
  */
 COPPICE_API int coppice_storage_mount(struct coppice *coppice, const char *name,
 				      struct coppice_error *err);
@@ -316,10 +317,11 @@ COPPICE_API int coppice_storage_mount(struct coppice *coppice, const char *name,
  * Unmount a pool until it is needed again.
  *
  * @param coppice  handle
- * @param name     of the pool
+ * @param name     of the pool; NULL: all, and a notice for each that cannot be
  * @param err      filled on failure, untouched on success
  * @return COPPICE_OK, also when it was not mounted; COPPICE_NOT_FOUND;
- *         COPPICE_BUSY while something in it is in use
+ *         COPPICE_BUSY while something in it is in use; of all, the code of the first
+ *         that failed
  */
 COPPICE_API int coppice_storage_umount(struct coppice *coppice, const char *name,
 				       struct coppice_error *err);
@@ -527,6 +529,9 @@ struct coppice_instance {
 	size_t n_snapshots;
 	struct coppice_snapshot *snapshot; /* by age; NULL unless asked for */
 	struct coppice_settings config;	   /* empty unless asked for */
+	size_t n_nested;
+	char **nested; /* subvolumes made in it, which its snapshots lack; of coppice_instance_get()
+			*/
 };
 
 struct coppice_instance_list {
@@ -565,11 +570,18 @@ COPPICE_API int coppice_instance_init(struct coppice *coppice, const char *image
 				      const struct coppice_setting *settings, size_t n_settings,
 				      const char *pool, struct coppice_error *err);
 
+/** What a call may lose; without, it refuses. Each loss is told by a notice. */
+enum coppice_loss {
+	COPPICE_LOSE_IN_USE = 1 << 0, /* what processes still have to do with the files */
+	COPPICE_LOSE_NESTED = 1 << 1, /* subvolumes that were made within the instance */
+};
+
 /** How to copy. Zero is the default. */
 struct coppice_copy {
 	const char *pool;	/* NULL: the pool of the source */
 	bool is_full;		/* share nothing with the source */
 	bool is_instance_only;	/* leave the snapshots out */
+	unsigned may_lose;     /* COPPICE_LOSE_NESTED, or 0 */
 };
 
 /**
@@ -583,7 +595,8 @@ struct coppice_copy {
  * @param target   name of the new instance
  * @param options  borrowed; NULL means the defaults
  * @param err      filled on failure, untouched on success
- * @return COPPICE_OK; COPPICE_NOT_FOUND; COPPICE_EXISTS; COPPICE_NO_SPACE; …
+ * @return COPPICE_OK; COPPICE_NOT_FOUND; COPPICE_EXISTS; COPPICE_NO_SPACE;
+ *         COPPICE_UNSUPPORTED when a copy cannot have all of it: nested subvolumes; …
  */
 COPPICE_API int coppice_instance_copy(struct coppice *coppice, const char *source,
 				      const char *target, const struct coppice_copy *options,
@@ -598,11 +611,14 @@ COPPICE_API int coppice_instance_copy(struct coppice *coppice, const char *sourc
  * @param source   INSTANCE
  * @param target   its new name; may be the old one when @p pool differs
  * @param pool     where to; NULL: where it is
+ * @param may_lose enum coppice_loss, combined; matters only when the pool is another
  * @param err      filled on failure, untouched on success
- * @return COPPICE_OK; COPPICE_NOT_FOUND; COPPICE_EXISTS; COPPICE_NO_SPACE; …
+ * @return COPPICE_OK; COPPICE_NOT_FOUND; COPPICE_EXISTS; COPPICE_NO_SPACE;
+ *         COPPICE_BUSY naming who uses its files; COPPICE_UNSUPPORTED naming nested
+ *         subvolumes; …
  */
 COPPICE_API int coppice_instance_move(struct coppice *coppice, const char *source,
-				      const char *target, const char *pool,
+				      const char *target, const char *pool, unsigned may_lose,
 				      struct coppice_error *err);
 
 /**
@@ -620,17 +636,19 @@ COPPICE_API int coppice_rename(struct coppice *coppice, const char *source, cons
 /**
  * Delete instances, with their snapshots, or single snapshots.
  *
- * Atomic: all names are looked up first; they are free when this returns.
+ * Atomic: all names are looked up first; they are free when this returns. What was
+ * made within an instance goes with it, nested subvolumes too.
  *
  * @param coppice  handle
  * @param names    INSTANCE or INSTANCE/SNAPSHOT
  * @param n        how many
+ * @param may_lose COPPICE_LOSE_IN_USE, or 0
  * @param err      filled on failure, untouched on success
  * @return COPPICE_OK; COPPICE_NOT_FOUND naming the first that does not exist;
- *         COPPICE_BUSY
+ *         COPPICE_BUSY naming who uses its files
  */
 COPPICE_API int coppice_delete(struct coppice *coppice, const char *const *names, size_t n,
-			       struct coppice_error *err);
+			       unsigned may_lose, struct coppice_error *err);
 
 /**
  * Freeze an instance's present state.
@@ -638,12 +656,14 @@ COPPICE_API int coppice_delete(struct coppice *coppice, const char *const *names
  * @param coppice   handle
  * @param instance  to freeze; goes on unhindered
  * @param name      of the snapshot; NULL: snap0, snap1, …
+ * @param may_lose  COPPICE_LOSE_NESTED, or 0
  * @param ret_name  the name it got; free() it; may be NULL
  * @param err       filled on failure, untouched on success
- * @return COPPICE_OK; COPPICE_NOT_FOUND; COPPICE_EXISTS; COPPICE_INVALID
+ * @return COPPICE_OK; COPPICE_NOT_FOUND; COPPICE_EXISTS; COPPICE_INVALID;
+ *         COPPICE_UNSUPPORTED naming subvolumes that it could not hold
  */
 COPPICE_API int coppice_snapshot_create(struct coppice *coppice, const char *instance,
-					const char *name, char **ret_name,
+					const char *name, unsigned may_lose, char **ret_name,
 					struct coppice_error *err);
 
 /**
@@ -654,11 +674,14 @@ COPPICE_API int coppice_snapshot_create(struct coppice *coppice, const char *ins
  * @param coppice   handle
  * @param instance  to restore
  * @param snapshot  of that instance
+ * @param may_lose  enum coppice_loss, combined
  * @param err       filled on failure, untouched on success
- * @return COPPICE_OK; COPPICE_NOT_FOUND; COPPICE_BUSY naming who uses its files
+ * @return COPPICE_OK; COPPICE_NOT_FOUND; COPPICE_BUSY naming who uses its files;
+ *         COPPICE_UNSUPPORTED naming subvolumes that would be destroyed
  */
 COPPICE_API int coppice_snapshot_restore(struct coppice *coppice, const char *instance,
-					 const char *snapshot, struct coppice_error *err);
+					 const char *snapshot, unsigned may_lose,
+					 struct coppice_error *err);
 
 /**
  * List instances, sorted by name, digits by their value (c2 before c10).
@@ -776,6 +799,7 @@ struct coppice_finding {
 	char *subject;	/* which volume, draft or row */
 	char *message;	/* one line for people: what, and what to do */
 	bool is_repaired;
+	bool is_remark; /* no damage: something that people should know */
 };
 
 struct coppice_finding_list {

@@ -15,7 +15,7 @@ static void finding_row(struct sheet *sheet, const struct coppice_finding *findi
 	sheet_text(sheet, finding->subject);
 	sheet_text(sheet, finding->pool);
 	sheet_text(sheet, finding->what);
-	sheet_text(sheet, finding->is_repaired ? "yes" : "no");
+	sheet_text(sheet, finding->is_remark ? "-" : finding->is_repaired ? "yes" : "no");
 	sheet_text(sheet, finding->message);
 }
 
@@ -26,6 +26,7 @@ static void finding_doc(struct doc *doc, const struct coppice_finding *finding)
 	doc_text(doc, "pool", finding->pool);
 	doc_text(doc, "problem", finding->what);
 	doc_bool(doc, "repaired", finding->is_repaired);
+	doc_bool(doc, "damage", !finding->is_remark);
 	doc_text(doc, "message", finding->message);
 	doc_end(doc);
 }
@@ -76,22 +77,25 @@ int run_check(const struct request *request, struct coppice *coppice, struct cop
 {
 	_cleanup_(coppice_finding_list_free) struct coppice_finding_list list = { 0 };
 	const char *pool = request->words.n > 0 ? request->words.word[0] : request->pool;
-	size_t n_left = 0;
+	size_t n_left = 0, n_damages = 0;
 	int r = coppice_check(coppice, pool, request->is_repair, &list, err);
 
 	if (r < 0)
 		return r;
+	for (size_t i = 0; i < list.n; i++) {
+		n_damages += !list.finding[i].is_remark;
+		n_left += !list.finding[i].is_remark && !list.finding[i].is_repaired;
+	}
 	if (list.n == 0) {
 		r = say_clean(request, coppice, pool, list.n_volumes, err);
 		if (r < 0 || format_is_sheet(request_format(request, FORMAT_TABLE)))
 			return r;
 	}
 	r = findings_print(&list, request_format(request, FORMAT_TABLE), err);
-	for (size_t i = 0; i < list.n; i++)
-		if (!list.finding[i].is_repaired)
-			n_left++;
+	if (r == COPPICE_OK && list.n > 0 && n_damages == 0)
+		r = say_clean(request, coppice, pool, list.n_volumes, err);
 	if (r < 0 || n_left == 0)
 		return r;
-	return cli_fail(err, COPPICE_FAILED, "%zu of %zu findings remain%s", n_left, list.n,
+	return cli_fail(err, COPPICE_FAILED, "%zu of %zu findings remain%s", n_left, n_damages,
 			request->is_repair ? "" : "; 'coppice check --repair' mends what it can");
 }

@@ -81,6 +81,8 @@ struct request {
 	bool is_repair;
 	bool is_full;
 	bool is_instance_only;
+	bool is_skipping_nested;
+	bool is_all;
 
 	/* what the command's own prepare() made of the words */
 	char **names; /* owned, and each of them */
@@ -107,6 +109,8 @@ enum takes {
 	TAKES_ALIAS = 1 << 8,
 	TAKES_FINGERPRINT = 1 << 9,
 	TAKES_MEMORY_LIMIT = 1 << 10,
+	TAKES_SKIP_NESTED = 1 << 11,
+	TAKES_ALL = 1 << 12,
 };
 
 struct command {

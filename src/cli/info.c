@@ -39,6 +39,12 @@ static void card_snapshots(struct sheet *card, const struct coppice_instance *in
 	}
 }
 
+static void card_nested(struct sheet *card, const struct coppice_instance *instance)
+{
+	for (size_t i = 0; i < instance->n_nested; i++)
+		card_text(card, i ? "" : "Nested", instance->nested[i]);
+}
+
 static int info_card(const struct coppice_instance *instance, struct coppice_error *err)
 {
 	_cleanup_(sheet_done) struct sheet card = card_start();
@@ -57,6 +63,7 @@ static int info_card(const struct coppice_instance *instance, struct coppice_err
 	if (instance->limit.known != COPPICE_UNKNOWN)
 		card_bytes(&card, "Limit", instance->limit);
 	card_settings(&card, "Config", &instance->config);
+	card_nested(&card, instance);
 	card_snapshots(&card, instance);
 	return sheet_end(&card, err);
 }

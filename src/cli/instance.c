@@ -29,7 +29,8 @@ int prepare_delete(struct request *request, struct coppice_error *err)
 
 int run_delete(const struct request *request, struct coppice *coppice, struct coppice_error *err)
 {
-	return coppice_delete(coppice, (const char *const *)request->names, request->n_names, err);
+	return coppice_delete(coppice, (const char *const *)request->names, request->n_names,
+			      request_may_lose(request), err);
 }
 
 int run_copy(const struct request *request, struct coppice *coppice, struct coppice_error *err)
@@ -38,6 +39,7 @@ int run_copy(const struct request *request, struct coppice *coppice, struct copp
 		.pool = request->pool,
 		.is_full = request->is_full,
 		.is_instance_only = request->is_instance_only,
+		.may_lose = request_may_lose(request),
 	};
 
 	return coppice_instance_copy(coppice, request->words.word[0], request->words.word[1], &copy,
@@ -47,7 +49,7 @@ int run_copy(const struct request *request, struct coppice *coppice, struct copp
 int run_move(const struct request *request, struct coppice *coppice, struct coppice_error *err)
 {
 	return coppice_instance_move(coppice, request->words.word[0], request->words.word[1],
-				     request->pool, err);
+				     request->pool, request_may_lose(request), err);
 }
 
 /* A/S T, and A/S A/T for those who write the name in full. */
@@ -66,7 +68,8 @@ int run_snapshot(const struct request *request, struct coppice *coppice, struct 
 {
 	const char *name = request->words.n > 1 ? request->words.word[1] : NULL;
 	_cleanup_(freep) char *chosen = NULL;
-	int r = coppice_snapshot_create(coppice, request->words.word[0], name, &chosen, err);
+	int r = coppice_snapshot_create(coppice, request->words.word[0], name,
+					request_may_lose(request), &chosen, err);
 
 	if (r < 0)
 		return r;
@@ -78,7 +81,7 @@ int run_snapshot(const struct request *request, struct coppice *coppice, struct 
 int run_restore(const struct request *request, struct coppice *coppice, struct coppice_error *err)
 {
 	return coppice_snapshot_restore(coppice, request->words.word[0], request->words.word[1],
-					err);
+					request_may_lose(request), err);
 }
 
 int run_path(const struct request *request, struct coppice *coppice, struct coppice_error *err)

@@ -63,6 +63,10 @@ void instance_doc(struct doc *doc, const struct coppice_instance *instance, bool
 	if (is_whole) {
 		snapshots_doc(doc, instance);
 		doc_settings(doc, "config", &instance->config);
+		doc_array(doc, "nested");
+		for (size_t i = 0; i < instance->n_nested; i++)
+			doc_text(doc, NULL, instance->nested[i]);
+		doc_end(doc);
 	}
 	doc_end(doc);
 }

@@ -28,6 +28,8 @@ enum key {
 	KEY_INSTANCE_ONLY,
 	KEY_ALIAS,
 	KEY_FINGERPRINT,
+	KEY_SKIP_NESTED,
+	KEY_ALL,
 };
 
 /* Option 0 stands for: everywhere. */
@@ -40,6 +42,9 @@ static const struct {
 	{ TAKES_CONFIG, { "config", 'c', "KEY=VALUE", 0, "Configuration of each; repeatable", 1 } },
 	{ TAKES_COUNT, { "count", KEY_COUNT, "N", 0, "Make NAME1 to NAMEN", 1 } },
 	{ TAKES_FORCE, { "force", KEY_FORCE, NULL, 0, "Do it even though something is lost", 1 } },
+	{ TAKES_SKIP_NESTED,
+	  { "skip-nested", KEY_SKIP_NESTED, NULL, 0, "Go on without subvolumes made in it", 1 } },
+	{ TAKES_ALL, { "all", KEY_ALL, NULL, 0, "All pools", 1 } },
 	{ TAKES_EXACT, { "exact", KEY_EXACT, NULL, 0, "Measure what is not counted (slow)", 1 } },
 	{ TAKES_REPAIR, { "repair", KEY_REPAIR, NULL, 0, "Mend what can be mended", 1 } },
 	{ TAKES_FULL, { "full", KEY_FULL, NULL, 0, "Share nothing with the source", 1 } },
@@ -176,6 +181,10 @@ static bool *request_flag(struct request *request, int key)
 		return &request->is_full;
 	case KEY_INSTANCE_ONLY:
 		return &request->is_instance_only;
+	case KEY_ALL:
+		return &request->is_all;
+	case KEY_SKIP_NESTED:
+		return &request->is_skipping_nested;
 	default:
 		return NULL;
 	}

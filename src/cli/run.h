@@ -27,7 +27,7 @@ run_fn run_alias_create, run_alias_delete, run_alias_rename, run_alias_list;
 
 /* storage.c */
 prepare_fn prepare_storage_create, prepare_storage_recover, prepare_storage_set;
-prepare_fn prepare_storage_unset;
+prepare_fn prepare_storage_unset, prepare_storage_mount;
 run_fn run_storage_create, run_storage_recover, run_storage_delete, run_storage_list;
 run_fn run_storage_show, run_storage_info, run_storage_set, run_storage_get;
 run_fn run_storage_mount, run_storage_umount;
@@ -39,6 +39,13 @@ run_fn run_tree, run_df, run_check;
 static inline bool request_may_answer(const struct request *request)
 {
 	return !request->is_quiet && !request->is_explain && !request->is_dry_run;
+}
+
+/* What the library need not refuse for its sake. */
+static inline unsigned request_may_lose(const struct request *request)
+{
+	return (request->is_forced ? COPPICE_LOSE_IN_USE : 0U) |
+	       (request->is_skipping_nested ? COPPICE_LOSE_NESTED : 0U);
 }
 
 static inline enum format request_format(const struct request *request, enum format otherwise)

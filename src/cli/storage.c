@@ -40,6 +40,19 @@ int prepare_storage_unset(struct request *request, struct coppice_error *err)
 	return settings_unset(request, 1, err);
 }
 
+int prepare_storage_mount(struct request *request, struct coppice_error *err)
+{
+	if ((request->words.n > 0) != request->is_all)
+		return COPPICE_OK;
+	return cli_fail(err, COPPICE_INVALID, "name one pool, or say --all");
+}
+
+/* The pool named; NULL stands for all. */
+static const char *pool_or_all(const struct request *request)
+{
+	return request->is_all ? NULL : request->words.word[0];
+}
+
 /* ---- changes ---- */
 
 int run_storage_create(const struct request *request, struct coppice *coppice,
@@ -72,13 +85,13 @@ int run_storage_set(const struct request *request, struct coppice *coppice,
 int run_storage_mount(const struct request *request, struct coppice *coppice,
 		      struct coppice_error *err)
 {
-	return coppice_storage_mount(coppice, request->words.word[0], err);
+	return coppice_storage_mount(coppice, pool_or_all(request), err);
 }
 
 int run_storage_umount(const struct request *request, struct coppice *coppice,
 		       struct coppice_error *err)
 {
-	return coppice_storage_umount(coppice, request->words.word[0], err);
+	return coppice_storage_umount(coppice, pool_or_all(request), err);
 }
 
 /* ---- how a pool looks ---- */

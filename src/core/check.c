@@ -75,6 +75,28 @@ _printf_(5, 6) static int find(struct checking *checking, const char *what, cons
 	return COPPICE_OK;
 }
 
+/* Subvolumes within an instance: no damage, and people should know. */
+static int check_nested(struct checking *checking, const struct volume_ref *ref,
+			const char *subject, struct coppice_error *err)
+{
+	char **path = NULL;
+	size_t n = 0;
+	int r = nested_list(checking->entry, ref, &path, &n, err);
+
+	for (size_t i = 0; i < n; i++) {
+		if (r == COPPICE_OK)
+			r = find(checking, "subvolume-nested", subject, err,
+				 "'%s' is a subvolume within it, which snapshots and copies cannot "
+				 "have",
+				 path[i]);
+		if (r == COPPICE_OK)
+			checking->list.finding[checking->list.n - 1].is_remark = true;
+		free(path[i]);
+	}
+	free(path);
+	return r;
+}
+
 static void mark_repaired(struct checking *checking)
 {
 	checking->list.finding[checking->list.n - 1].is_repaired = true;
@@ -203,6 +225,8 @@ static int check_volume(void *user, const struct found_volume *found, struct cop
 		return r;
 	}
 	r = meet(checking, &found->ref, &record.uuid, err);
+	if (r == COPPICE_OK)
+		r = check_nested(checking, &found->ref, subject, err);
 	return r < 0 ? r : compare_with_catalog(checking, found, subject, err);
 }
 

@@ -266,7 +266,11 @@ int copying_run(struct coppice *coppice, struct copying *copying, struct coppice
 	int r;
 
 	copying->is_clone = !copying->is_full && copying->source.entry == copying->target;
-	r = room_check(copying->target, err);
+	r = refuse_nested(coppice, copying->source.entry, &copying->source.ref,
+			  copying->is_move ? NESTED_DESTROYED : NESTED_LEFT_OUT, copying->may_lose,
+			  err);
+	if (r == COPPICE_OK)
+		r = room_check(copying->target, err);
 	if (r == COPPICE_OK)
 		r = draft_begin(copying->target, &draft, &undo, err);
 	if (r == COPPICE_OK)
@@ -319,6 +323,7 @@ int coppice_instance_copy(struct coppice *coppice, const char *source, const cha
 	if (!options)
 		options = &defaults;
 	copying.is_full = options->is_full;
+	copying.may_lose = options->may_lose;
 	r = instance_ref_parse(source, &ref, err);
 	if (r == COPPICE_OK)
 		r = instance_name_parse(target, &copying.name, err);

@@ -10,9 +10,10 @@ struct copying {
 	struct volume source;
 	struct pool_entry *target;
 	struct volume_name name;
-	bool is_full;  /* share nothing */
-	bool is_clone; /* within the pool, by the engine */
-	bool is_move;  /* keep identity and times */
+	bool is_full;      /* share nothing */
+	bool is_clone;     /* within the pool, by the engine */
+	bool is_move;      /* keep identity and times */
+	unsigned may_lose; /* enum coppice_loss */
 	struct source_snapshot {
 		struct volume_ref ref;
 		struct record record;

@@ -509,13 +509,13 @@ static int find_all(struct coppice *coppice, struct deleting *deleting, struct c
 	return r;
 }
 
-static int delete_locked(struct coppice *coppice, struct deleting *deleting,
+static int delete_locked(struct coppice *coppice, struct deleting *deleting, unsigned may_lose,
 			 struct coppice_error *err)
 {
 	int r = find_all(coppice, deleting, err);
 
 	if (r == COPPICE_OK)
-		r = refuse_in_use(coppice, deleting->volumes, deleting->n, err);
+		r = refuse_in_use(coppice, deleting->volumes, deleting->n, may_lose, err);
 	if (r == COPPICE_OK && is_interrupted(coppice))
 		r = fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was deleted");
 	for (size_t i = 0; i < coppice->n_pools && r == COPPICE_OK; i++)
@@ -523,7 +523,7 @@ static int delete_locked(struct coppice *coppice, struct deleting *deleting,
 	return r;
 }
 
-int coppice_delete(struct coppice *coppice, const char *const *names, size_t n,
+int coppice_delete(struct coppice *coppice, const char *const *names, size_t n, unsigned may_lose,
 		   struct coppice_error *err)
 {
 	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
@@ -540,5 +540,5 @@ int coppice_delete(struct coppice *coppice, const char *const *names, size_t n,
 	for (size_t i = 0; i < deleting.n; i++)
 		locks_add(&locks, LOCK_INSTANCES, deleting.refs[i].name.text, true);
 	r = locks_take(coppice, &locks, err);
-	return r < 0 ? r : delete_locked(coppice, &deleting, err);
+	return r < 0 ? r : delete_locked(coppice, &deleting, may_lose, err);
 }

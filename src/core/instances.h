@@ -17,10 +17,9 @@ _nonnull_ int publish(struct coppice *coppice, struct pool_entry *entry, struct 
  * Clone @origin as all of @makings, none nested, and do what publish does, in as few
  * commits as the engine can.
  */
-_nonnull_ int publish_clones(struct coppice *coppice, struct pool_entry *entry,
-			     struct draft *draft, const struct volume_ref *origin,
-			     const struct makings *makings, bool is_read_only,
-			     struct coppice_error *err);
+_nonnull_ int publish_clones(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
+			     const struct volume_ref *origin, const struct makings *makings,
+			     bool is_read_only, struct coppice_error *err);
 
 /* Make a draft, and leave it to @undo. */
 _nonnull_ int draft_begin(struct pool_entry *entry, struct draft *draft, struct undo *undo,
@@ -31,6 +30,27 @@ _nonnull_ int retire(struct coppice *coppice, struct pool_entry *entry,
 		     const struct volume_ref *refs, const struct uuid *uuids, size_t n,
 		     struct coppice_error *err);
 
-/* Are the files of this instance used by any process? COPPICE_BUSY naming it. */
+/*
+ * Are the files of one of these used by any process? COPPICE_BUSY naming it, or a notice
+ * for each if @may_lose (enum coppice_loss) says so.
+ */
 _nonnull_ int refuse_in_use(struct coppice *coppice, const struct volume *volumes, size_t n,
+			    unsigned may_lose, struct coppice_error *err);
+
+/* What would become of nested subvolumes, to say so. */
+enum nested_fate {
+	NESTED_LEFT_OUT,
+	NESTED_DESTROYED,
+};
+
+/*
+ * Are there subvolumes within it? COPPICE_UNSUPPORTED naming them, or a notice if
+ * @may_lose says so.
+ */
+_nonnull_ int refuse_nested(struct coppice *coppice, struct pool_entry *entry,
+			    const struct volume_ref *ref, enum nested_fate fate, unsigned may_lose,
 			    struct coppice_error *err);
+
+/* The same as a list of paths, as the container sees them; free() it and each. */
+_nonnull_ int nested_list(struct pool_entry *entry, const struct volume_ref *ref, char ***ret,
+			  size_t *ret_n, struct coppice_error *err);

@@ -23,6 +23,9 @@ static void instance_done(struct coppice_instance *instance)
 	for (size_t i = 0; i < instance->n_snapshots && instance->snapshot; i++)
 		free(instance->snapshot[i].name);
 	free(instance->snapshot);
+	for (size_t i = 0; i < instance->n_nested; i++)
+		free(instance->nested[i]);
+	free(instance->nested);
 	settings_done(&instance->config);
 }
 
@@ -316,6 +319,9 @@ int coppice_instance_get(struct coppice *coppice, const char *name, unsigned det
 		r = fail(err, COPPICE_NOT_FOUND, "no instance '%s'", name);
 	if (r == COPPICE_OK)
 		r = fill_bounds(coppice, &volume, &listing.list.instance[0], err);
+	if (r == COPPICE_OK)
+		r = nested_list(volume.entry, &ref, &listing.list.instance[0].nested,
+				&listing.list.instance[0].n_nested, err);
 	if (r < 0) {
 		coppice_instance_list_free(&listing.list);
 		return r;

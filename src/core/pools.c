@@ -57,6 +57,7 @@ int pool_entry_new(struct coppice *coppice, const char *name, const struct drive
 
 	if (!entry)
 		return fail_memory(err);
+	entry->coppice = coppice;
 	entry->name = strdup(name);
 	entry->driver = driver;
 	entry->uuid = *uuid;
@@ -341,12 +342,32 @@ int pools_choose(struct coppice *coppice, const char *name, bool may_make, struc
 
 /* ---- opening ---- */
 
+/*
+ * A sweep published what the catalog has no rows of: so what it knows of this pool is not
+ * believed, also when somebody who is changing the pool just now stores its stamp.
+ */
+static int distrust_catalog(void *user, struct coppice_error *err)
+{
+	struct pool_entry *entry = user;
+	struct catalog *catalog = entry->coppice->catalog;
+	int r = catalog_begin(catalog, err);
+
+	if (r == COPPICE_OK)
+		r = catalog_stamp_put(catalog, entry->name, 0, err);
+	if (r == COPPICE_OK)
+		return catalog_commit(catalog, err);
+	catalog_rollback(catalog);
+	return r;
+}
+
 void pool_adopt(struct coppice *coppice, struct pool_entry *entry, struct pool *pool)
 {
 	pool->explain = coppice->options.hooks.explain;
 	pool->explain_user = coppice->options.hooks.user;
 	pool->is_interrupted = coppice->options.hooks.is_interrupted;
 	pool->interrupted_user = coppice->options.hooks.user;
+	pool->note_published = distrust_catalog;
+	pool->published_user = entry;
 	pool->is_dry_run = coppice->options.is_dry_run;
 	entry->pool = pool;
 }

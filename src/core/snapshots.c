@@ -98,7 +98,7 @@ static int make_snapshot(struct coppice *coppice, const struct volume *instance,
 }
 
 int coppice_snapshot_create(struct coppice *coppice, const char *instance, const char *name,
-			    char **ret_name, struct coppice_error *err)
+			    unsigned may_lose, char **ret_name, struct coppice_error *err)
 {
 	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
 	_cleanup_(volume_done) struct volume volume = { 0 };
@@ -114,6 +114,8 @@ int coppice_snapshot_create(struct coppice *coppice, const char *instance, const
 		r = lock_and_find(coppice, &ref, &locks, &volume, err);
 	if (r == COPPICE_OK)
 		r = choose_name(coppice, &volume, name, &chosen, err);
+	if (r == COPPICE_OK)
+		r = refuse_nested(coppice, volume.entry, &ref, NESTED_LEFT_OUT, may_lose, err);
 	if (r == COPPICE_OK && ret_name) {
 		copy = strdup(chosen.text);
 		r = copy ? COPPICE_OK : fail_memory(err);
@@ -167,7 +169,7 @@ static int restore(struct coppice *coppice, const struct volume *snapshot,
 }
 
 int coppice_snapshot_restore(struct coppice *coppice, const char *instance, const char *snapshot,
-			     struct coppice_error *err)
+			     unsigned may_lose, struct coppice_error *err)
 {
 	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
 	_cleanup_(volume_done) struct volume volume = { 0 };
@@ -186,7 +188,9 @@ int coppice_snapshot_restore(struct coppice *coppice, const char *instance, cons
 	live = (struct volume_ref){ .kind = ref.kind, .name = ref.name };
 	used = volume;
 	used.ref = live;
-	r = refuse_in_use(coppice, &used, 1, err);
+	r = refuse_nested(coppice, used.entry, &live, NESTED_DESTROYED, may_lose, err);
+	if (r == COPPICE_OK)
+		r = refuse_in_use(coppice, &used, 1, may_lose, err);
 	return r < 0 ? r : restore(coppice, &volume, &live, err);
 }
 

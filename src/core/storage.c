@@ -163,6 +163,7 @@ static int make_pool(struct coppice *coppice, struct pool_entry *entry, struct c
 	_cleanup_(freep) char *record = NULL;
 	struct coppice_error ignored;
 	struct pool *pool = NULL;
+	const char *remark;
 	int r;
 
 	r = pool_entry_format(coppice, entry, &record, err);
@@ -184,6 +185,9 @@ static int make_pool(struct coppice *coppice, struct pool_entry *entry, struct c
 		return r;
 	}
 	pool_adopt(coppice, entry, pool);
+	remark = entry->driver->pool_remark ? entry->driver->pool_remark(pool) : NULL;
+	if (remark)
+		notice(coppice, "pool '%s' %s", entry->name, remark);
 	return COPPICE_OK;
 }
 
@@ -417,6 +421,9 @@ static int empty_pool(struct coppice *coppice, struct pool_entry *entry, struct 
 	struct emptying emptying = { 0 };
 	int r = entry->driver->scan(entry->pool, collect_volume, &emptying, err);
 
+	/* Before anything is lost: a pool that is in use cannot be unmounted after it. */
+	if (r == COPPICE_OK && emptying.n && entry->driver->in_use)
+		r = entry->driver->in_use(entry->pool, emptying.refs, emptying.n, NULL, NULL, err);
 	if (r == COPPICE_OK && emptying.n)
 		r = retire(coppice, entry, emptying.refs, emptying.uuids, emptying.n, err);
 	free(emptying.refs);
@@ -592,24 +599,48 @@ int coppice_storage_set(struct coppice *coppice, const char *name,
 
 /* ---- mount ---- */
 
-int coppice_storage_mount(struct coppice *coppice, const char *name, struct coppice_error *err)
+typedef int pool_entry_fn(struct coppice *coppice, struct pool_entry *entry,
+			  struct coppice_error *err);
+
+/* Do it to the pool named, or to all, going on past those that cannot. */
+static int each_pool(struct coppice *coppice, const char *name, pool_entry_fn *fn,
+		     struct coppice_error *err)
 {
 	struct pool_entry *entry;
-	int r = pools_find(coppice, name, &entry, err);
+	struct coppice_error why;
+	size_t n_failed = 0;
+	int r = COPPICE_OK;
 
-	return r < 0 ? r : pools_open(coppice, entry, err);
+	if (name) {
+		r = pools_find(coppice, name, &entry, err);
+		return r < 0 ? r : fn(coppice, entry, err);
+	}
+	for (size_t i = 0; i < coppice->n_pools; i++) {
+		int done = fn(coppice, coppice->pools[i], &why);
+
+		if (done == COPPICE_OK)
+			continue;
+		notice(coppice, "%s", why.message);
+		r = n_failed++ ? r : done;
+	}
+	return n_failed == 0 ? COPPICE_OK
+			     : fail(err, (enum coppice_code)r,
+				    "it could not be done to %zu of %zu pools, as the notes say",
+				    n_failed, coppice->n_pools);
 }
 
-int coppice_storage_umount(struct coppice *coppice, const char *name, struct coppice_error *err)
+int coppice_storage_mount(struct coppice *coppice, const char *name, struct coppice_error *err)
+{
+	return each_pool(coppice, name, pools_open, err);
+}
+
+static int umount_one(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
 {
 	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
 	struct coppice_error ignored;
-	struct pool_entry *entry;
-	int r = pools_find(coppice, name, &entry, err);
+	int r;
 
-	if (r < 0)
-		return r;
-	locks_add(&locks, LOCK_POOLS, name, true);
+	locks_add(&locks, LOCK_POOLS, entry->name, true);
 	r = locks_take(coppice, &locks, err);
 	if (r < 0 || coppice->options.is_dry_run)
 		return r;
@@ -618,7 +649,12 @@ int coppice_storage_umount(struct coppice *coppice, const char *name, struct cop
 		(void)pools_open(coppice, entry, &ignored);
 	pool_entry_close(entry);
 	r = entry->driver->pool_umount(&entry->spec, err);
-	return r < 0 ? wrap(err, "cannot unmount pool '%s'", name) : COPPICE_OK;
+	return r < 0 ? wrap(err, "cannot unmount pool '%s'", entry->name) : COPPICE_OK;
+}
+
+int coppice_storage_umount(struct coppice *coppice, const char *name, struct coppice_error *err)
+{
+	return each_pool(coppice, name, umount_one, err);
 }
 
 /* ---- list ---- */

@@ -55,6 +55,7 @@ struct pool_spec {
 
 typedef void explain_fn(void *user, const char *line);
 typedef bool interrupted_fn(void *user);
+typedef int published_fn(void *user, struct coppice_error *err);
 
 /* What the core knows of an open pool. A driver embeds it as its first member. */
 struct pool {
@@ -63,6 +64,8 @@ struct pool {
 	void *explain_user;
 	interrupted_fn *is_interrupted; /* NULL: never; asked between long steps */
 	void *interrupted_user;
+	published_fn *note_published; /* NULL: nobody cares; see draft_sweep */
+	void *published_user;
 	bool is_dry_run;
 };
 
@@ -122,6 +125,12 @@ typedef int scan_fn(void *user, const struct found_volume *found, struct coppice
 /* Called for each deleted volume that is still held by others. */
 typedef int pinned_fn(void *user, const char *record, struct coppice_bytes pinned,
 		      struct coppice_error *err);
+
+/* Called for each process and mount that uses a volume, in words: "'c1' is in use by …". */
+typedef void in_use_fn(void *user, const char *line);
+
+/* Called for each place below a volume's top that its clones would not have. */
+typedef int nested_fn(void *user, const char *path, struct coppice_error *err);
 
 /* What a driver can do that others cannot; told, not derived, where no op shows it. */
 struct driver_traits {
@@ -202,6 +211,12 @@ struct driver {
 	int (*pool_record_read)(struct pool *pool, char **ret, struct coppice_error *err);
 	int (*pool_record_write)(struct pool *pool, const char *record, struct coppice_error *err);
 
+	/*
+	 * What people should know of a pool that was just made, to follow "pool 'x' "; or
+	 * NULL. NULL, the op: nothing.
+	 */
+	const char *(*pool_remark)(struct pool *pool);
+
 	/* Where its volumes are found, or NULL; borrowed from the pool. */
 	const char *(*pool_mount_path)(struct pool *pool);
 
@@ -280,6 +295,9 @@ struct driver {
 	 * End drafts whose makers died, *ret_n of them: publish what is whole of what
 	 * they announced, destroy the rest. And destroy what others had retired and no
 	 * time to reap, as far as that goes. Cheap when there is nothing.
+	 * A draft that was announced is kept until pool->note_published returned, after
+	 * its volumes were published: so a sweep that is killed before that is repeated,
+	 * and nobody is left with an old idea of what there is.
 	 */
 	int (*draft_sweep)(struct pool *pool, size_t *ret_n, struct coppice_error *err);
 
@@ -377,9 +395,18 @@ struct driver {
 
 	/*
 	 * Does any process use the files of one of these, in whatever namespace?
-	 * COPPICE_BUSY naming process and path. NULL: nobody can.
+	 * COPPICE_BUSY naming process and path; or, where there is @tell, COPPICE_OK and
+	 * each of them is told. NULL: nobody can.
 	 */
-	int (*in_use)(struct pool *pool, const struct volume_ref *refs, size_t n,
+	int (*in_use)(struct pool *pool, const struct volume_ref *refs, size_t n, in_use_fn *tell,
+		      void *user, struct coppice_error *err);
+
+	/*
+	 * Tell what was made within a volume that is one of its own for the engine, so
+	 * that clones of the volume are without, and goes with it: on Btrfs, subvolumes.
+	 * Cheap where there is none: walks no tree. NULL: there never is any.
+	 */
+	int (*nested)(struct pool *pool, const struct volume_ref *ref, nested_fn *fn, void *user,
 		      struct coppice_error *err);
 
 	/* Damage that only the engine can see: leftover groups, wrong flags, … as problems. */

@@ -221,8 +221,34 @@ static size_t write_until_full(struct pool *pool, const char *name, size_t at_mo
 
 static void skip_without_limits(void)
 {
+	if (subject->no_limits)
+		skip("%s: %s", subject->name, subject->no_limits);
 	if (!subject->driver->traits.can_limit)
 		skip("%s: the engine enforces no limits", subject->driver->name);
+}
+
+/* Never forgotten in silence. */
+static void test_limit_is_refused_where_it_is_not_enforced(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct volume_ref image = ref_of("image");
+	struct new_volume c1, c2 = new_of("c2");
+	struct draft draft;
+	struct pool *pool;
+
+	if (!subject->no_limits)
+		skip("%s: limits are enforced, or nobody offers them", subject->name);
+	pool = pool_up();
+	make_image(pool, "data");
+	c1 = clone_of(pool, "image", "c1");
+	ok_int(subject->driver->limit_set(pool, &c1.ref, &c1.group, LIMIT_BYTES, &err), ==,
+	       COPPICE_UNSUPPORTED);
+	c2.limit_bytes = LIMIT_BYTES;
+	draft = draft_up(pool);
+	ok_int(subject->driver->clone(&draft, &image, &c2, 1, false, &err), ==,
+	       COPPICE_UNSUPPORTED);
+	draft_down(&draft);
+	pool_down(pool);
 }
 
 static void test_limit_set_is_enforced(void)
@@ -297,6 +323,7 @@ const struct tap_test cases_change[] = {
 	TAP(test_swap_with_nothing),
 	TAP(test_record_write),
 	TAP(test_record_of_nothing),
+	TAP(test_limit_is_refused_where_it_is_not_enforced),
 	TAP(test_limit_set_is_enforced),
 	TAP(test_clone_is_born_with_its_limit),
 	TAP(test_limit_stays_after_a_restore),

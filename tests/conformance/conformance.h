@@ -14,7 +14,10 @@
 
 /* The driver under test, and how to read and write what is in its volumes. */
 struct subject {
+	const char *name; /* what it is called as an argument */
 	const struct driver *driver;
+	const char *quota;        /* the pool's btrfs.quota, or NULL */
+	const char *no_limits;    /* why these pools enforce none, though the driver can; or NULL */
 	const char *size;             /* of the pool; NULL: it has none */
 	const char *no_read_only;     /* why it does not enforce read-only; NULL: it does */
 	const char *no_processes;     /* why other processes do not see its pools; NULL: they do */
@@ -23,7 +26,8 @@ struct subject {
 	bool keeps_some;              /* of a device's space for itself, as it grows ever more */
 	bool has_tombstones;          /* what others were cloned from stays, pinned */
 	bool has_accounts;            /* what was written stays charged to who wrote it, also when deleted */
-	size_t (*n_left)(struct pool *pool); /* how many things there are that no user has; or NULL */
+	size_t (*n_left)(
+		struct pool *pool);        /* how many things there are that no user has; or NULL */
 	void (*settle)(struct pool *pool); /* wait for what the engine does later; or NULL */
 	const char *(*why_not)(void); /* NULL, or why it cannot run on this machine */
 
@@ -33,13 +37,20 @@ struct subject {
 	char *(*get)(struct pool *pool, const struct volume_ref *ref, const char *key);
 };
 
-extern const struct subject subject_memory, subject_dir, subject_btrfs, subject_zfs;
+extern const struct subject subject_memory, subject_dir, subject_btrfs, subject_btrfs_noquota,
+	subject_zfs;
 
 /* Which one this run is about. */
 extern const struct subject *subject;
 
 extern const struct tap_test cases_pool[], cases_make[], cases_announce[], cases_change[],
-	cases_delete[], cases_look[], cases_crowd[];
+	cases_delete[], cases_look[], cases_use[], cases_crowd[];
+
+/* Does a pool of this run enforce limits? */
+static inline bool subject_can_limit(void)
+{
+	return subject->driver->traits.can_limit && !subject->no_limits;
+}
 
 /* ---- pools ---- */
 

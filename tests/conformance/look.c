@@ -209,7 +209,7 @@ static const char *story(struct pool *pool, const struct new_volume *clones,
 	draft_down(&draft);
 	ok_call(subject->driver->rename(pool, &old, &new, &err), &err);
 	ok_call(subject->driver->record_write(pool, &image, "{\"a\": 2}", &err), &err);
-	if (subject->driver->traits.can_limit)
+	if (subject_can_limit())
 		ok_call(subject->driver->limit_set(pool, &victim->ref, &victim->group, 1U << 30,
 						   &err),
 			&err);

@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* test-conformance memory|dir|btrfs|zfs: all cases on one driver, a new pool for each. */
+/* test-conformance memory|dir|btrfs|btrfs-noquota|zfs: all cases on one driver, a new pool for
+ * each. */
 
 #include "conformance.h"
 
 static const struct tap_test *const tables[] = {
-	cases_pool, cases_make, cases_announce, cases_change, cases_delete, cases_look, cases_crowd,
+	cases_pool,   cases_make, cases_announce, cases_change,
+	cases_delete, cases_look, cases_use,      cases_crowd,
 };
 
 static const struct subject *subject_find(const char *name)
 {
 	const struct subject *const all[] = { &subject_memory, &subject_dir, &subject_btrfs,
-					      &subject_zfs };
+					      &subject_btrfs_noquota, &subject_zfs };
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
-		if (strcmp(all[i]->driver->name, name) == 0)
+		if (strcmp(all[i]->name, name) == 0)
 			return all[i];
 	return NULL;
 }
@@ -40,7 +42,7 @@ int main(int argc, char **argv)
 
 	subject = argc == 2 ? subject_find(argv[1]) : NULL;
 	if (!subject) {
-		fprintf(stderr, "usage: test-conformance memory|dir|btrfs|zfs\n");
+		fprintf(stderr, "usage: test-conformance memory|dir|btrfs|btrfs-noquota|zfs\n");
 		return 2;
 	}
 	if (subject->why_not())

@@ -170,6 +170,7 @@ static void settle_btrfs(struct pool *pool)
 }
 
 const struct subject subject_memory = {
+	.name = "memory",
 	.driver = &driver_memory,
 	.no_processes = "pools in memory are of one process",
 	.no_files = "volumes in memory are no files",
@@ -180,6 +181,7 @@ const struct subject subject_memory = {
 };
 
 const struct subject subject_dir = {
+	.name = "dir",
 	.driver = &driver_dir,
 	.no_read_only = "a plain directory cannot be made read-only",
 	.why_not = needs_root,
@@ -187,7 +189,21 @@ const struct subject subject_dir = {
 	.get = files_get,
 };
 
+/* As on kernels before 6.7, and where somebody wants that they can mount it. */
+const struct subject subject_btrfs_noquota = {
+	.name = "btrfs-noquota",
+	.driver = &driver_btrfs,
+	.quota = "none",
+	.no_limits = "the pool has no simple quotas",
+	.size = "2GiB",
+	.settle = settle_btrfs,
+	.why_not = needs_loop_and_btrfs,
+	.put = files_put,
+	.get = files_get,
+};
+
 const struct subject subject_btrfs = {
+	.name = "btrfs",
 	.driver = &driver_btrfs,
 	.size = "2GiB",
 	.has_accounts = true,
@@ -198,6 +214,7 @@ const struct subject subject_btrfs = {
 };
 
 const struct subject subject_zfs = {
+	.name = "zfs",
 	.driver = &driver_zfs,
 	.size = "2GiB",
 	.no_nanoseconds = "zfs-fuse sets times of files to whole seconds",

@@ -31,6 +31,8 @@ const char *keep(char *text)
 
 static const char *config_get(const struct pool_spec *spec, const char *key)
 {
+	if (strcmp(key, "btrfs.quota") == 0)
+		return subject->quota;
 	return strcmp(key, "size") == 0 ? subject->size : NULL;
 }
 

@@ -53,7 +53,7 @@ static struct coppice *set_up(void)
 	ok_call(coppice_storage_create(coppice, "other", "memory", NULL, 0, &err), &err);
 	ok_call(coppice_image_import(coppice, &import, &fingerprint, &err), &err);
 	ok_call(coppice_instance_init(coppice, "img", names, 2, NULL, 0, "default", &err), &err);
-	ok_call(coppice_snapshot_create(coppice, "c1", "s1", NULL, &err), &err);
+	ok_call(coppice_snapshot_create(coppice, "c1", "s1", 0, NULL, &err), &err);
 	return coppice;
 }
 
@@ -92,8 +92,7 @@ static int attempt(operation_fn *operation, bool is_removal, size_t may_keep, un
 	}
 	ok_clean(coppice);
 	if (r < 0) {
-		if (memory_count() > before + may_keep ||
-		    (memory_count() < before && !is_removal))
+		if (memory_count() > before + may_keep || (memory_count() < before && !is_removal))
 			tap_fail("step %u: %zu things, %zu before", nth, memory_count(), before);
 		r = operation(coppice, &err);
 		if (!is_removal || r != COPPICE_NOT_FOUND)
@@ -161,12 +160,12 @@ static int copy_elsewhere(struct coppice *coppice, struct coppice_error *err)
 
 static int snapshot(struct coppice *coppice, struct coppice_error *err)
 {
-	return coppice_snapshot_create(coppice, "c1", "s2", NULL, err);
+	return coppice_snapshot_create(coppice, "c1", "s2", 0, NULL, err);
 }
 
 static int restore(struct coppice *coppice, struct coppice_error *err)
 {
-	return coppice_snapshot_restore(coppice, "c1", "s1", err);
+	return coppice_snapshot_restore(coppice, "c1", "s1", 0, err);
 }
 
 static int rename_instance(struct coppice *coppice, struct coppice_error *err)
@@ -190,7 +189,7 @@ static int delete_instances(struct coppice *coppice, struct coppice_error *err)
 {
 	const char *const names[] = { "c1", "c2" };
 
-	return coppice_delete(coppice, names, 2, err);
+	return coppice_delete(coppice, names, 2, 0, err);
 }
 
 static int delete_image(struct coppice *coppice, struct coppice_error *err)
@@ -202,7 +201,7 @@ static int delete_image(struct coppice *coppice, struct coppice_error *err)
 
 static int move(struct coppice *coppice, struct coppice_error *err)
 {
-	return coppice_instance_move(coppice, "c1", "c1", "other", err);
+	return coppice_instance_move(coppice, "c1", "c1", "other", 0, err);
 }
 
 static int storage_create(struct coppice *coppice, struct coppice_error *err)

@@ -20,8 +20,6 @@
 #include "driver/generic/fill.h"
 #include "driver/generic/remove.h"
 
-#define SUBVOLUME_INODE 256 /* what the root of every subvolume has */
-
 static int commit(struct pool *pool, struct coppice_error *err)
 {
 	struct btrfs_pool *btrfs = btrfs_pool_of(pool);
@@ -119,6 +117,23 @@ static void join(struct btrfs_pool *btrfs, struct btrfs_ioctl_vol_args_v2 *args,
 	args->qgroup_inherit = &membership->inherit;
 }
 
+static int fail_no_quota(struct coppice_error *err)
+{
+	return fail(err, COPPICE_UNSUPPORTED,
+		    "size cannot be limited: the pool has no simple quotas (they need Linux 6.7 "
+		    "and a pool made with them)");
+}
+
+/* A limit that nobody would enforce is refused, not forgotten. */
+static int refuse_limits(struct pool *pool, const struct new_volume *volumes, size_t n,
+			 struct coppice_error *err)
+{
+	for (size_t i = 0; i < n && !btrfs_pool_of(pool)->has_quota; i++)
+		if (volumes[i].limit_bytes > 0)
+			return fail_no_quota(err);
+	return COPPICE_OK;
+}
+
 static int open_account(struct btrfs_pool *btrfs, const struct new_volume *volume,
 			struct coppice_error *err)
 {
@@ -191,6 +206,9 @@ static int volume_create(struct draft *draft, const struct new_volume *volume, c
 	char item[PATH_MAX], target[PATH_MAX + 32];
 	int r;
 
+	r = refuse_limits(draft->pool, volume, 1, err);
+	if (r < 0)
+		return r;
 	(void)snprintf(target, sizeof(target), "\"$draft\"/%s/unpack",
 		       layout_item_path(volume, item));
 	begin_volume_explain(draft, volume);
@@ -356,8 +374,10 @@ static int clone_all(struct draft *draft, const struct volume_ref *origin,
 {
 	struct clones clones = { .draft = draft, .volumes = volumes, .is_read_only = is_read_only };
 	_cleanup_(closep) int origin_fd = -1;
-	int r;
+	int r = refuse_limits(draft->pool, volumes, n, err);
 
+	if (r < 0)
+		return r;
 	for (size_t i = 0; i < n; i++)
 		begin_volume_explain(draft, &volumes[i]);
 	for (size_t i = 0; i < n; i++)
@@ -382,9 +402,7 @@ static int limit_set(struct pool *pool, const struct volume_ref *ref, const stru
 	char text[QUOTA_GROUP_TEXT_MAX];
 
 	if (!btrfs->has_quota)
-		return fail(err, COPPICE_UNSUPPORTED,
-			    "size cannot be limited: the pool has no simple quotas (they need "
-			    "Linux 6.7 and a pool made with them)");
+		return fail_no_quota(err);
 	(void)quota_group_format(quota_group(group), text);
 	if (limit_bytes > 0)
 		layout_explain(&btrfs->layout, "btrfs qgroup limit %llu %s %s",
@@ -545,10 +563,10 @@ static int pinned(struct pool *pool, pinned_fn *fn, void *user, struct coppice_e
 	return layout_deleted(&telling.btrfs->layout, tell_pinned, &telling, err);
 }
 
-static int in_use(struct pool *pool, const struct volume_ref *refs, size_t n,
-		  struct coppice_error *err)
+static int in_use(struct pool *pool, const struct volume_ref *refs, size_t n, in_use_fn *tell,
+		  void *user, struct coppice_error *err)
 {
-	return layout_in_use(&btrfs_pool_of(pool)->layout, refs, n, true, err);
+	return layout_in_use(&btrfs_pool_of(pool)->layout, refs, n, tell, user, err);
 }
 
 static const char *const pool_keys[] = { "btrfs.mount_options", "btrfs.quota", NULL };
@@ -568,6 +586,7 @@ const struct driver driver_btrfs = {
 	.pool_destroy = btrfs_pool_destroy,
 	.pool_resize = btrfs_pool_resize,
 	.pool_space = btrfs_pool_space,
+	.pool_remark = btrfs_pool_remark,
 	.pool_host = btrfs_pool_host,
 	.pool_record_read = layout_pool_record_read,
 	.pool_record_write = layout_pool_record_write,
@@ -602,5 +621,6 @@ const struct driver driver_btrfs = {
 	.path = layout_path,
 	.usage = usage,
 	.in_use = in_use,
+	.nested = btrfs_nested,
 	.check = check,
 };

@@ -20,6 +20,13 @@ static inline struct btrfs_pool *btrfs_pool_of(struct pool *pool)
 	return CONTAINER_OF(pool, struct btrfs_pool, layout.pool);
 }
 
+#define SUBVOLUME_INODE 256 /* what the root of every subvolume has */
+
+/* ---- nested.c ---- */
+
+int btrfs_nested(struct pool *pool, const struct volume_ref *ref, nested_fn *fn, void *user,
+		 struct coppice_error *err);
+
 /* ---- pool.c ---- */
 
 int btrfs_probe(const struct pool_spec *spec, struct coppice_error *err);
@@ -34,6 +41,7 @@ int btrfs_pool_destroy(const struct pool_spec *spec, struct coppice_error *err);
 int btrfs_pool_resize(struct pool *pool, uint64_t size_bytes, struct coppice_error *err);
 int btrfs_pool_host(const struct pool_spec *spec, bool *ret_is_file, struct pool_host *ret,
 		    struct coppice_error *err);
+const char *btrfs_pool_remark(struct pool *pool);
 int btrfs_pool_space(struct pool *pool, struct pool_space *ret, struct coppice_error *err);
 
 /* How btrfs.c treats the data of volumes; the pool needs it to open and to unmake. */

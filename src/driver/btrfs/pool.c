@@ -108,10 +108,23 @@ static bool kernel_knows_btrfs(void)
 	return false;
 }
 
+/* btrfs.quota: NULL takes what the kernel can; "simple" insists; "none" wants none. */
+static bool wants_quota(const struct pool_spec *spec)
+{
+	const char *quota = spec->get ? spec->get(spec, "btrfs.quota") : NULL;
+
+	return !quota || strcmp(quota, "none") != 0;
+}
+
 int btrfs_probe(const struct pool_spec *spec, struct coppice_error *err)
 {
 	static const char *const load[] = { "modprobe", "btrfs", NULL };
+	const char *quota = spec->get ? spec->get(spec, "btrfs.quota") : NULL;
 	struct coppice_error ignored;
+
+	if (quota && strcmp(quota, "none") != 0 && strcmp(quota, "simple") != 0)
+		return fail(err, COPPICE_INVALID, "btrfs.quota '%s' is neither simple nor none",
+			    quota);
 
 	if (geteuid() != 0)
 		return fail(err, COPPICE_UNSUPPORTED, "Btrfs needs root");
@@ -190,15 +203,14 @@ static int mount_place(const struct pool_spec *spec, const struct place *place,
 	r = make_mount_point(spec, place, err);
 	if (r < 0)
 		return r;
-	if (place->kind == PLACE_DEVICE)
-		return is_mounted(place) ? COPPICE_OK : mount_device(spec, place->file, place, err);
-
 	if (access(place->file, F_OK) < 0 && errno == ENOENT)
 		return fail(err, COPPICE_NOT_FOUND, "the pool's file '%s' is not there",
 			    place->file);
 	r = loop_lock(place->file, &lock_fd, err);
 	if (r < 0 || is_mounted(place))
 		return r;
+	if (place->kind == PLACE_DEVICE)
+		return mount_device(spec, place->file, place, err);
 	r = loop_attach_locked(place->file, lock_fd, &loop, err);
 	return r < 0 ? r : mount_device(spec, loop.path, place, err);
 }
@@ -277,23 +289,39 @@ static int open_root(const struct pool_spec *spec, const struct place *place, st
 	return COPPICE_OK;
 }
 
+static int open_place(const struct pool_spec *spec, const struct place *place, struct pool **ret,
+		      struct coppice_error *err)
+{
+	bool was_mounted = is_mounted(place);
+	struct coppice_error ignored;
+	int r = was_mounted ? COPPICE_OK : mount_place(spec, place, err);
+
+	if (r == COPPICE_OK)
+		r = open_root(spec, place, ret, err);
+	if (r < 0 && !was_mounted)
+		(void)umount_place(place, &ignored);
+	return r;
+}
+
+/* Somebody may unmount it between our two steps, and again. */
+#define OPEN_TRIES 20
+
 int btrfs_pool_open(const struct pool_spec *spec, struct pool **ret, struct coppice_error *err)
 {
-	struct coppice_error ignored;
-	bool was_mounted;
+	struct coppice_error why;
 	struct place place;
 	int r;
 
 	r = place_find(spec, &place, err);
 	if (r < 0)
 		return r;
-	was_mounted = is_mounted(&place);
-	if (!was_mounted)
-		r = mount_place(spec, &place, err);
-	if (r == COPPICE_OK)
-		r = open_root(spec, &place, ret, err);
-	if (r < 0 && !was_mounted)
-		(void)umount_place(&place, &ignored);
+	for (int i = 0; i < OPEN_TRIES; i++) {
+		r = open_place(spec, &place, ret, &why);
+		if (r != COPPICE_INVALID || is_mounted(&place))
+			break;
+	}
+	if (r < 0)
+		*err = why;
 	return r;
 }
 
@@ -411,7 +439,7 @@ static int switch_on_quota(const struct pool_spec *spec, const struct place *pla
 	_cleanup_(closep) int fd = -1;
 	int r;
 
-	if (quota && strcmp(quota, "none") == 0)
+	if (!wants_quota(spec))
 		return COPPICE_OK;
 	fd = open(place->mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
@@ -531,8 +559,10 @@ void btrfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void 
 		tell(explain, user, "mkdir -p %s", mount_point);
 		tell(explain, user, "mount -o %snoatime,discard %s %s",
 		     place.kind == PLACE_DEVICE ? "" : "loop,", file, mount_point);
-		tell(explain, user, "btrfs quota enable --simple %s # btrfs-progs 6.7 or newer",
-		     mount_point);
+		if (wants_quota(spec))
+			tell(explain, user,
+			     "btrfs quota enable --simple %s # btrfs-progs 6.7 or newer",
+			     mount_point);
 	}
 	layout_make_explain(place.mount, explain, user);
 }
@@ -659,6 +689,16 @@ int btrfs_pool_host(const struct pool_spec *spec, bool *ret_is_file, struct pool
 			(uint64_t)st.st_size > allocated ? (uint64_t)st.st_size - allocated : 0,
 	};
 	return COPPICE_OK;
+}
+
+const char *btrfs_pool_remark(struct pool *pool)
+{
+	if (btrfs_pool_of(pool)->has_quota)
+		return "has simple quotas: Linux before 6.7 cannot mount it, nor btrfs-progs "
+		       "before "
+		       "6.7 check it (btrfs.quota=none makes one without)";
+	return "has no simple quotas: sizes of instances cannot be limited, and what they wrote is "
+	       "unknown; any Linux can mount it";
 }
 
 int btrfs_pool_space(struct pool *pool, struct pool_space *ret, struct coppice_error *err)

@@ -420,10 +420,10 @@ static int pinned(struct pool *pool, pinned_fn *fn, void *user, struct coppice_e
 	return COPPICE_OK;
 }
 
-static int in_use(struct pool *pool, const struct volume_ref *refs, size_t n,
-		  struct coppice_error *err)
+static int in_use(struct pool *pool, const struct volume_ref *refs, size_t n, in_use_fn *tell,
+		  void *user, struct coppice_error *err)
 {
-	return layout_in_use(layout_of(pool), refs, n, false, err);
+	return layout_in_use(layout_of(pool), refs, n, tell, user, err);
 }
 
 static const char *const pool_keys[] = { NULL };

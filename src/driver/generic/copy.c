@@ -13,10 +13,12 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <search.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
@@ -47,6 +49,7 @@ struct copier {
 	struct tree_walk walk;
 	const struct tree_copy *how;
 	unsigned dev_major, dev_minor;
+	bool is_btrfs;
 	mode_t umask;
 	uid_t uid;
 	gid_t gid;
@@ -510,6 +513,17 @@ static int copy_file(struct place *place, const char *name, const struct statx *
 	return copy_regular(place, name, st, to_fd, err);
 }
 
+/* In a snapshot, where there was a subvolume in what it was made of: always empty. */
+static bool is_placeholder(const struct copier *copier, const struct statx *st)
+{
+	return copier->is_btrfs && S_ISDIR(st->stx_mode) && st->stx_ino == 2;
+}
+
+static bool is_of_the_tree(const struct copier *copier, const struct statx *st)
+{
+	return st->stx_dev_major == copier->dev_major && st->stx_dev_minor == copier->dev_minor;
+}
+
 static int copy_entry(struct place *place, const char *name, struct coppice_error *err)
 {
 	struct copier *copier = place->copier;
@@ -521,7 +535,7 @@ static int copy_entry(struct place *place, const char *name, struct coppice_erro
 	place->count.entries++;
 	if (st.stx_attributes & STATX_ATTR_MOUNT_ROOT)
 		return refuse_entry(place, name, "something is mounted there", err);
-	if (st.stx_dev_major != copier->dev_major || st.stx_dev_minor != copier->dev_minor)
+	if (!is_of_the_tree(copier, &st) && !is_placeholder(copier, &st))
 		return refuse_entry(place, name, "it is a subvolume or file system of its own",
 				    err);
 	if (!S_ISDIR(st.stx_mode))
@@ -670,6 +684,7 @@ int tree_copy(const struct tree_copy *how, struct tree_copied *ret, struct coppi
 		.gid = getegid(),
 		.total = { .is_shared = true },
 	};
+	struct statfs fs;
 	struct statx st;
 	int r;
 
@@ -680,6 +695,7 @@ int tree_copy(const struct tree_copy *how, struct tree_copied *ret, struct coppi
 		return r;
 	copier.dev_major = st.stx_dev_major;
 	copier.dev_minor = st.stx_dev_minor;
+	copier.is_btrfs = fstatfs(how->from_fd, &fs) == 0 && fs.f_type == BTRFS_SUPER_MAGIC;
 	copier.total.bytes_allocated = st.stx_blocks * 512;
 	(void)pthread_mutex_init(&copier.links_lock, NULL);
 	(void)pthread_mutex_init(&copier.lock, NULL);

@@ -36,7 +36,11 @@ struct search {
 	uint64_t *namespaces; /* of mounts, that were looked at; owned */
 	char *who;
 	size_t who_size;
+	in_use_fn *tell; /* NULL: the first found is the error */
+	void *tell_user;
 };
+
+#define TOLD 1 /* in use, and that was told: look no further at this process or mount */
 
 static int compare_trees(const void *a, const void *b)
 {
@@ -69,9 +73,24 @@ static const char *below(const char *path, const char *top)
 	return path[length] == '\0' ? "/" : NULL;
 }
 
+/* @path as messages show it: where it is in the tree, if it has a name there for us. */
+static const char *shown_in(const struct tree *tree, const char *path)
+{
+	return below(path, tree->query->top ? tree->query->top : tree->path);
+}
+
 static int busy(const struct search *search, const struct tree *tree, const char *user,
 		const char *how, struct coppice_error *err)
 {
+	if (search->tell) {
+		_cleanup_(freep) char *line =
+			text_format("'%s' is in use by %s%s", tree->query->what, user, how);
+
+		if (!line)
+			return fail_memory(err);
+		search->tell(search->tell_user, line);
+		return TOLD;
+	}
 	if (search->who)
 		(void)snprintf(search->who, search->who_size, "%s", user);
 	return fail(err, COPPICE_BUSY, "'%s' is in use by %s%s", tree->query->what, user, how);
@@ -136,10 +155,11 @@ static const struct tree *find_tree(const struct search *search, int proc_fd, co
 	for (size_t i = first; i < first + n; i++) {
 		const struct tree *tree = &search->trees[i];
 
-		*ret_path = below(path, tree->path);
-		if (*ret_path)
+		*ret_path = shown_in(tree, path);
+		if (below(path, tree->path))
 			return tree;
-		*ret_path = path;
+		if (!*ret_path)
+			*ret_path = path;
 		if (tree->query->is_subvolume || st.stx_ino == tree->inode)
 			return tree;
 	}
@@ -176,7 +196,7 @@ static int look_at_files(const struct search *search, int proc_fd, const char *p
 		(void)close(fd);
 		return is_gone ? COPPICE_OK : fail_memory(err);
 	}
-	while (r >= 0 && (entry = readdir(dir)))
+	while (r == COPPICE_OK && (entry = readdir(dir)))
 		if (entry->d_name[0] != '.')
 			r = look_at_link(search, fd, pid, entry->d_name, "open in it", err);
 	return r;
@@ -196,7 +216,7 @@ static int look_at_process(const struct search *search, int proc_fd, const char 
 
 	for (size_t i = 0; i < ARRAY_SIZE(links); i++) {
 		r = look_at_link(search, proc_fd, pid, links[i].link, links[i].is_its, err);
-		if (r < 0)
+		if (r != COPPICE_OK)
 			return r;
 	}
 	return look_at_files(search, proc_fd, pid, err);
@@ -355,7 +375,8 @@ static int place_trees(struct search *search, const char *pid, const struct moun
 static int tree_init(struct tree *tree, const struct in_use_query *query, bool *ret,
 		     struct coppice_error *err)
 {
-	_cleanup_(freep) char *path = query->is_resolved ? strdup(query->path) : realpath(query->path, NULL);
+	_cleanup_(freep) char *path =
+		query->is_resolved ? strdup(query->path) : realpath(query->path, NULL);
 	struct statx st;
 
 	*ret = path &&
@@ -424,16 +445,31 @@ static int search_run(struct search *search, struct coppice_error *err)
 	return r;
 }
 
-int in_use_find(const struct in_use_query *queries, size_t n, char *who, size_t who_size,
-		struct coppice_error *err)
+static int search_for(struct search *search, const struct in_use_query *queries, size_t n,
+		      struct coppice_error *err)
 {
-	_cleanup_(search_done) struct search search = { .who = who, .who_size = who_size };
 	int r;
 
 	if (n == 0)
 		return COPPICE_OK;
-	r = search_init(&search, queries, n, err);
-	if (r < 0 || search.n == 0)
-		return r;
-	return search_run(&search, err);
+	r = search_init(search, queries, n, err);
+	if (r == COPPICE_OK && search->n > 0)
+		r = search_run(search, err);
+	return r < 0 ? r : COPPICE_OK;
+}
+
+int in_use_find(const struct in_use_query *queries, size_t n, char *who, size_t who_size,
+		struct coppice_error *err)
+{
+	_cleanup_(search_done) struct search search = { .who = who, .who_size = who_size };
+
+	return search_for(&search, queries, n, err);
+}
+
+int in_use_each(const struct in_use_query *queries, size_t n, in_use_fn *tell, void *user,
+		struct coppice_error *err)
+{
+	_cleanup_(search_done) struct search search = { .tell = tell, .tell_user = user };
+
+	return search_for(&search, queries, n, err);
 }

@@ -3,12 +3,13 @@
 
 /* Who uses a tree: processes standing in it, files open, mounts, in all namespaces. */
 
-#include "base/error.h"
+#include "driver/driver.h"
 
 /* A tree to look for; all borrowed. */
 struct in_use_query {
 	const char *what; /* how messages call it: "c1" */
 	const char *path; /* its top directory; one that is not there is not in use */
+	const char *top;  /* what messages call "/": a directory above it; NULL: path itself */
 	bool is_resolved; /* no part of the path is a symbolic link: need not be looked at again */
 
 	/*
@@ -31,4 +32,11 @@ struct in_use_query {
  *         COPPICE_FAILED when we cannot know, as without /proc.
  */
 int in_use_find(const struct in_use_query *queries, size_t n, char *who, size_t who_size,
+		struct coppice_error *err);
+
+/*
+ * The same, for who goes on all the same: tell each process once, and each mount, in
+ * the words of that message. COPPICE_OK, whatever was told.
+ */
+int in_use_each(const struct in_use_query *queries, size_t n, in_use_fn *tell, void *user,
 		struct coppice_error *err);

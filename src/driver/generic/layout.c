@@ -568,39 +568,78 @@ int layout_path(struct pool *pool, const struct volume_ref *ref, char **ret,
 	return COPPICE_OK;
 }
 
-static void queries_free(struct in_use_query *queries, size_t n)
+/* The trees to look for, each with what is nested in it. */
+struct trees {
+	struct layout *layout;
+	struct in_use_query *query; /* owned, and its strings */
+	size_t n, capacity;
+	const char *what, *top; /* of the one that is being added; borrowed */
+};
+
+static void trees_done(struct trees *trees)
 {
-	for (size_t i = 0; i < n; i++) {
-		free((char *)(uintptr_t)queries[i].what);
-		free((char *)(uintptr_t)queries[i].path);
+	for (size_t i = 0; i < trees->n; i++) {
+		free((char *)(uintptr_t)trees->query[i].what);
+		free((char *)(uintptr_t)trees->query[i].path);
+		free((char *)(uintptr_t)trees->query[i].top);
 	}
-	free(queries);
+	free(trees->query);
 }
 
-int layout_in_use(struct layout *layout, const struct volume_ref *refs, size_t n,
-		  bool are_subvolumes, struct coppice_error *err)
+/* @path is below the top; "": the volume itself. */
+static int add_tree(void *user, const char *path, struct coppice_error *err)
 {
-	struct in_use_query *queries = calloc(n, sizeof(*queries));
+	struct trees *trees = user;
+	struct in_use_query *query;
+
+	if (trees->n == trees->capacity) {
+		size_t capacity = 2 * trees->capacity + 1;
+		struct in_use_query *more = reallocarray(trees->query, capacity, sizeof(*more));
+
+		if (!more)
+			return fail_memory(err);
+		trees->query = more;
+		trees->capacity = capacity;
+	}
+	query = &trees->query[trees->n++];
+	*query = (struct in_use_query){
+		.what = strdup(trees->what),
+		.path = text_format("%s%s%s", trees->top, *path ? "/" : "", path),
+		.top = strdup(trees->top),
+		.is_resolved = true, /* the root is, and what is below is ours */
+		.is_subvolume = trees->layout->pool.driver->nested != NULL,
+	};
+	return query->what && query->path && query->top ? COPPICE_OK : fail_memory(err);
+}
+
+static int add_trees(struct trees *trees, const struct volume_ref *ref, struct coppice_error *err)
+{
+	struct pool *pool = &trees->layout->pool;
+	_cleanup_(freep) char *top = NULL;
 	char text[VOLUME_REF_TEXT_MAX];
+	int r = layout_path(pool, ref, &top, err);
+
+	if (r < 0)
+		return r;
+	trees->what = volume_ref_format(ref, text);
+	trees->top = top;
+	r = add_tree(trees, "", err);
+	if (r < 0 || !pool->driver->nested)
+		return r;
+	r = pool->driver->nested(pool, ref, add_tree, trees, err);
+	return r == COPPICE_NOT_FOUND ? COPPICE_OK : r; /* what is not there is not in use */
+}
+
+int layout_in_use(struct layout *layout, const struct volume_ref *refs, size_t n, in_use_fn *tell,
+		  void *user, struct coppice_error *err)
+{
+	_cleanup_(trees_done) struct trees trees = { .layout = layout };
 	int r = COPPICE_OK;
 
-	if (!queries)
-		return fail_memory(err);
-	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
-		char *path = NULL;
-
-		r = layout_path(&layout->pool, &refs[i], &path, err);
-		queries[i] = (struct in_use_query){
-			.what = strdup(volume_ref_format(&refs[i], text)),
-			.path = path,
-			.is_resolved = true, /* the root is, and what is below is ours */
-			.is_subvolume = are_subvolumes,
-		};
-		if (r == COPPICE_OK && !queries[i].what)
-			r = fail_memory(err);
-	}
-	if (r == COPPICE_OK)
-		r = in_use_find(queries, n, NULL, 0, err);
-	queries_free(queries, n);
-	return r;
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
+		r = add_trees(&trees, &refs[i], err);
+	if (r < 0)
+		return r;
+	return tell ? in_use_each(trees.query, trees.n, tell, user, err)
+		    : in_use_find(trees.query, trees.n, NULL, 0, err);
 }

@@ -153,6 +153,7 @@ int layout_scan(struct pool *pool, scan_fn *fn, void *user, struct coppice_error
 int layout_path(struct pool *pool, const struct volume_ref *ref, char **ret,
 		struct coppice_error *err);
 
-/* The op in_use, for engines whose data is (@are_subvolumes) a subvolume each, or not. */
-_nonnull_ int layout_in_use(struct layout *layout, const struct volume_ref *refs, size_t n,
-			    bool are_subvolumes, struct coppice_error *err);
+/* The op in_use; where there is an op nested, each tree is a subvolume, and so is what that tells.
+ */
+int layout_in_use(struct layout *layout, const struct volume_ref *refs, size_t n, in_use_fn *tell,
+		  void *user, struct coppice_error *err);

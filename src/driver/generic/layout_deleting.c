@@ -208,6 +208,8 @@ static int sweep_one(struct layout *layout, struct draft *draft, enum sweeping h
 
 	if (how == PUBLISHING)
 		r = layout_publish_orphans(draft, err);
+	if (r == COPPICE_OK && how == PUBLISHING && layout->pool.note_published)
+		r = layout->pool.note_published(layout->pool.published_user, err);
 	if (r < 0)
 		return r; /* it may hold what was acknowledged */
 	discarded = layout_draft_discard(draft, &why);

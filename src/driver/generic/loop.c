@@ -138,7 +138,7 @@ int loop_find(const char *file, char ret[static LOOP_PATH_MAX], bool *found,
 
 int loop_lock(const char *file, int *ret_fd, struct coppice_error *err)
 {
-	_cleanup_(closep) int fd = open(file, O_RDWR | O_CLOEXEC);
+	_cleanup_(closep) int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
 	if (fd < 0)
 		return fail_errno(err, errno, "cannot open '%s'", file);

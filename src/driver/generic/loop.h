@@ -40,7 +40,7 @@ struct loop {
 _nonnull_ int loop_attach(const char *file, struct loop *ret, struct coppice_error *err);
 
 /*
- * Take the lock on a file, for who must attach and mount in one step; close
+ * Take the lock on a file or block device, for who must attach and mount in one step; close
  * *ret_fd to give it back. loop_attach() under it would wait for itself: use
  * loop_attach_locked() with this descriptor.
  */

@@ -266,8 +266,8 @@ static void queries_free(struct in_use_query *queries, size_t n)
 }
 
 /* What is not mounted is not in use. */
-int zfs_in_use(struct pool *pool, const struct volume_ref *refs, size_t n,
-	       struct coppice_error *err)
+int zfs_in_use(struct pool *pool, const struct volume_ref *refs, size_t n, in_use_fn *tell,
+	       void *user, struct coppice_error *err)
 {
 	struct zfs_pool *zfs = zfs_pool_of(pool);
 	struct in_use_query *queries = calloc(n + 1, sizeof(*queries));
@@ -291,7 +291,8 @@ int zfs_in_use(struct pool *pool, const struct volume_ref *refs, size_t n,
 			r = fail_memory(err);
 	}
 	if (r == COPPICE_OK && used > 0)
-		r = in_use_find(queries, used, NULL, 0, err);
+		r = tell ? in_use_each(queries, used, tell, user, err)
+			 : in_use_find(queries, used, NULL, 0, err);
 	queries_free(queries, used);
 	return r;
 }

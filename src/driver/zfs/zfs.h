@@ -196,8 +196,8 @@ int zfs_path(struct pool *pool, const struct volume_ref *ref, char **ret,
 int zfs_volume_mount(struct pool *pool, const struct volume_ref *ref, bool *ret_did,
 		     struct coppice_error *err);
 int zfs_volume_umount(struct pool *pool, const struct volume_ref *ref, struct coppice_error *err);
-int zfs_in_use(struct pool *pool, const struct volume_ref *refs, size_t n,
-	       struct coppice_error *err);
+int zfs_in_use(struct pool *pool, const struct volume_ref *refs, size_t n, in_use_fn *tell,
+	       void *user, struct coppice_error *err);
 
 /* ---- draft.c: drafts and what is made in them ---- */
 

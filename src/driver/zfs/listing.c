@@ -19,8 +19,8 @@
 #include "base/text.h"
 
 #define PROPERTIES                                                                                 \
-	"type,origin,used,referenced,refquota,quota,refreservation,reservation," PROPERTY_RECORD   \
-	"," PROPERTY_DRAFT "," PROPERTY_SWAP
+	"type,origin,used,referenced,userrefs,refquota,quota,refreservation,"                      \
+	"reservation," PROPERTY_RECORD "," PROPERTY_DRAFT "," PROPERTY_SWAP
 
 #define HISTORY "type,origin,createtxg,guid"
 
@@ -65,6 +65,8 @@ static void set_property(struct dataset *dataset, const char *property, char *va
 		dataset->created_txg = strtoull(value, NULL, 10);
 	else if (strcmp(property, "guid") == 0)
 		dataset->guid = strtoull(value, NULL, 10);
+	else if (strcmp(property, "userrefs") == 0)
+		dataset->n_holds = strtoull(value, NULL, 10);
 	else if (strcmp(property, PROPERTY_RECORD) == 0)
 		dataset->record = word_or_null(value);
 	else if (strcmp(property, PROPERTY_DRAFT) == 0)

@@ -4,6 +4,7 @@
 #
 #	make            build the library and the command, into build/
 #	make check      install what the tests need, build, pass every test
+#	make soak       what takes hours: many kills, minutes of load; SOAK='load' limits it
 #	make asan       the same under the address and undefined behaviour sanitizers
 #	make demo       install what it needs, build, tell the story with real figures
 #	make bench      measure against the floors and the peers
@@ -16,10 +17,11 @@ DESTDIR ?=
 BUILD ?= build
 ASAN_BUILD ?= build-asan
 TESTS ?=
+SOAK ?=
 
 NATIVE = --native-file tools/native-dev.ini
 
-.PHONY: all check asan bench demo install clean
+.PHONY: all check soak asan bench demo install clean
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -41,6 +43,12 @@ check:
 	@$(MAKE) --no-print-directory $(BUILD)-dev/build.ninja
 	ninja -C $(BUILD)-dev
 	tests/run $(BUILD)-dev $(TESTS)
+
+soak:
+	tools/deps test
+	@$(MAKE) --no-print-directory $(BUILD)-dev/build.ninja
+	ninja -C $(BUILD)-dev
+	tests/soak $(BUILD)-dev $(SOAK)
 
 asan: export ASAN_OPTIONS = detect_leaks=1:abort_on_error=0
 asan: export UBSAN_OPTIONS = halt_on_error=1:print_stacktrace=1

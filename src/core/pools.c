@@ -19,6 +19,7 @@ void pool_entry_close(struct pool_entry *entry)
 		entry->driver->pool_close(entry->pool);
 	entry->pool = NULL;
 	entry->is_fresh = false;
+	entry->is_held = false;
 }
 
 void pool_entry_free(struct pool_entry *entry)

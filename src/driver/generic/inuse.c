@@ -190,9 +190,11 @@ static int look_at_files(const struct search *search, int proc_fd, const char *p
 
 	if (fd < 0)
 		return COPPICE_OK; /* gone */
-	if (!dir) {
+	if (!dir) { /* ENOENT, ESRCH: gone since */
+		int os_errno = errno;
+
 		(void)close(fd);
-		return fail_memory(err);
+		return os_errno == ENOMEM ? fail_memory(err) : COPPICE_OK;
 	}
 	while (r == COPPICE_OK && (entry = readdir(dir)))
 		if (entry->d_name[0] != '.')

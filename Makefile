@@ -6,6 +6,7 @@
 #	make check      install what the tests need, build, pass every test
 #	make soak       what takes hours: many kills, minutes of load; SOAK='load' limits it
 #	make asan       the same under the address and undefined behaviour sanitizers
+#	make fuzz       let each fuzz target look for new input, FUZZ_SECONDS each (60), with clang
 #	make demo       install what it needs, build, tell the story with real figures
 #	make bench      measure against the floors and the peers
 #	make install    into PREFIX (/usr/local), below DESTDIR
@@ -16,12 +17,14 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 BUILD ?= build
 ASAN_BUILD ?= build-asan
+FUZZ_BUILD ?= build-fuzz
+FUZZ_SECONDS ?= 60
 TESTS ?=
 SOAK ?=
 
 NATIVE = --native-file tools/native-dev.ini
 
-.PHONY: all check soak asan bench demo install clean
+.PHONY: all check soak asan fuzz bench demo install clean
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -58,6 +61,14 @@ asan:
 	ninja -C $(ASAN_BUILD)
 	tests/run $(ASAN_BUILD) $(TESTS)
 
+# Of a target only: FUZZ='tar names'. What it found is kept by tests/fuzz/run --keep.
+fuzz:
+	tools/deps fuzz
+	@[ -e $(FUZZ_BUILD)/build.ninja ] || CC=clang-14 meson setup $(FUZZ_BUILD) -Dfuzz=true \
+		-Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
+	ninja -C $(FUZZ_BUILD) fuzzers
+	tests/fuzz/run $(FUZZ_BUILD) $(FUZZ_SECONDS) $(FUZZ)
+
 bench:
 	tools/deps test
 	@$(MAKE) --no-print-directory all
@@ -76,4 +87,4 @@ install: all
 	meson install -C $(BUILD) $(if $(DESTDIR),--destdir "$(abspath $(DESTDIR))")
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-dev $(ASAN_BUILD)
+	rm -rf $(BUILD) $(BUILD)-dev $(ASAN_BUILD) $(FUZZ_BUILD)

@@ -6,6 +6,7 @@
  */
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -29,6 +30,16 @@
 		__typeof__(*(pp)) _taken_ = *(pp);                                                 \
 		*(pp) = NULL;                                                                      \
 		_taken_;                                                                           \
+	})
+
+/* Call it again while it ends with EINTR: fd = retry(open(…)); */
+#define retry(call)                                                                                \
+	({                                                                                         \
+		__typeof__(call) _result_;                                                         \
+		do {                                                                               \
+			_result_ = (call);                                                         \
+		} while (_result_ == -1 && errno == EINTR);                                        \
+		_result_;                                                                          \
 	})
 
 static inline int take_fd(int *fd)

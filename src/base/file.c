@@ -58,7 +58,8 @@ int write_all(int fd, const void *data, size_t length, const char *what, struct 
 static int open_draft(int dir_fd, const char *draft)
 {
 	for (;;) {
-		int fd = openat(dir_fd, draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+		int fd = retry(
+			openat(dir_fd, draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
 		struct stat st;
 
 		if (fd < 0)
@@ -67,6 +68,55 @@ static int open_draft(int dir_fd, const char *draft)
 			return fd;
 		(void)close(fd);
 	}
+}
+
+static int write_draft(int fd, const char *draft, const char *content, bool is_durable,
+		       struct coppice_error *err)
+{
+	int r = write_all(fd, content, strlen(content), draft, err);
+
+	if (r == COPPICE_OK && is_durable && retry(fsync(fd)) < 0)
+		r = fail_errno(err, errno, "cannot sync '%s'", draft);
+	return r;
+}
+
+static int sync_parent(int dir_fd, const char *path, struct coppice_error *err)
+{
+	_cleanup_(freep) char *copy = strdup(path);
+	char *slash = copy ? strrchr(copy, '/') : NULL;
+	_cleanup_(closep) int parent = -1;
+
+	if (!copy)
+		return fail_memory(err);
+	if (slash)
+		*slash = '\0';
+	parent = openat(dir_fd, slash ? copy : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (parent < 0)
+		return fail_errno(err, errno, "cannot open the directory of '%s'", path);
+	return directory_sync(parent, path, err);
+}
+
+/*
+ * The two change places, so that what cannot be made durable is taken back. Where there
+ * was nothing, or the file system cannot do that (NFS), the draft is just renamed.
+ */
+static int replace(int dir_fd, const char *draft, const char *path, bool is_durable,
+		   struct coppice_error *err)
+{
+	bool is_exchanged = renameat2(dir_fd, draft, dir_fd, path, RENAME_EXCHANGE) == 0;
+	bool is_new = !is_exchanged && errno == ENOENT;
+	int r;
+
+	if (!is_exchanged && !is_new && errno != EINVAL && errno != ENOSYS)
+		return fail_errno(err, errno, "cannot replace '%s'", path);
+	if (!is_exchanged && renameat(dir_fd, draft, dir_fd, path) < 0)
+		return fail_errno(err, errno, "cannot replace '%s'", path);
+	r = is_durable ? sync_parent(dir_fd, path, err) : COPPICE_OK;
+	if (r < 0 && is_exchanged)
+		(void)renameat2(dir_fd, draft, dir_fd, path, RENAME_EXCHANGE);
+	else if (r < 0 && is_new)
+		(void)unlinkat(dir_fd, path, 0);
+	return r;
 }
 
 int file_write(int dir_fd, const char *path, const char *content, bool is_durable,
@@ -81,30 +131,11 @@ int file_write(int dir_fd, const char *path, const char *content, bool is_durabl
 	fd = open_draft(dir_fd, draft);
 	if (fd < 0)
 		return fail_errno(err, errno, "cannot create '%s'", draft);
-	r = write_all(fd, content, strlen(content), draft, err);
-	if (r < 0) {
-		(void)unlinkat(dir_fd, draft, 0);
-		return r;
-	}
-	if (is_durable && fsync(fd) < 0)
-		return fail_errno(err, errno, "cannot sync '%s'", draft);
-	if (renameat(dir_fd, draft, dir_fd, path) < 0)
-		return fail_errno(err, errno, "cannot replace '%s'", path);
-	if (is_durable) {
-		_cleanup_(freep) char *copy = strdup(path);
-		char *slash = copy ? strrchr(copy, '/') : NULL;
-		_cleanup_(closep) int parent = -1;
-
-		if (!copy)
-			return fail_memory(err);
-		if (slash)
-			*slash = '\0';
-		parent = openat(dir_fd, slash ? copy : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (parent < 0)
-			return fail_errno(err, errno, "cannot open the directory of '%s'", path);
-		return directory_sync(parent, path, err);
-	}
-	return COPPICE_OK;
+	r = write_draft(fd, draft, content, is_durable, err);
+	if (r == COPPICE_OK)
+		r = replace(dir_fd, draft, path, is_durable, err);
+	(void)unlinkat(dir_fd, draft, 0); /* what was replaced, or what could not */
+	return r;
 }
 
 int directory_ensure(int dir_fd, const char *path, mode_t mode, struct coppice_error *err)
@@ -134,7 +165,7 @@ int directory_is_empty(const char *path, bool *ret, struct coppice_error *err)
 
 int directory_sync(int fd, const char *what, struct coppice_error *err)
 {
-	if (fsync(fd) < 0)
+	if (retry(fsync(fd)) < 0)
 		return fail_errno(err, errno, "cannot sync the directory of '%s'", what);
 	return COPPICE_OK;
 }

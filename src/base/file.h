@@ -12,10 +12,10 @@ _nonnull_ int file_read(int dir_fd, const char *path, size_t max, char **ret,
 			struct coppice_error *err);
 
 /*
- * Replace a file.
+ * Replace a file. One at a time for each path: the caller has a lock.
  * Atomic: readers see the old content or the new; durable when it returns, if
- * @is_durable. A temporary name PATH.new may stay behind after a kill, and is
- * overwritten by the next write.
+ * @is_durable, and the old where that fails. A temporary name PATH.new may stay
+ * behind after a kill, and is overwritten by the next write.
  */
 _nonnull_ int file_write(int dir_fd, const char *path, const char *content, bool is_durable,
 			 struct coppice_error *err);

@@ -20,7 +20,7 @@ unsigned lock_byte(unsigned range, const char *name)
 int lock_file_open(int dir_fd, const char *path, unsigned timeout_ms, struct lock_file *ret,
 		   struct coppice_error *err)
 {
-	int fd = openat(dir_fd, path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	int fd = retry(openat(dir_fd, path, O_RDWR | O_CREAT | O_CLOEXEC, 0600));
 
 	if (fd < 0)
 		return fail_errno(err, errno, "cannot open lock file '%s'", path);

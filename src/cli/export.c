@@ -49,9 +49,12 @@ static int draft_create(const char *target, struct draft *ret, struct coppice_er
 static int draft_publish(struct draft *draft, const char *target, bool is_forced,
 			 struct coppice_error *err)
 {
-	int r;
+	int r, synced;
 
-	if (fsync(draft->fd) < 0)
+	do
+		synced = fsync(draft->fd);
+	while (synced < 0 && errno == EINTR);
+	if (synced < 0)
 		return cli_fail_errno(err, errno, "cannot write '%s'", target);
 	r = renameat2(AT_FDCWD, draft->path, AT_FDCWD, target, is_forced ? 0 : RENAME_NOREPLACE);
 	/* Some file systems do not know the flag; link() refuses a taken name as well. */

@@ -88,14 +88,14 @@ static int read_owner(struct coppice *coppice, struct coppice_error *err)
 			return r;
 		/* A file of its own per maker, linked: nobody ever reads half of it. */
 		(void)snprintf(why.message, sizeof(why.message), "uuid.%s", fresh.text);
-		fd = openat(coppice->root_fd, why.message, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
-			    0600);
+		fd = retry(openat(coppice->root_fd, why.message,
+				  O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
 		if (fd < 0)
 			return fail_root(err, errno, coppice->root);
 		r = write_all(fd, fresh.text, UUID_TEXT_SIZE - 1, "the state directory's uuid",
 			      err);
 		if (r == COPPICE_OK)
-			(void)fsync(fd);
+			(void)retry(fsync(fd));
 		(void)close(fd);
 		if (r == COPPICE_OK &&
 		    linkat(coppice->root_fd, why.message, coppice->root_fd, "uuid", 0) < 0 &&

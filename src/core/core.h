@@ -12,6 +12,7 @@
 
 /* A pool as STATE/pools/NAME.json has it, open or not. */
 struct pool_entry {
+	struct coppice *coppice; /* whose it is */
 	char *name;
 	char *source; /* NULL: Coppice made what it lives on */
 	struct uuid uuid;
@@ -20,10 +21,10 @@ struct pool_entry {
 	struct pool_spec spec; /* borrows from all these */
 	struct pool *pool;     /* NULL until pools_open() */
 	bool is_fresh;         /* the catalog was compared with it by this handle */
-	bool is_swept;	       /* with something found, since: what was published is in no catalog */
-	bool is_unswept;       /* the last sweep failed */
-	bool is_held;          /* against other state directories, until the change is over */
-	bool has_failed;       /* it could not be opened by this handle, and that was told */
+	bool is_swept;   /* with something found, since: what was published is in no catalog */
+	bool is_unswept; /* the last sweep failed */
+	bool is_held;    /* against other state directories, until the change is over */
+	bool has_failed; /* it could not be opened by this handle, and that was told */
 };
 
 struct coppice {
@@ -218,8 +219,14 @@ _nonnull_ int config_check(const struct pool_entry *entry, const struct coppice_
 /* undo_fn for a draft: discards it. */
 int undo_draft(void *owner, const char *name, struct coppice_error *err);
 
-/* Finish moves whose source was not retired yet when their maker died. */
-_nonnull_ void moves_finish(struct coppice *coppice); /* holding no lock of an instance */
+/* ---- moves (move.c) ---- */
+
+/* Finish moves whose maker died before the source was retired; holding no lock of an instance. */
+_nonnull_ void moves_finish(struct coppice *coppice);
+
+/* COPPICE_UNAVAILABLE if one of these is the name of an instance in such a move, still. */
+_nonnull_ int moves_refuse(struct coppice *coppice, const struct volume_name *names, size_t n,
+			   struct coppice_error *err);
 
 /* ---- images (images.c, image_store.c) ---- */
 
@@ -239,4 +246,10 @@ _nonnull_ int image_ensure(struct coppice *coppice, struct pool_entry *entry,
 
 /* Read the image store into the catalog if it changed behind it; sweep what the dead left. */
 _nonnull_ int images_refresh(struct coppice *coppice, struct coppice_error *err);
+
+/*
+ * The same when all is done and durable: what fails is told, and is no failure, as the
+ * stamp makes the next command do it.
+ */
+_nonnull_ void images_catch_up(struct coppice *coppice);
 _nonnull_ int images_rebuild(struct coppice *coppice, struct coppice_error *err);

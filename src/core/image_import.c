@@ -179,7 +179,9 @@ static int keep(struct coppice *coppice, struct importing *importing, struct cop
 			(void)store_delete(coppice, unpacking->info.fingerprint, &ignored);
 		}
 	}
-	return r < 0 ? r : images_refresh(coppice, err);
+	if (r == COPPICE_OK)
+		images_catch_up(coppice);
+	return r;
 }
 
 static int import_into(struct coppice *coppice, const struct coppice_import *import,

@@ -29,7 +29,8 @@ int store_begin(struct coppice *coppice, struct store_file *ret, struct coppice_
 		return r;
 	(void)snprintf(file.name, sizeof(file.name), IMPORT "%s", uuid.text);
 	(void)snprintf(path, sizeof(path), "images/%s", file.name);
-	file.fd = openat(coppice->root_fd, path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	file.fd =
+		retry(openat(coppice->root_fd, path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
 	if (file.fd < 0)
 		return fail_errno(err, errno, "cannot create a file in '%s/images'", coppice->root);
 	(void)flock(file.fd, LOCK_EX | LOCK_NB);
@@ -69,7 +70,7 @@ static int keep_file(struct coppice *coppice, struct store_file *file, const cha
 
 	(void)snprintf(from, sizeof(from), "images/%s", file->name);
 	(void)snprintf(to, sizeof(to), "images/%s%s", fingerprint, tail);
-	if (fsync(file->fd) < 0)
+	if (retry(fsync(file->fd)) < 0)
 		return fail_errno(err, errno, "cannot write out '%s/%s'", coppice->root, from);
 	if (renameat(coppice->root_fd, from, coppice->root_fd, to) < 0)
 		return fail_errno(err, errno, "cannot keep '%s/%s'", coppice->root, to);
@@ -119,26 +120,39 @@ int store_update(struct coppice *coppice, const char *fingerprint,
 	return write_record(coppice, fingerprint, record, err);
 }
 
-static int remove_file(struct coppice *coppice, const char *fingerprint, const char *tail,
-		       struct coppice_error *err)
+static void remove_file(struct coppice *coppice, const char *fingerprint, const char *tail)
 {
 	char path[128];
 
 	(void)snprintf(path, sizeof(path), "images/%s%s", fingerprint, tail);
-	if (unlinkat(coppice->root_fd, path, 0) < 0 && errno != ENOENT)
-		return fail_errno(err, errno, "cannot remove '%s/%s'", coppice->root, path);
-	return COPPICE_OK;
+	(void)unlinkat(coppice->root_fd, path, 0);
 }
 
+/*
+ * Without its record it is no image any more. That comes first, and is taken back if it
+ * cannot be made durable; what cannot be removed after it is swept.
+ */
 int store_delete(struct coppice *coppice, const char *fingerprint, struct coppice_error *err)
 {
 	_cleanup_(closep) int fd = openat(coppice->root_fd, "images", O_RDONLY | O_CLOEXEC);
+	char record[128], gone[128];
+	int r;
 
-	if (remove_file(coppice, fingerprint, ".json", err) < 0 ||
-	    remove_file(coppice, fingerprint, "", err) < 0 ||
-	    remove_file(coppice, fingerprint, ROOTFS, err) < 0)
-		return err->code;
-	return fd < 0 ? COPPICE_OK : directory_sync(fd, "images", err);
+	(void)snprintf(record, sizeof(record), "images/%s.json", fingerprint);
+	(void)snprintf(gone, sizeof(gone), "images/%s.json.new", fingerprint);
+	if (fd < 0)
+		return fail_errno(err, errno, "cannot open '%s/images'", coppice->root);
+	if (renameat(coppice->root_fd, record, coppice->root_fd, gone) < 0 && errno != ENOENT)
+		return fail_errno(err, errno, "cannot remove '%s/%s'", coppice->root, record);
+	r = directory_sync(fd, "images", err);
+	if (r < 0) {
+		(void)renameat(coppice->root_fd, gone, coppice->root_fd, record);
+		return r;
+	}
+	remove_file(coppice, fingerprint, ".json.new");
+	remove_file(coppice, fingerprint, "");
+	remove_file(coppice, fingerprint, ROOTFS);
+	return COPPICE_OK;
 }
 
 static int open_kept(struct coppice *coppice, const char *fingerprint, const char *tail,
@@ -378,4 +392,13 @@ int images_refresh(struct coppice *coppice, struct coppice_error *err)
 		return catalog_commit(coppice->catalog, err);
 	catalog_rollback(coppice->catalog);
 	return r;
+}
+
+void images_catch_up(struct coppice *coppice)
+{
+	struct coppice_error why;
+
+	if (images_refresh(coppice, &why) < 0)
+		notice(coppice, "the catalog is behind, the next command makes up for it: %s",
+		       why.message);
 }

@@ -252,7 +252,9 @@ static int delete_one(struct coppice *coppice, const struct volume_name *fingerp
 	if (coppice->options.is_dry_run)
 		return COPPICE_OK;
 	r = store_delete(coppice, fingerprint->text, err);
-	return r < 0 ? r : images_refresh(coppice, err);
+	if (r == COPPICE_OK)
+		images_catch_up(coppice);
+	return r;
 }
 
 /* All pools, as an image may be in each; one that cannot be read may have it too. */
@@ -312,57 +314,71 @@ int alias_must_not_exist(struct coppice *coppice, const char *alias, struct copp
 	return r;
 }
 
-/* Keep a changed record wherever the image is. */
-static int update_record(struct coppice *coppice, const struct volume_name *fingerprint,
-			 const struct image_record *image, struct coppice_error *err)
+/* In one pool, and with it in the catalog; nothing where it is not unpacked. */
+static int write_in_pool(struct coppice *coppice, struct pool_entry *entry,
+			 const struct volume_ref *ref, const struct image_record *image,
+			 struct coppice_error *err)
+{
+	_cleanup_(record_done) struct record record = { 0 };
+	_cleanup_(freep) char *old = NULL;
+	_cleanup_(freep) char *text = NULL;
+	bool is_unpacked;
+	int r;
+
+	r = image_is_unpacked(entry, &ref->name, &is_unpacked, err);
+	if (r < 0 || !is_unpacked)
+		return r;
+	r = entry->driver->record_read(entry->pool, ref, &old, err);
+	if (r == COPPICE_OK)
+		r = record_parse(old, &record, err);
+	if (r < 0)
+		return r;
+	image_record_done(&record.of_image);
+	r = image_record_copy(&record.of_image, image, err);
+	if (r == COPPICE_OK)
+		r = record_format(&record, &text, err);
+	if (r == COPPICE_OK)
+		r = change_begin(coppice, entry, err);
+	if (r < 0)
+		return r;
+	r = entry->driver->record_write(entry->pool, ref, text, err);
+	if (r == COPPICE_OK)
+		r = catalog_put_record(coppice, entry->name, ref, &record, text, err);
+	if (r == COPPICE_OK && !coppice->options.is_dry_run)
+		r = images_rebuild(coppice, err);
+	if (r < 0) {
+		change_abort(coppice);
+		return r;
+	}
+	r = change_end(coppice, entry, err);
+	return r < 0 ? r : entry->driver->commit(entry->pool, err);
+}
+
+static int write_everywhere(struct coppice *coppice, const struct volume_name *fingerprint,
+			    const struct image_record *image, struct coppice_error *err)
 {
 	struct volume_ref ref = { .kind = VOLUME_IMAGE, .name = *fingerprint };
 	int r = COPPICE_OK;
 
 	if (!coppice->options.is_dry_run)
 		r = store_update(coppice, fingerprint->text, image, err);
-	for (size_t i = 0; i < coppice->n_pools && r == COPPICE_OK; i++) {
-		struct pool_entry *entry = coppice->pools[i];
-		_cleanup_(record_done) struct record record = { 0 };
-		_cleanup_(freep) char *old = NULL;
-		_cleanup_(freep) char *text = NULL;
-		bool is_unpacked;
+	for (size_t i = 0; i < coppice->n_pools && r == COPPICE_OK; i++)
+		r = write_in_pool(coppice, coppice->pools[i], &ref, image, err);
+	return r;
+}
 
-		r = image_is_unpacked(entry, fingerprint, &is_unpacked, err);
-		if (r < 0 || !is_unpacked)
-			continue;
-		r = entry->driver->record_read(entry->pool, &ref, &old, err);
-		if (r == COPPICE_OK)
-			r = record_parse(old, &record, err);
-		if (r < 0)
-			return r;
-		image_record_done(&record.of_image);
-		r = image_record_copy(&record.of_image, image, err);
-		if (r == COPPICE_OK)
-			r = record_format(&record, &text, err);
-		if (r == COPPICE_OK)
-			r = change_begin(coppice, entry, err);
-		if (r < 0)
-			return r;
-		r = entry->driver->record_write(entry->pool, &ref, text, err);
-		if (r == COPPICE_OK)
-			r = catalog_put_record(coppice, entry->name, &ref, &record, text, err);
-		if (r < 0) {
-			change_abort(coppice);
-			return r;
-		}
-		r = change_end(coppice, entry, err);
-		if (r == COPPICE_OK)
-			r = entry->driver->commit(entry->pool, err);
-	}
-	if (r == COPPICE_OK && !coppice->options.is_dry_run) {
-		r = catalog_begin(coppice->catalog, err);
-		if (r == COPPICE_OK)
-			r = images_rebuild(coppice, err);
-		if (r == COPPICE_OK)
-			return catalog_commit(coppice->catalog, err);
-		catalog_rollback(coppice->catalog);
-	}
+/* Keep a changed record wherever the image is, or where that fails the old one. */
+static int update_record(struct coppice *coppice, const struct volume_name *fingerprint,
+			 const struct image_record *image, const struct image_record *old,
+			 struct coppice_error *err)
+{
+	struct coppice_error ignored;
+	int r = write_everywhere(coppice, fingerprint, image, err);
+
+	if (r < 0)
+		(void)write_everywhere(coppice, fingerprint, old, &ignored);
+	else if (!coppice->options.is_dry_run)
+		images_catch_up(coppice);
 	return r;
 }
 
@@ -371,7 +387,7 @@ static int change_aliases(struct coppice *coppice, const char *image, const char
 			  const char *new, struct coppice_error *err)
 {
 	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
-	_cleanup_(image_record_done) struct image_record record = { 0 };
+	_cleanup_(image_record_done) struct image_record record = { 0 }, before = { 0 };
 	struct volume_name fingerprint;
 	bool has_bytes, is_found;
 	char of[65];
@@ -396,11 +412,13 @@ static int change_aliases(struct coppice *coppice, const char *image, const char
 		r = image_resolve(coppice, old ? old : image, &fingerprint, err);
 	if (r == COPPICE_OK)
 		r = image_record_of(coppice, fingerprint.text, &has_bytes, &record, err);
+	if (r == COPPICE_OK)
+		r = image_record_copy(&before, &record, err);
 	if (r == COPPICE_OK && old)
 		image_record_remove_alias(&record, old);
 	if (r == COPPICE_OK && new)
 		r = image_record_add_alias(&record, new, err);
-	return r < 0 ? r : update_record(coppice, &fingerprint, &record, err);
+	return r < 0 ? r : update_record(coppice, &fingerprint, &record, &before, err);
 }
 
 int coppice_image_alias_create(struct coppice *coppice, const char *alias, const char *image,

@@ -396,6 +396,10 @@ int retire(struct coppice *coppice, struct pool_entry *entry, const struct volum
 	if (!is_told || change_end(coppice, entry, &ignored) < 0)
 		change_abort(coppice);
 	r = entry->driver->commit(entry->pool, err);
+	if (r < 0 && entry->driver->unretire) {
+		entry->driver->unretire(entry->pool, refs, uuids, n);
+		entry->is_fresh = false; /* nor does the catalog know of them */
+	}
 	/* The names are free; space that cannot be freed now is freed by a later reap. */
 	if (r == COPPICE_OK && entry->driver->reap(entry->pool, &ignored) < 0)
 		notice(coppice, "pool '%s': %s", entry->name, ignored.message);

@@ -58,6 +58,7 @@ int pool_entry_new(struct coppice *coppice, const char *name, const struct drive
 
 	if (!entry)
 		return fail_memory(err);
+	entry->coppice = coppice;
 	entry->name = strdup(name);
 	entry->driver = driver;
 	entry->uuid = *uuid;
@@ -164,12 +165,21 @@ static int parse_entry(struct coppice *coppice, const char *name, json_t *json,
 	return pool_entry_new(coppice, name, driver, &uuid, config.setting, config.n, ret, err);
 }
 
+int pool_entry_parse(struct coppice *coppice, const char *name, const char *text,
+		     struct pool_entry **ret, struct coppice_error *err)
+{
+	json_t *json = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+	int r = parse_entry(coppice, name, json, ret, err);
+
+	json_decref(json);
+	return r;
+}
+
 static int load_file(struct coppice *coppice, const char *file, const char *name,
 		     struct pool_entry **ret, struct coppice_error *err)
 {
 	_cleanup_(freep) char *path = text_format("pools/%s", file);
 	_cleanup_(freep) char *text = NULL;
-	json_t *json;
 	int r;
 
 	if (!path)
@@ -177,9 +187,7 @@ static int load_file(struct coppice *coppice, const char *file, const char *name
 	r = file_read(coppice->root_fd, path, POOL_FILE_MAX, &text, err);
 	if (r < 0)
 		return r;
-	json = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-	r = parse_entry(coppice, name, json, ret, err);
-	json_decref(json);
+	r = pool_entry_parse(coppice, name, text, ret, err);
 	return r < 0 ? wrap(err, "'%s/%s' is damaged", coppice->root, path) : COPPICE_OK;
 }
 
@@ -335,12 +343,32 @@ int pools_choose(struct coppice *coppice, const char *name, bool may_make, struc
 
 /* ---- opening ---- */
 
+/*
+ * A sweep published what the catalog has no rows of: so what it knows of this pool is not
+ * believed, also when somebody who is changing the pool just now stores its stamp.
+ */
+static int distrust_catalog(void *user, struct coppice_error *err)
+{
+	struct pool_entry *entry = user;
+	struct catalog *catalog = entry->coppice->catalog;
+	int r = catalog_begin(catalog, err);
+
+	if (r == COPPICE_OK)
+		r = catalog_stamp_put(catalog, entry->name, 0, err);
+	if (r == COPPICE_OK)
+		return catalog_commit(catalog, err);
+	catalog_rollback(catalog);
+	return r;
+}
+
 void pool_adopt(struct coppice *coppice, struct pool_entry *entry, struct pool *pool)
 {
 	pool->explain = coppice->options.hooks.explain;
 	pool->explain_user = coppice->options.hooks.user;
 	pool->is_interrupted = coppice->options.hooks.is_interrupted;
 	pool->interrupted_user = coppice->options.hooks.user;
+	pool->note_published = distrust_catalog;
+	pool->published_user = entry;
 	pool->is_dry_run = coppice->options.is_dry_run;
 	entry->pool = pool;
 }

@@ -20,6 +20,9 @@ _nonnull_ int pool_entry_keep(struct coppice *coppice, struct pool_entry *entry,
 /* STATE/pools/NAME.json, .creating, .deleting: which of the three says how far it is. */
 _nonnull_ int pool_entry_format(struct coppice *coppice, const struct pool_entry *entry, char **ret,
 				struct coppice_error *err);
+/* The other way round; what is damaged is said without naming the file. */
+_nonnull_ int pool_entry_parse(struct coppice *coppice, const char *name, const char *text,
+			       struct pool_entry **ret, struct coppice_error *err);
 _nonnull_ int pool_entry_save(struct coppice *coppice, const struct pool_entry *entry,
 			      struct coppice_error *err);
 

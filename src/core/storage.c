@@ -116,8 +116,8 @@ static int mark_create(struct coppice *coppice, const struct pool_entry *entry, 
 	r = pool_entry_format(coppice, entry, &text, err);
 	if (r < 0)
 		return r;
-	mark->fd =
-		openat(coppice->root_fd, mark->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	mark->fd = retry(
+		openat(coppice->root_fd, mark->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
 	if (mark->fd < 0 && errno == EEXIST)
 		return fail(err, COPPICE_BUSY, "pool '%s' is being made by another command",
 			    entry->name);
@@ -125,7 +125,7 @@ static int mark_create(struct coppice *coppice, const struct pool_entry *entry, 
 		return fail_errno(err, errno, "cannot create '%s/%s'", coppice->root, mark->path);
 	(void)flock(mark->fd, LOCK_EX | LOCK_NB);
 	r = write_all(mark->fd, text, strlen(text), mark->path, err);
-	if (r == COPPICE_OK && fsync(mark->fd) < 0)
+	if (r == COPPICE_OK && retry(fsync(mark->fd)) < 0)
 		r = fail_errno(err, errno, "cannot write out '%s/%s'", coppice->root, mark->path);
 	if (r < 0)
 		(void)unlinkat(coppice->root_fd, mark->path, 0);
@@ -146,11 +146,15 @@ static int mark_publish(struct coppice *coppice, const struct mark *mark, const 
 			struct coppice_error *err)
 {
 	char path[128];
+	int r;
 
 	(void)snprintf(path, sizeof(path), "pools/%s.json", name);
 	if (renameat(coppice->root_fd, mark->path, coppice->root_fd, path) < 0)
 		return fail_errno(err, errno, "cannot keep '%s/%s'", coppice->root, path);
-	return sync_pools(coppice, err);
+	r = sync_pools(coppice, err);
+	if (r < 0)
+		(void)renameat(coppice->root_fd, path, coppice->root_fd, mark->path);
+	return r;
 }
 
 static int make_pool(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
@@ -470,10 +474,24 @@ static int refuse_volumes(struct coppice *coppice, struct pool_entry *entry, boo
 }
 
 /* The file says how far it is: NAME.deleting, until all is gone. */
+static int mark_deleted(struct coppice *coppice, const char *path, const char *mark,
+			struct coppice_error *err)
+{
+	int r;
+
+	if (renameat(coppice->root_fd, path, coppice->root_fd, mark) < 0)
+		return fail_errno(err, errno, "cannot delete '%s/%s'", coppice->root, path);
+	r = sync_pools(coppice, err);
+	if (r < 0)
+		(void)renameat(coppice->root_fd, mark, coppice->root_fd, path);
+	return r;
+}
+
 static int destroy_pool(struct coppice *coppice, struct pool_entry *entry,
 			struct coppice_error *err)
 {
 	_cleanup_(closep) int fd = -1;
+	struct coppice_error why;
 	char path[128], mark[128];
 	int r;
 
@@ -487,16 +505,21 @@ static int destroy_pool(struct coppice *coppice, struct pool_entry *entry,
 	r = entry->driver->pool_umount(&entry->spec, err);
 	if (r < 0)
 		return wrap(err, "cannot delete pool '%s'", entry->name);
-	if (renameat(coppice->root_fd, path, coppice->root_fd, mark) < 0)
-		return fail_errno(err, errno, "cannot delete '%s/%s'", coppice->root, path);
-	r = entry->driver->pool_destroy(&entry->spec, err);
-	if (r < 0)
-		return wrap(err, "pool '%s' is deleted, and not all of it could be removed yet",
-			    entry->name);
-	(void)unlinkat(coppice->root_fd, mark, 0);
-	return sync_pools(coppice, err);
+	r = mark_deleted(coppice, path, mark, err);
+	if (r < 0) {
+		(void)pools_open(coppice, entry, &why); /* mounted, as it was */
+		return r;
+	}
+	/* From here it is deleted; what cannot be removed now is by the next command. */
+	if (entry->driver->pool_destroy(&entry->spec, &why) < 0)
+		notice(coppice, "of pool '%s' not all could be removed yet: %s", entry->name,
+		       why.message);
+	else
+		(void)unlinkat(coppice->root_fd, mark, 0);
+	return COPPICE_OK;
 }
 
+/* Comes first: what the catalog does not know it reads again, if the pool stays. */
 static int forget_pool(struct coppice *coppice, const char *name, struct coppice_error *err)
 {
 	int r = catalog_begin(coppice->catalog, err);
@@ -539,11 +562,10 @@ int coppice_storage_delete(struct coppice *coppice, const char *name, bool is_fo
 	if (r < 0 || coppice->options.is_dry_run)
 		return r;
 	r = pool_hold(coppice, entry, err); /* closing it gives it back */
-	if (r < 0)
-		return r;
-	r = destroy_pool(coppice, entry, err);
 	if (r == COPPICE_OK)
 		r = forget_pool(coppice, name, err);
+	if (r == COPPICE_OK)
+		r = destroy_pool(coppice, entry, err);
 	pools_done(coppice);
 	return r < 0 ? r : pools_load(coppice, err);
 }

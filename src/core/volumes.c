@@ -14,6 +14,15 @@ void volume_done(struct volume *volume)
 
 /* ---- finding ---- */
 
+/* Which of the two of it counts is not known before the move is finished. */
+static int refuse_moving(struct coppice *coppice, const char *name, struct coppice_error *err)
+{
+	struct volume_name one;
+
+	(void)snprintf(one.text, sizeof(one.text), "%s", name);
+	return moves_refuse(coppice, &one, 1, err);
+}
+
 static int look_up(struct coppice *coppice, const char *name, char **ret, struct coppice_error *err)
 {
 	return catalog_find(coppice->catalog, VOLUME_CONTAINER, name, ret, err);
@@ -45,8 +54,10 @@ static int look_in_pools(struct coppice *coppice, const char *name, char **ret,
  */
 int volume_pool_of(struct coppice *coppice, const char *name, char **ret, struct coppice_error *err)
 {
-	int r = look_up(coppice, name, ret, err);
+	int r = refuse_moving(coppice, name, err);
 
+	if (r == COPPICE_OK)
+		r = look_up(coppice, name, ret, err);
 	if (r < 0 || *ret)
 		return r;
 	for (size_t i = 0; i < coppice->n_pools; i++) {
@@ -171,6 +182,8 @@ int volume_must_not_exist(struct coppice *coppice, const char *name, struct copp
 {
 	int r = compare_all(coppice, err);
 
+	if (r == COPPICE_OK)
+		r = refuse_moving(coppice, name, err);
 	return r < 0 ? r : must_not_exist(coppice, name, err);
 }
 
@@ -179,6 +192,8 @@ int volumes_must_not_exist(struct coppice *coppice, const struct volume_name *na
 {
 	int r = compare_all(coppice, err);
 
+	if (r == COPPICE_OK)
+		r = moves_refuse(coppice, names, n, err);
 	if (r < 0)
 		return r;
 	catalog_reading_begin(coppice->catalog);

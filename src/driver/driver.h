@@ -46,15 +46,16 @@ struct driver;
 struct pool_spec {
 	const char *name;
 	const char *state_path; /* the state directory, absolute */
-	const char *source;	/* device, file or directory; NULL: make one of ours */
+	const char *source;     /* device, file or directory; NULL: make one of ours */
 	const char *(*get)(const struct pool_spec *spec, const char *key); /* config; or NULL */
 	void *config;
-	struct uuid uuid;	/* of the pool; when creating: what to call it */
-	struct uuid owner;	/* of this state directory */
+	struct uuid uuid;  /* of the pool; when creating: what to call it */
+	struct uuid owner; /* of this state directory */
 };
 
 typedef void explain_fn(void *user, const char *line);
 typedef bool interrupted_fn(void *user);
+typedef int published_fn(void *user, struct coppice_error *err);
 
 /* What the core knows of an open pool. A driver embeds it as its first member. */
 struct pool {
@@ -63,18 +64,20 @@ struct pool {
 	void *explain_user;
 	interrupted_fn *is_interrupted; /* NULL: never; asked between long steps */
 	void *interrupted_user;
+	published_fn *note_published; /* NULL: nobody cares; see draft_sweep */
+	void *published_user;
 	bool is_dry_run;
 };
 
 /* A volume to be: its place among those of its draft, name, identity and record. */
 struct new_volume {
-	struct volume_ref ref;	/* the name that it will be published under */
-	const char *item;	/* what it is called in the draft meanwhile; NULL: the same; borrowed */
+	struct volume_ref ref; /* the name that it will be published under */
+	const char *item; /* what it is called in the draft meanwhile; NULL: the same; borrowed */
 	struct uuid uuid;
-	struct uuid group;	/* whose space account it joins: its own uuid, or its instance's */
-	uint64_t limit_bytes;	/* how much the account may hold; 0: no limit; only with one's own */
-	bool is_nested;		/* a snapshot of a volume that was made before in the same draft */
-	const char *record;	/* borrowed; text that the driver keeps with it */
+	struct uuid group;    /* whose space account it joins: its own uuid, or its instance's */
+	uint64_t limit_bytes; /* how much the account may hold; 0: no limit; only with one's own */
+	bool is_nested;       /* a snapshot of a volume that was made before in the same draft */
+	const char *record;   /* borrowed; text that the driver keeps with it */
 
 	/* For explain: the record as a word of bash, and the name of the shell
 	 * variable that holds the group's uuid, NULL when the group exists already. */
@@ -86,9 +89,9 @@ struct new_volume {
 struct draft {
 	struct pool *pool;
 	struct uuid id;
-	int fd;	      /* drivers on file systems: its directory, and the lock on it */
+	int fd;            /* drivers on file systems: its directory, and the lock on it */
 	bool is_announced; /* by draft_announce: publish is durable without a commit */
-	void *driver; /* what else the driver needs */
+	void *driver;      /* what else the driver needs */
 };
 
 struct pool_space {
@@ -131,8 +134,8 @@ typedef int nested_fn(void *user, const char *path, struct coppice_error *err);
 
 /* What a driver can do that others cannot; told, not derived, where no op shows it. */
 struct driver_traits {
-	bool can_clone;	   /* clones share data with their origin */
-	bool can_limit;	   /* `size` on an instance is enforced */
+	bool can_clone;    /* clones share data with their origin */
+	bool can_limit;    /* `size` on an instance is enforced */
 	bool is_loop_able; /* a pool without source is a file with `size` */
 };
 
@@ -306,6 +309,9 @@ struct driver {
 	 * End drafts whose makers died, *ret_n of them: publish what is whole of what
 	 * they announced, destroy the rest. And destroy what others had retired and no
 	 * time to reap, as far as that goes. Cheap when there is nothing.
+	 * A draft that was announced is kept until pool->note_published returned, after
+	 * its volumes were published: so a sweep that is killed before that is repeated,
+	 * and nobody is left with an old idea of what there is.
 	 */
 	int (*draft_sweep)(struct pool *pool, size_t *ret_n, struct coppice_error *err);
 
@@ -340,6 +346,13 @@ struct driver {
 	 */
 	int (*retire)(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids,
 		      size_t n, struct coppice_error *err);
+
+	/*
+	 * Take that back, as it could not be committed; goes on past failures. NULL: it
+	 * cannot be; then what was retired stays so.
+	 */
+	void (*unretire)(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids,
+			 size_t n);
 
 	/* Destroy what was retired and nobody stands on. Idempotent; goes on past failures. */
 	int (*reap)(struct pool *pool, struct coppice_error *err);

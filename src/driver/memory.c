@@ -60,6 +60,7 @@ struct memory_draft {
 	struct uuid id;
 	bool has_maker;
 	bool is_announced; /* what is in it is to be published */
+	bool is_over;      /* its maker is dead, and what it announced is published */
 };
 
 /* A pool's storage, which stays when the pool is closed. */
@@ -1075,29 +1076,57 @@ static void publish_orphans(struct store *store, const struct memory_draft *draf
 	}
 }
 
-/* Not explained: what others left is no part of what was asked for. */
-static int memory_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
+/* Is there anything that a dead maker announced? It is published. */
+static int publish_all_orphans(struct pool *pool, bool *ret, struct coppice_error *err)
+{
+	LOCKED;
+	struct store *store = store_of(pool);
+	int r = COPPICE_OK;
+
+	*ret = false;
+	for (struct memory_draft *draft = store->drafts; draft && r == COPPICE_OK;
+	     draft = draft->next) {
+		if (draft->has_maker)
+			continue;
+		r = step(err);
+		if (r == COPPICE_OK)
+			publish_orphans(store, draft);
+		draft->is_over = r == COPPICE_OK;
+		*ret = *ret || draft->is_announced;
+	}
+	return r;
+}
+
+static int sweep_all(struct pool *pool, size_t *ret_n, struct coppice_error *err)
 {
 	LOCKED;
 	struct store *store = store_of(pool);
 	struct memory_draft **at = &store->drafts;
-	size_t n = 0;
-	int r;
 
-	while (*at && !pool->is_dry_run) {
-		if ((*at)->has_maker) {
+	while (*at) {
+		if (!(*at)->is_over) {
 			at = &(*at)->next;
 			continue;
 		}
-		r = step(err);
-		if (r < 0)
-			return r;
-		publish_orphans(store, *at);
 		draft_destroy(store, at);
-		n++;
+		*ret_n += 1;
 	}
-	*ret_n = n;
-	return pool->is_dry_run ? COPPICE_OK : reap_all(store, err);
+	return reap_all(store, err);
+}
+
+/* Not explained: what others left is no part of what was asked for. */
+static int memory_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
+{
+	bool is_published = false;
+	int r;
+
+	*ret_n = 0;
+	if (pool->is_dry_run)
+		return COPPICE_OK;
+	r = publish_all_orphans(pool, &is_published, err);
+	if (r == COPPICE_OK && is_published && pool->note_published)
+		r = pool->note_published(pool->published_user, err);
+	return r < 0 ? r : sweep_all(pool, ret_n, err);
 }
 
 /* ---- looking ---- */

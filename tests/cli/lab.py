@@ -345,9 +345,10 @@ class ZfsWalk(Walk):
     def __init__(self, root):  # pylint: disable=super-init-not-called
         self.root = root
         self.volumes, self.records, self.problems = {}, {}, []
+        self.guids = {}  # a snapshot of the same guid is the same snapshot
         found = {}
         for line in zfs("get", "-Hp", "-r", "-o", "name,property,value,source",
-                        "type,origin,coppice:record", root).splitlines():
+                        "type,origin,guid,coppice:record", root).splitlines():
             name, key, value, source = line.split("\t")
             entry = found.setdefault(name[len(root) + 1:], {})
             if source in ("-", "local"):
@@ -372,7 +373,8 @@ class ZfsWalk(Walk):
         if parts[0] not in KINDS or len(parts) < 2 or snapshot == "readonly":
             return
         if len(parts) > 2 and not snapshot:
-            if not any(n.startswith(name + "@snapshot-") for n in found):
+            # Users' snapshots, or those that are deleted: these are looked at by themselves.
+            if not any(n.startswith((name + "@snapshot-", name + "@deleted-")) for n in found):
                 self.problems.append(f"{name} holds no snapshot")
             return
         key = f"{KINDS[parts[0]]} {parts[1]}"
@@ -388,6 +390,7 @@ class ZfsWalk(Walk):
             self.problems.append(f"{key}: no good record: {entry}")
         self.records[key] = record_
         self.volumes[key] = f"{self.root}/{name}"
+        self.guids[key] = entry["guid"]
 
     def digest(self, key):
         """Through a clone, also of what is live: nobody's mount is touched."""

@@ -233,6 +233,48 @@ static void test_a_dead_makers_clone_gives_way_to_a_taken_name(void)
 	pool_down(pool);
 }
 
+struct noting {
+	struct pool *pool;
+	size_t n, n_there; /* calls, and volumes that were seen then */
+	bool fails;
+};
+
+static int note(void *user, struct coppice_error *err)
+{
+	struct noting *noting = user;
+
+	noting->n++;
+	noting->n_there = count(noting->pool);
+	return noting->fails ? fail(err, COPPICE_FAILED, "cannot note it") : COPPICE_OK;
+}
+
+/* A sweep may be killed as well: the draft goes when it is known what came of it. */
+static void test_a_sweep_is_repeated_until_it_is_noted(void)
+{
+	static struct story story = { .tell = tell_of_two };
+	struct pool *pool = image_up();
+	struct noting noting = { .pool = pool, .fails = true };
+	struct coppice_error err;
+	size_t n;
+
+	story.c[0] = new_of("c0");
+	story.c[1] = new_of("c1");
+	tell_and_die(pool, &story);
+	pool->note_published = note;
+	pool->published_user = &noting;
+	ok_int(subject->driver->draft_sweep(pool, &n, &err), ==, COPPICE_FAILED);
+	ok_int(noting.n, ==, 1);
+	ok_int(noting.n_there, ==, 3);
+	noting.fails = false;
+	ok_int(sweep(pool), ==, 1);
+	ok_int(noting.n, ==, 2);
+	ok_int(sweep(pool), ==, 0);
+	ok_int(noting.n, ==, 2);
+	ok_int(count(pool), ==, 3);
+	pool->note_published = NULL;
+	pool_down(pool);
+}
+
 static void tell_of_snapshots(struct pool *pool, struct story *story)
 {
 	struct new_volume both[] = { story->s1, story->gone };
@@ -388,6 +430,7 @@ const struct tap_test cases_announce[] = {
 	TAP(test_a_taken_name_is_refused_and_spared),
 	TAP(test_a_dead_makers_clones_are_whole_or_absent),
 	TAP(test_a_dead_makers_clone_gives_way_to_a_taken_name),
+	TAP(test_a_sweep_is_repeated_until_it_is_noted),
 	TAP(test_a_dead_makers_snapshots),
 	TAP(test_a_dead_makers_snapshot_of_snapshots),
 	TAP(test_a_dead_makers_image),

@@ -159,6 +159,26 @@ static void test_retire_of_nothing(void)
 	pool_down(pool);
 }
 
+static void test_what_is_not_retired_after_all_is_there(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool *pool = pool_up();
+	struct new_volume c1 = make(pool, "c1", "one"), c2 = make(pool, "c2", "two");
+	struct volume_ref refs[] = { c1.ref, c2.ref };
+	struct uuid uuids[] = { c1.uuid, c2.uuid };
+
+	if (!subject->driver->unretire)
+		skip("%s: what is retired stays so", subject->driver->name);
+	ok_call(subject->driver->retire(pool, refs, uuids, 2, &err), &err);
+	ok(!is_there(pool, "c1"));
+	subject->driver->unretire(pool, refs, uuids, 2);
+	reap(pool);
+	ok_str(get(pool, "c1"), "one");
+	ok_str(get(pool, "c2"), "two");
+	ok_int(pinned(pool), ==, 0);
+	pool_down(pool);
+}
+
 static void test_reap_again_does_nothing(void)
 {
 	struct pool *pool = pool_up();
@@ -326,6 +346,7 @@ const struct tap_test cases_delete[] = {
 	TAP(test_retire_of_a_snapshot),
 	TAP(test_retire_of_many),
 	TAP(test_retire_of_nothing),
+	TAP(test_what_is_not_retired_after_all_is_there),
 	TAP(test_reap_again_does_nothing),
 	TAP(test_no_order_of_deletion_leaves_anything),
 	TAP(test_nor_does_another_order),

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Who stands in a tree is found, whatever the namespace; who stands beside it is not. */
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -67,6 +68,29 @@ static void start(void (*act)(void))
 	(void)close(ends[1]);
 	ok(read(ends[0], &byte, 1) == 1);
 	(void)close(ends[0]);
+}
+
+/* Ends when the library calls fdopendir() for the list of its files; then -1. */
+static pid_t ends_in_fdopendir = -1;
+
+/* In place of the C library's. */
+DIR *fdopendir(int fd)
+{
+	DIR *(*next)(int) = (DIR * (*)(int)) dlsym(RTLD_NEXT, "fdopendir");
+	char link[64], path[64] = "", wanted[64];
+
+	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	(void)snprintf(wanted, sizeof(wanted), "/proc/%d/fd", ends_in_fdopendir);
+	if (readlink(link, path, sizeof(path) - 1) > 0 && strcmp(path, wanted) == 0) {
+		(void)kill(ends_in_fdopendir, SIGKILL);
+		(void)waitpid(ends_in_fdopendir, NULL, 0);
+		ends_in_fdopendir = -1;
+	}
+	return next(fd);
+}
+
+static void nothing(void)
+{
 }
 
 static int look_sub(const char *path, bool is_subvolume, struct coppice_error *err)
@@ -228,6 +252,22 @@ static void test_subvolume(void)
 	ok_int(look_sub(path, true, &err), ==, COPPICE_OK);
 }
 
+/*
+ * Between opening and reading the list of its files a process may be gone: then fdopendir()
+ * fails with ENOENT, which was taken for "out of memory".
+ */
+static void test_process_that_ends_while_looked_at(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+
+	begin();
+	start(nothing);
+	ends_in_fdopendir = user;
+	ok_call(look_sub(tree, false, &err), &err);
+	ok_int(ends_in_fdopendir, ==, -1); /* it did */
+	user = -1;
+}
+
 static void test_quick(void)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
@@ -252,6 +292,7 @@ int main(void)
 		TAP(test_mount_in_other_namespace),
 		TAP(test_container),
 		TAP(test_subvolume),
+		TAP(test_process_that_ends_while_looked_at),
 		TAP(test_quick),
 		{ NULL, NULL },
 	});

@@ -30,14 +30,14 @@
 int batch_commit_begin(int fd, uint64_t *ret_transid, struct coppice_error *err)
 {
 	*ret_transid = 0;
-	if (ioctl(fd, BTRFS_IOC_START_SYNC, ret_transid) < 0)
+	if (retry(ioctl(fd, BTRFS_IOC_START_SYNC, ret_transid)) < 0)
 		return fail_errno(err, errno, "cannot commit");
 	return COPPICE_OK;
 }
 
 int batch_commit_wait(int fd, uint64_t transid, struct coppice_error *err)
 {
-	if (ioctl(fd, BTRFS_IOC_WAIT_SYNC, &transid) < 0)
+	if (retry(ioctl(fd, BTRFS_IOC_WAIT_SYNC, &transid)) < 0)
 		return fail_errno(err, errno, "cannot commit");
 	return COPPICE_OK;
 }

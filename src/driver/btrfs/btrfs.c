@@ -250,9 +250,24 @@ static int snapshot(struct btrfs_pool *btrfs, int origin_fd, int dir_fd, bool is
 	return COPPICE_OK;
 }
 
+/* With a commit, Linux's own. */
+static int set_read_only(int fd, struct coppice_error *err)
+{
+	uint64_t flags;
+
+	if (ioctl(fd, BTRFS_IOC_SUBVOL_GETFLAGS, &flags) < 0)
+		return fail_errno(err, errno, "cannot read the flags of a subvolume");
+	flags |= BTRFS_SUBVOL_RDONLY;
+	if (ioctl(fd, BTRFS_IOC_SUBVOL_SETFLAGS, &flags) < 0)
+		return fail_errno(err, errno, "cannot make a subvolume read-only");
+	return COPPICE_OK;
+}
+
 /*
- * A snapshot of what was filled: it writes out the data of this one subvolume,
- * which nothing else in Btrfs does, and is born with the read-only flag.
+ * A snapshot of what was filled: it writes out the data of this one subvolume, which
+ * nothing else in Btrfs does, and its commit says that the volume is whole. Then the two
+ * are alike, and change places, so that the one goes whose files nobody ever opened: to
+ * forget 20,000 inodes takes the kernel 140 ms.
  */
 static int volume_seal(struct draft *draft, const struct new_volume *volume, bool is_read_only,
 		       struct coppice_error *err)
@@ -279,8 +294,13 @@ static int volume_seal(struct draft *draft, const struct new_volume *volume, boo
 	r = layout_item_record(draft, volume, err);
 	if (r == COPPICE_OK && is_read_only)
 		shape_for_clones(origin_fd);
+	if (r == COPPICE_OK && is_read_only)
+		r = set_read_only(origin_fd, err);
 	if (r == COPPICE_OK)
 		r = snapshot(btrfs, origin_fd, dir_fd, is_read_only, &volume->group, err);
+	if (r == COPPICE_OK &&
+	    renameat2(dir_fd, LAYOUT_UNPACK, dir_fd, "live", RENAME_EXCHANGE) < 0)
+		r = fail_errno(err, errno, "cannot seal '%s'", item);
 	return r < 0 ? r : data_destroy(&btrfs->layout, dir_fd, LAYOUT_UNPACK, err);
 }
 
@@ -591,6 +611,7 @@ const struct driver driver_btrfs = {
 	.limit_set = limit_set,
 
 	.retire = layout_retire,
+	.unretire = layout_unretire,
 	.reap = layout_reap,
 	.pinned = pinned,
 

@@ -165,9 +165,11 @@ static int mount_device(const struct pool_spec *spec, const char *device, const 
 	/* noatime: else a clone grows by being read. */
 	if (mount(device, place->mount, "btrfs", MS_NOATIME, options) == 0)
 		return COPPICE_OK;
+	/* One that we made ourselves, without options, is nobody's mistake. */
 	if (errno == EINVAL)
 		return fail(
-			err, COPPICE_INVALID,
+			err,
+			place->kind == PLACE_OUR_FILE && !more ? COPPICE_FAILED : COPPICE_INVALID,
 			"'%s' does not hold a Btrfs file system that this kernel can mount with "
 			"the options '%s'",
 			place->file, options);
@@ -369,7 +371,7 @@ static int make_file(const struct pool_spec *spec, const struct place *place,
 		r = directory_ensure(AT_FDCWD, folder, 0711, err);
 	if (r < 0)
 		return r;
-	fd = open(place->file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	fd = retry(open(place->file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
 	if (fd < 0 && errno == EEXIST)
 		return fail(
 			err, COPPICE_EXISTS,
@@ -378,8 +380,8 @@ static int make_file(const struct pool_spec *spec, const struct place *place,
 			place->file, spec->name, place->file);
 	if (fd < 0)
 		return fail_errno(err, errno, "cannot create '%s'", place->file);
-	if (ftruncate(fd, (off_t)size) < 0 ||
-	    (is_preallocated(spec) && fallocate(fd, 0, 0, (off_t)size) < 0)) {
+	if (retry(ftruncate(fd, (off_t)size)) < 0 ||
+	    (is_preallocated(spec) && retry(fallocate(fd, 0, 0, (off_t)size)) < 0)) {
 		r = fail_errno(err, errno, "cannot make '%s' %llu bytes large", place->file,
 			       (unsigned long long)size);
 		(void)unlink(place->file);
@@ -656,7 +658,7 @@ int btrfs_pool_resize(struct pool *pool, uint64_t size_bytes, struct coppice_err
 	layout_explain(&btrfs->layout, "btrfs filesystem resize max %s", btrfs->layout.quoted);
 	if (pool->is_dry_run)
 		return COPPICE_OK;
-	if (truncate(file, (off_t)(size_bytes & ~0xfffULL)) < 0)
+	if (retry(truncate(file, (off_t)(size_bytes & ~0xfffULL))) < 0)
 		return fail_errno(err, errno, "cannot grow '%s'", file);
 	r = loop_resize(device, err);
 	if (r == COPPICE_OK && ioctl(btrfs->layout.fd, BTRFS_IOC_RESIZE, &args) < 0)

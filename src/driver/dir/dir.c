@@ -211,8 +211,9 @@ static int pool_destroy(const struct pool_spec *spec, struct coppice_error *err)
 		/* Never made, or killed while it was made: folders without a record. */
 		return remove_own(spec, err);
 	}
-	if (!spec->source)
-		(void)rmdir(path);
+	/* Where somebody put something of his, it stays. */
+	if (!spec->source && rmdir(path) < 0 && errno != ENOENT && errno != ENOTEMPTY)
+		return fail_errno(err, errno, "cannot remove '%s'", path);
 	return COPPICE_OK;
 }
 
@@ -286,7 +287,7 @@ static int volume_create(struct draft *draft, const struct new_volume *volume, c
 /* syncfs, as nothing less makes thousands of files durable on every file system. */
 static int sync_data(int fd, struct coppice_error *err)
 {
-	if (syncfs(fd) < 0)
+	if (retry(syncfs(fd)) < 0)
 		return fail_errno(err, errno, "cannot write out the data");
 	return COPPICE_OK;
 }
@@ -463,6 +464,7 @@ const struct driver driver_dir = {
 	.limit_set = limit_set,
 
 	.retire = layout_retire,
+	.unretire = layout_unretire,
 	.reap = layout_reap,
 	.pinned = pinned,
 

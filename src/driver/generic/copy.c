@@ -245,7 +245,7 @@ static bool clone_data(const struct place *place, const struct ends *ends, const
 	*ret = COPPICE_OK;
 	if (copier->how->no_reflink || atomic_load(&copier->cannot_clone))
 		return false;
-	if (ioctl(ends->to_fd, FICLONE, ends->from_fd) == 0)
+	if (retry(ioctl(ends->to_fd, FICLONE, ends->from_fd)) == 0)
 		return true;
 	if (errno == ENOSPC || errno == EDQUOT || errno == EIO) {
 		*ret = fail_entry(place, name, errno, "share the data of", err);
@@ -347,7 +347,7 @@ static int copy_sparse(const struct place *place, const struct ends *ends, off_t
 		if (r < 0)
 			return r;
 	}
-	if (ftruncate(ends->to_fd, size) < 0)
+	if (retry(ftruncate(ends->to_fd, size)) < 0)
 		return fail_entry(place, name, errno, "set the size of", err);
 	return COPPICE_OK;
 }
@@ -440,8 +440,9 @@ static int make(const struct place *place, const char *name, const struct statx 
 
 	*ret_fd = -1;
 	if (S_ISREG(st->stx_mode)) {
-		r = *ret_fd = openat(place->to_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
-				     st->stx_mode & 0777);
+		r = *ret_fd =
+			retry(openat(place->to_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+				     st->stx_mode & 0777));
 	} else if (S_ISLNK(st->stx_mode)) {
 		length = readlinkat(place->from_fd, name, target, sizeof(target) - 1);
 		if (length >= 0)

@@ -190,11 +190,11 @@ static int look_at_files(const struct search *search, int proc_fd, const char *p
 
 	if (fd < 0)
 		return COPPICE_OK; /* gone */
-	if (!dir) { /* ENOENT, ESRCH: gone since */
-		int os_errno = errno;
+	if (!dir) { /* ENOENT: gone since */
+		bool is_gone = errno != ENOMEM;
 
 		(void)close(fd);
-		return os_errno == ENOMEM ? fail_memory(err) : COPPICE_OK;
+		return is_gone ? COPPICE_OK : fail_memory(err);
 	}
 	while (r == COPPICE_OK && (entry = readdir(dir)))
 		if (entry->d_name[0] != '.')

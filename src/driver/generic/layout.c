@@ -237,9 +237,30 @@ static int probe_attributes(int fd, bool *ret_has_none, struct coppice_error *er
 	return COPPICE_OK;
 }
 
+/* Of what is empty, the record last: without it nobody knows that there is a pool. */
+int layout_remove(int fd, bool has_no_attributes, struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (size_t kind = 0; kind < VOLUME_KINDS && r == COPPICE_OK; kind++)
+		r = layout_remove_folder(fd, kind_folder[kind], err);
+	if (r == COPPICE_OK)
+		r = layout_remove_folder(fd, "drafts", err);
+	if (r == COPPICE_OK)
+		r = layout_remove_folder(fd, "deleted", err);
+	if (r < 0)
+		return r;
+	if (has_no_attributes)
+		(void)unlinkat(fd, LAYOUT_RECORD_FILE, 0);
+	else
+		(void)fremovexattr(fd, LAYOUT_ATTRIBUTE);
+	return COPPICE_OK;
+}
+
 int layout_make(const char *path, const char *record, struct coppice_error *err)
 {
 	_cleanup_(closep) int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct coppice_error ignored;
 	bool has_no_attributes = false;
 	int r = COPPICE_OK;
 
@@ -257,7 +278,10 @@ int layout_make(const char *path, const char *record, struct coppice_error *err)
 		r = layout_record_put(fd, has_no_attributes, record, err);
 	if (r == COPPICE_OK)
 		r = directory_sync(fd, path, err);
-	return r < 0 ? wrap(err, "cannot make a pool at '%s'", path) : COPPICE_OK;
+	if (r == COPPICE_OK)
+		return COPPICE_OK;
+	(void)layout_remove(fd, has_no_attributes, &ignored);
+	return wrap(err, "cannot make a pool at '%s'", path);
 }
 
 /* The record is left out: it is of interest to Coppice alone. */

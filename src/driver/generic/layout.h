@@ -145,6 +145,8 @@ int layout_record_read(struct pool *pool, const struct volume_ref *ref, char **r
 		       struct coppice_error *err);
 int layout_retire(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids,
 		  size_t n, struct coppice_error *err);
+void layout_unretire(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids,
+		     size_t n);
 int layout_reap(struct pool *pool, struct coppice_error *err);
 int layout_stamp(struct pool *pool, uint64_t *ret, struct coppice_error *err);
 int layout_touch(struct pool *pool, struct coppice_error *err);

@@ -208,6 +208,8 @@ static int sweep_one(struct layout *layout, struct draft *draft, enum sweeping h
 
 	if (how == PUBLISHING)
 		r = layout_publish_orphans(draft, err);
+	if (r == COPPICE_OK && how == PUBLISHING && layout->pool.note_published)
+		r = layout->pool.note_published(layout->pool.published_user, err);
 	if (r < 0)
 		return r; /* it may hold what was acknowledged */
 	discarded = layout_draft_discard(draft, &why);
@@ -335,31 +337,50 @@ static void retire_explain(struct layout *layout, const struct volume_ref *ref,
 	layout_explain(layout, "rmdir %s", target);
 }
 
+void layout_unretire(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids,
+		     size_t n)
+{
+	struct layout *layout = layout_of(pool);
+	char path[PATH_MAX];
+
+	while (n-- > 0)
+		(void)renameat2(layout->deleted_fd, uuids[n].text, layout->fd,
+				layout_ref_path(&refs[n], path), RENAME_NOREPLACE);
+}
+
+static int retire_sync(struct layout *layout, const struct volume_ref *refs, size_t n,
+		       struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
+		r = layout_sync_parent(layout, &refs[i], err);
+	return r < 0 ? r : layout_sync(layout, layout->deleted_fd, "deleted", err);
+}
+
 int layout_retire(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids,
 		  size_t n, struct coppice_error *err)
 {
 	struct layout *layout = layout_of(pool);
 	char path[PATH_MAX];
-	int r;
+	size_t n_done = 0;
+	int r = COPPICE_OK;
 
 	for (size_t i = 0; i < n; i++)
 		retire_explain(layout, &refs[i], &uuids[i]);
 	if (pool->is_dry_run)
 		return COPPICE_OK;
 	/* What was moved away, and came back, may take the place of its emptied directory. */
-	for (size_t i = 0; i < n; i++)
-		if (renameat(layout->fd, layout_ref_path(&refs[i], path), layout->deleted_fd,
-			     uuids[i].text) < 0)
-			return layout_fail(err, errno, "retire", &refs[i]);
+	for (; n_done < n && r == COPPICE_OK; n_done += r == COPPICE_OK)
+		if (renameat(layout->fd, layout_ref_path(&refs[n_done], path), layout->deleted_fd,
+			     uuids[n_done].text) < 0)
+			r = layout_fail(err, errno, "retire", &refs[n_done]);
 	layout->has_retired = true;
-	if (!layout->engine->needs_directory_sync)
-		return COPPICE_OK;
-	for (size_t i = 0; i < n; i++) {
-		r = layout_sync_parent(layout, &refs[i], err);
-		if (r < 0)
-			return r;
-	}
-	return directory_sync(layout->deleted_fd, "deleted", err);
+	if (r == COPPICE_OK)
+		r = retire_sync(layout, refs, n, err);
+	if (r < 0 && r != COPPICE_NOT_FOUND)
+		layout_unretire(pool, refs, uuids, n_done);
+	return r;
 }
 
 int layout_reap(struct pool *pool, struct coppice_error *err)
@@ -433,18 +454,5 @@ int layout_unmake(struct layout *layout, struct coppice_error *err)
 			if (!layout_is_dot(entry->d_name))
 				(void)unlinkat(layout->deleted_fd, entry->d_name, AT_REMOVEDIR);
 	}
-	for (size_t kind = 0; kind < VOLUME_KINDS && r == COPPICE_OK; kind++)
-		r = layout_remove_folder(layout->fd, layout_kind_folder((enum volume_kind)kind),
-					 err);
-	if (r == COPPICE_OK)
-		r = layout_remove_folder(layout->fd, "drafts", err);
-	if (r == COPPICE_OK)
-		r = layout_remove_folder(layout->fd, "deleted", err);
-	if (r < 0)
-		return r;
-	if (layout->has_no_attributes)
-		(void)unlinkat(layout->fd, LAYOUT_RECORD_FILE, 0);
-	else
-		(void)fremovexattr(layout->fd, LAYOUT_ATTRIBUTE);
-	return COPPICE_OK;
+	return r < 0 ? r : layout_remove(layout->fd, layout->has_no_attributes, err);
 }

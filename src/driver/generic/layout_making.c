@@ -439,6 +439,26 @@ int layout_publish(struct draft *draft, const struct new_volume *volumes, size_t
 
 /* ---- changing volumes ---- */
 
+/* What cannot be made durable is taken back. */
+static int exchange(struct draft *draft, const char *from, const char *to,
+		    const struct volume_ref *ref, struct coppice_error *err)
+{
+	struct layout *layout = layout_of(draft->pool);
+	_cleanup_(closep) int fd = -1;
+	char path[PATH_MAX];
+	int r;
+
+	fd = openat(layout->fd, layout_ref_path(ref, path), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return layout_fail(err, errno, "open", ref);
+	if (renameat2(draft->fd, from, layout->fd, to, RENAME_EXCHANGE) < 0)
+		return layout_fail(err, errno, "replace the data of", ref);
+	r = layout_sync(layout, fd, path, err);
+	if (r < 0)
+		(void)renameat2(draft->fd, from, layout->fd, to, RENAME_EXCHANGE);
+	return r;
+}
+
 int layout_swap(struct draft *draft, const struct new_volume *replacement,
 		const struct volume_ref *ref, struct coppice_error *err)
 {
@@ -461,17 +481,7 @@ int layout_swap(struct draft *draft, const struct new_volume *replacement,
 
 	(void)snprintf(from, sizeof(from), "%s/live", item);
 	(void)snprintf(to, sizeof(to), "%s/live", path);
-	if (renameat2(draft->fd, from, layout->fd, to, RENAME_EXCHANGE) < 0)
-		return layout_fail(err, errno, "replace the data of", ref);
-	if (layout->engine->needs_directory_sync) {
-		_cleanup_(closep) int fd =
-			openat(layout->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-		if (fd < 0)
-			return layout_fail(err, errno, "open", ref);
-		return directory_sync(fd, path, err);
-	}
-	return COPPICE_OK;
+	return exchange(draft, from, to, ref, err);
 }
 
 int layout_rename(struct pool *pool, const struct volume_ref *from, const struct volume_ref *to,
@@ -479,6 +489,7 @@ int layout_rename(struct pool *pool, const struct volume_ref *from, const struct
 {
 	struct layout *layout = layout_of(pool);
 	char from_path[PATH_MAX], to_path[PATH_MAX], text[VOLUME_REF_TEXT_MAX];
+	int r;
 
 	layout_explain(layout, "mv -nT %s/%s %s/%s", layout->quoted,
 		       layout_ref_path(from, from_path), layout->quoted,
@@ -492,7 +503,10 @@ int layout_rename(struct pool *pool, const struct volume_ref *from, const struct
 				    volume_ref_format(to, text));
 		return layout_fail(err, errno, "rename", from);
 	}
-	return layout_sync_parent(layout, to, err);
+	r = layout_sync_parent(layout, to, err);
+	if (r < 0)
+		(void)renameat2(layout->fd, to_path, layout->fd, from_path, RENAME_NOREPLACE);
+	return r;
 }
 
 int layout_record_write(struct pool *pool, const struct volume_ref *ref, const char *record,
@@ -500,7 +514,9 @@ int layout_record_write(struct pool *pool, const struct volume_ref *ref, const c
 {
 	struct layout *layout = layout_of(pool);
 	_cleanup_(freep) char *word = text_shell_quote(record);
+	_cleanup_(freep) char *old = NULL;
 	_cleanup_(closep) int fd = -1;
+	struct coppice_error ignored;
 	char path[PATH_MAX], full[2 * PATH_MAX];
 	int r;
 
@@ -513,6 +529,11 @@ int layout_record_write(struct pool *pool, const struct volume_ref *ref, const c
 	fd = openat(layout->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return layout_fail(err, errno, "open", ref);
+	(void)layout_record_read(pool, ref, &old, &ignored); /* if it is damaged there is none */
 	r = layout_record_put(fd, layout->has_no_attributes, record, err);
-	return r < 0 ? r : layout_sync(layout, fd, path, err);
+	if (r == COPPICE_OK)
+		r = layout_sync(layout, fd, path, err);
+	if (r < 0 && old)
+		(void)layout_record_put(fd, layout->has_no_attributes, old, &ignored);
+	return r;
 }

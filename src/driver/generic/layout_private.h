@@ -5,9 +5,9 @@
 
 #include "driver/generic/layout.h"
 
-#define LAYOUT_ATTRIBUTE   "trusted.coppice"
+#define LAYOUT_ATTRIBUTE    "trusted.coppice"
 #define LAYOUT_ANNOUNCEMENT "trusted.coppice.%u" /* on a draft: what it is to publish */
-#define LAYOUT_RECORD_FILE "record" /* where the file system has no attributes */
+#define LAYOUT_RECORD_FILE  "record"             /* where the file system has no attributes */
 
 static inline struct layout *layout_of(struct pool *pool)
 {
@@ -32,6 +32,9 @@ bool layout_is_dot(const char *name);
 
 /* Open a directory for readdir(); NULL with *r COPPICE_OK when it is not there. */
 DIR *layout_list(int parent_fd, const char *name, int *r, struct coppice_error *err);
+
+/* The folders that layout_make() makes, all empty, and the pool's record. */
+int layout_remove(int fd, bool has_no_attributes, struct coppice_error *err);
 
 /* rmdir; not there: OK. */
 int layout_remove_folder(int parent_fd, const char *name, struct coppice_error *err);

@@ -153,17 +153,22 @@ int zfs_limit_set(struct pool *pool, const struct volume_ref *ref, const struct 
  *	3. new     → containers/c1
  *	4. promote containers/c1: snapshots up to the one it was cloned from are its own now
  *	5. snapshots after that stay with the old one, which goes below: containers/c1/UUID
- *	   else it stays in the draft, as the new one's item
+ *	   else it stays in the draft, as the new one's item, without the mark
  *
- * Killed after 2, a sweep does 2 backwards; killed after 3, it goes on with 4.
+ * Killed after 2, a sweep does 2 backwards; killed after 3, it goes on with 4, and so does
+ * the next one if that is killed: what is in the draft with the mark is never destroyed.
  */
 
+/* Of its own, not of what lies below it. */
 static bool has_user_snapshots(const struct listing *listing, const char *name)
 {
+	size_t n = strlen(name);
+
 	for (size_t i = 0; i < listing->n; i++) {
 		const char *found = listing->dataset[i].name;
 
-		if (zfs_is_within(found, name) && strstr(found, "@snapshot-"))
+		if (strncmp(found, name, n) == 0 &&
+		    strncmp(found + n, "@snapshot-", strlen("@snapshot-")) == 0)
 			return true;
 	}
 	return false;
@@ -190,43 +195,64 @@ static int move_children(const struct listing *listing, const char *old, const c
 	return r;
 }
 
-/* Steps 4 and 5. */
+/* Step 4, unless it was done, or what was restored is not of the old one's own history. */
+static int take_snapshots(struct zfs_pool *zfs, const char *old, const char *live,
+			  struct coppice_error *err)
+{
+	_cleanup_(listing_done) struct listing listing = { 0 };
+	struct dataset *dataset;
+	int r;
+
+	r = listing_read(zfs, ZFS_ARGS(live), &listing, err);
+	if (r < 0)
+		return r;
+	dataset = listing_find(&listing, live);
+	if (!dataset || !dataset->origin || !zfs_is_within(dataset->origin, old) ||
+	    dataset->origin[strlen(old)] != '@')
+		return COPPICE_OK;
+	return zfs_run(ZFS_ARGS("zfs", "promote", live), NULL, err);
+}
+
+/* The old one still has users' snapshots, so it stays, below. Marked until it is safe there. */
+static int keep_below(const char *old, const char *live, struct coppice_error *err)
+{
+	_cleanup_(freep) char *below = NULL;
+	struct uuid id;
+	int r;
+
+	r = uuid_new(&id, err);
+	if (r < 0)
+		return r;
+	below = text_format("%s/%s", live, id.text);
+	if (!below)
+		return fail_memory(err);
+	r = zfs_run(ZFS_ARGS("zfs", "set", "canmount=off", old), NULL, err);
+	if (r == COPPICE_OK)
+		r = zfs_run(ZFS_ARGS("zfs", "rename", old, below), NULL, err);
+	return r < 0 ? r : zfs_run(ZFS_ARGS("zfs", "inherit", PROPERTY_SWAP, below), NULL, err);
+}
+
+/*
+ * Steps 4 and 5. Without its mark, what lies in the draft is what a sweep destroys: it is
+ * taken off only where that is meant, or when it lies there no more.
+ */
 static int hand_over_snapshots(struct zfs_pool *zfs, const char *old, const char *live,
 			       const char *item, struct coppice_error *err)
 {
 	_cleanup_(listing_done) struct listing listing = { 0 };
-	_cleanup_(freep) char *below = NULL;
-	struct dataset *dataset;
-	struct uuid id;
 	int r;
 
-	r = listing_read(zfs, ZFS_ARGS(old, live), &listing, err);
-	if (r < 0)
-		return r;
-	dataset = listing_find(&listing, live);
-	if (dataset && dataset->origin && zfs_is_within(dataset->origin, old) &&
-	    dataset->origin[strlen(old)] == '@') {
-		r = zfs_run(ZFS_ARGS("zfs", "promote", live), NULL, err);
-		if (r < 0)
-			return r;
-		listing_done(&listing);
-		r = listing_read(zfs, ZFS_ARGS(old, live), &listing, err);
-	}
+	r = take_snapshots(zfs, old, live, err);
+	if (r == COPPICE_OK)
+		r = listing_read(zfs, ZFS_ARGS(old), &listing, err);
 	if (r == COPPICE_OK)
 		r = move_children(&listing, old, live, err);
-	if (r == COPPICE_OK)
-		r = zfs_run(ZFS_ARGS("zfs", "inherit", PROPERTY_SWAP, old), NULL, err);
 	if (r < 0)
 		return r;
-	if (!has_user_snapshots(&listing, old))
-		return zfs_run(ZFS_ARGS("zfs", "rename", old, item), NULL, err);
-	r = uuid_new(&id, err);
-	below = text_format("%s/%s", live, id.text);
-	if (r == COPPICE_OK && !below)
-		r = fail_memory(err);
-	if (r == COPPICE_OK)
-		r = zfs_run(ZFS_ARGS("zfs", "set", "canmount=off", old), NULL, err);
-	return r < 0 ? r : zfs_run(ZFS_ARGS("zfs", "rename", old, below), NULL, err);
+	if (has_user_snapshots(&listing, old))
+		return keep_below(old, live, err);
+	r = zfs_run(ZFS_ARGS("zfs", "inherit", PROPERTY_SWAP, old), NULL, err);
+	return r < 0 ? r : zfs_run(ZFS_ARGS("zfs", "rename", old, item), NULL, err);
 }
 
 /* Step 1. */

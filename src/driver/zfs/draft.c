@@ -248,6 +248,29 @@ static int destroy_content(struct zfs_pool *zfs, struct listing *listing, const 
 	return r;
 }
 
+#define SHOWN_TAIL ".shown"
+
+/*
+ * Show what a dead maker announced. The file stays under another name until that is noted,
+ * so that a sweep that is killed before is repeated.
+ */
+static int show_noted(struct zfs_pool *zfs, const char *id, struct coppice_error *err)
+{
+	_cleanup_(freep) char *path = lock_path(zfs, id);
+	_cleanup_(freep) char *shown = text_format("%s" SHOWN_TAIL, path ? path : "");
+	int r = COPPICE_OK;
+
+	if (!path || !shown)
+		return fail_memory(err);
+	if (rename(path, shown) < 0 && errno != ENOENT)
+		return fail_errno(err, errno, "cannot rename '%s'", path);
+	if (zfs->pool.note_published)
+		r = zfs->pool.note_published(zfs->pool.published_user, err);
+	if (r == COPPICE_OK)
+		(void)unlink(shown);
+	return r;
+}
+
 /* End draft @id, held by @fd: what it announced is shown, or destroyed; the rest destroyed. */
 static int draft_end(struct zfs_pool *zfs, const char *id, int fd, struct coppice_error *err)
 {
@@ -271,6 +294,8 @@ static int draft_end(struct zfs_pool *zfs, const char *id, int fd, struct coppic
 		r = zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, err);
 	if (r < 0 && r != COPPICE_NOT_FOUND)
 		return r;
+	if (!was_given_up(fd))
+		return show_noted(zfs, id, err);
 	zfs_draft_show(zfs, id);
 	return COPPICE_OK;
 }
@@ -333,6 +358,16 @@ static int sweep_one(struct zfs_pool *zfs, const char *id, size_t *n, struct cop
 	return r;
 }
 
+/* "UUID.shown": the last sweep was killed before it was noted what it had shown. */
+static bool is_shown(const char *name, struct uuid *ret)
+{
+	char text[UUID_TEXT_SIZE];
+
+	(void)snprintf(text, sizeof(text), "%.*s", UUID_TEXT_SIZE - 1, name);
+	return strlen(name) == UUID_TEXT_SIZE - 1 + strlen(SHOWN_TAIL) &&
+	       strcmp(name + UUID_TEXT_SIZE - 1, SHOWN_TAIL) == 0 && uuid_parse(text, ret);
+}
+
 /* Those whose files are there. */
 static int sweep_files(struct zfs_pool *zfs, size_t *n, struct coppice_error *err)
 {
@@ -345,7 +380,7 @@ static int sweep_files(struct zfs_pool *zfs, size_t *n, struct coppice_error *er
 	while (r == COPPICE_OK && (entry = readdir(dir)) != NULL) {
 		struct uuid id;
 
-		if (uuid_parse(entry->d_name, &id))
+		if (uuid_parse(entry->d_name, &id) || is_shown(entry->d_name, &id))
 			r = sweep_one(zfs, id.text, n, err);
 	}
 	return r;

@@ -254,7 +254,7 @@ static int content_copy(struct walk *walk, struct archive_entry *entry, struct s
 		    sink_write(sink, data, length, offset, walk->path, err) < 0)
 			return err->code;
 	}
-	if (sink->fd >= 0 && sink->end_bytes < size && ftruncate(sink->fd, (off_t)size) < 0)
+	if (sink->fd >= 0 && sink->end_bytes < size && retry(ftruncate(sink->fd, (off_t)size)) < 0)
 		return fail_errno(err, errno, "cannot write '%s'", walk->path);
 	return COPPICE_OK;
 }

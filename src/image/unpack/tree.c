@@ -194,8 +194,9 @@ static int make(int dir_fd, const char *base, const struct making *what)
 {
 	switch (what->mode & S_IFMT) {
 	case S_IFREG:
-		return openat(dir_fd, base, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-			      what->mode & PERMISSIONS);
+		return retry(openat(dir_fd, base,
+				    O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+				    what->mode & PERMISSIONS));
 	case S_IFLNK:
 		return symlinkat(what->link, dir_fd, base);
 	case 0:

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Copies of instances with their snapshots; for copy.c and move.c. */
+
+#include "core/instances.h"
+
+/* What is copied, whereto, and how. */
+struct copying {
+	struct volume source;
+	struct pool_entry *target;
+	struct volume_name name;
+	bool is_full;      /* share nothing */
+	bool is_clone;     /* within the pool, by the engine */
+	bool is_move;      /* keep identity and times */
+	unsigned may_lose; /* enum coppice_loss */
+	struct source_snapshot {
+		struct volume_ref ref;
+		struct record record;
+	} * snapshots; /* by age */
+	size_t n_snapshots;
+};
+
+_nonnull_ void copying_done(struct copying *copying);
+
+/* Lock both names and the pools; a move takes the source exclusively. @pool may be NULL. */
+int copying_lock(struct coppice *coppice, const struct volume_ref *source, bool is_move,
+		 const struct volume_name *target, const char *pool, struct locks *locks,
+		 struct coppice_error *err);
+
+/* Where to: the pool named, else that of the source. */
+int copying_find_target(struct coppice *coppice, const char *pool, struct copying *copying,
+			struct coppice_error *err);
+
+/* The snapshots that go along. */
+_nonnull_ int copying_find_snapshots(struct coppice *coppice, struct copying *copying,
+				     struct coppice_error *err);
+
+/* Under the locks, with all found: make the copy, publish it, durable. */
+_nonnull_ int copying_run(struct coppice *coppice, struct copying *copying,
+			  struct coppice_error *err);

@@ -266,8 +266,32 @@ static int remember_config(struct pool_entry *entry, json_t *record, struct copp
 	return r;
 }
 
-/* What the pool says of itself becomes the entry's. @ret_owner: who has it. */
-static int adopt_record(struct pool_entry *entry, char ret_owner[static UUID_TEXT_SIZE],
+/* Both places say the same of it: the pool, and the file that makes it known here. */
+static int write_both(struct coppice *coppice, const struct pool_entry *entry, const char *before,
+		      struct coppice_error *err)
+{
+	_cleanup_(freep) char *record = NULL;
+	struct coppice_error ignored;
+	int r;
+
+	r = pool_entry_format(coppice, entry, &record, err);
+	if (r < 0)
+		return r;
+	r = entry->driver->pool_record_write(entry->pool, record, err);
+	if (r == COPPICE_OK)
+		r = entry->driver->commit(entry->pool, err);
+	if (r == COPPICE_OK)
+		r = pool_entry_save(coppice, entry, err);
+	if (r < 0)
+		(void)entry->driver->pool_record_write(entry->pool, before, &ignored);
+	return r;
+}
+
+/*
+ * What the pool says of itself becomes the entry's. @ret: its record, free() it; @ret_owner: who
+ * has it.
+ */
+static int adopt_record(struct pool_entry *entry, char **ret, char ret_owner[static UUID_TEXT_SIZE],
 			struct coppice_error *err)
 {
 	_cleanup_(freep) char *record = NULL;
@@ -288,6 +312,7 @@ static int adopt_record(struct pool_entry *entry, char ret_owner[static UUID_TEX
 		r = remember_config(entry, json, err);
 	(void)snprintf(ret_owner, UUID_TEXT_SIZE, "%s", owner ? owner : "");
 	json_decref(json);
+	*ret = take_ptr(&record);
 	return r;
 }
 
@@ -328,19 +353,14 @@ static int take_over(struct coppice *coppice, struct pool_entry *entry, struct c
 	char owner[UUID_TEXT_SIZE];
 	int r;
 
-	r = adopt_record(entry, owner, err);
+	r = adopt_record(entry, &record, owner, err);
 	if (r == COPPICE_OK)
 		r = check_known(coppice, entry, owner, err);
 	if (r < 0)
 		return r;
 	entry->spec.uuid = entry->uuid;
 	entry->spec.owner = coppice->owner;
-	r = pool_entry_format(coppice, entry, &record, err);
-	if (r == COPPICE_OK)
-		r = entry->driver->pool_record_write(entry->pool, record, err);
-	if (r == COPPICE_OK)
-		r = entry->driver->commit(entry->pool, err);
-	return r < 0 ? r : pool_entry_save(coppice, entry, err);
+	return write_both(coppice, entry, record, err);
 }
 
 int coppice_storage_recover(struct coppice *coppice, const char *name, const char *driver_name,
@@ -351,7 +371,9 @@ int coppice_storage_recover(struct coppice *coppice, const char *name, const cha
 	_cleanup_(pool_entry_freep) struct pool_entry *entry = NULL;
 	struct uuid none = { "" };
 	const struct driver *driver;
+	struct coppice_error ignored;
 	struct pool *pool;
+	bool was_mounted;
 	int r;
 
 	if (!driver_name)
@@ -364,6 +386,7 @@ int coppice_storage_recover(struct coppice *coppice, const char *name, const cha
 	if (r < 0)
 		return r;
 	entry->spec.owner = none;
+	was_mounted = driver->pool_is_mounted(&entry->spec);
 	r = driver->pool_open(&entry->spec, &pool, err);
 	if (r < 0)
 		return wrap(err, "cannot recover pool '%s'", name);
@@ -375,6 +398,8 @@ int coppice_storage_recover(struct coppice *coppice, const char *name, const cha
 	if (r == COPPICE_OK)
 		r = take_over(coppice, entry, err);
 	pool_entry_close(entry);
+	if (r < 0 && !was_mounted)
+		(void)driver->pool_umount(&entry->spec, &ignored);
 	if (r < 0)
 		return r;
 	pools_done(coppice);
@@ -598,7 +623,8 @@ int coppice_storage_set(struct coppice *coppice, const char *name,
 			const struct coppice_setting *settings, size_t n, struct coppice_error *err)
 {
 	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
-	_cleanup_(freep) char *record = NULL;
+	_cleanup_(freep) char *before = NULL;
+	struct coppice_error ignored;
 	struct pool_entry *entry;
 	int r;
 
@@ -609,19 +635,21 @@ int coppice_storage_set(struct coppice *coppice, const char *name,
 	r = locks_take(coppice, &locks, err);
 	if (r == COPPICE_OK)
 		r = pools_open(coppice, entry, err);
+	if (r == COPPICE_OK)
+		r = entry->driver->pool_record_read(entry->pool, &before, err);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
 		r = set_one(coppice, entry, &settings[i], err);
-	if (r < 0 || coppice->options.is_dry_run)
-		return r;
-	r = pool_entry_format(coppice, entry, &record, err);
-	if (r == COPPICE_OK)
+	if (r == COPPICE_OK && !coppice->options.is_dry_run) {
 		r = pool_hold(coppice, entry, err);
-	if (r == COPPICE_OK)
-		r = entry->driver->pool_record_write(entry->pool, record, err);
-	if (r == COPPICE_OK)
-		r = entry->driver->commit(entry->pool, err);
-	pool_release(entry);
-	return r < 0 ? r : pool_entry_save(coppice, entry, err);
+		if (r == COPPICE_OK)
+			r = write_both(coppice, entry, before, err);
+		pool_release(entry);
+	}
+	if (r < 0 && before) { /* as it was, for this handle too */
+		pools_done(coppice);
+		(void)pools_load(coppice, &ignored);
+	}
+	return r;
 }
 
 /* ---- mount ---- */

@@ -4,6 +4,8 @@
 #
 #	make            build the library and the command, into build/
 #	make check      install what the tests need, build, pass every test
+#	make check-openzfs  the ZFS tests on a kernel with OpenZFS, in a virtual machine; builds
+#	                OpenZFS the first time; most of an hour
 #	make asan       the same under the address and undefined behaviour sanitizers
 #	make fuzz       let each fuzz target look for new input, FUZZ_SECONDS each (60), with clang
 #	make demo       install what it needs, build, tell the story with real figures
@@ -22,7 +24,7 @@ TESTS ?=
 
 NATIVE = --native-file tools/native-dev.ini
 
-.PHONY: all check asan fuzz bench demo install clean
+.PHONY: all check check-openzfs asan fuzz bench demo install clean
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -44,6 +46,14 @@ check:
 	@$(MAKE) --no-print-directory $(BUILD)-dev/build.ninja
 	ninja -C $(BUILD)-dev
 	tests/run $(BUILD)-dev $(TESTS)
+
+check-openzfs: export COPPICE_OPENZFS = all
+check-openzfs:
+	tools/deps test
+	tests/tools/openzfs/build
+	@$(MAKE) --no-print-directory $(BUILD)-dev/build.ninja
+	ninja -C $(BUILD)-dev
+	tests/run $(BUILD)-dev openzfs
 
 asan: export ASAN_OPTIONS = detect_leaks=1:abort_on_error=0
 asan: export UBSAN_OPTIONS = halt_on_error=1:print_stacktrace=1

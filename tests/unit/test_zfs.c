@@ -29,19 +29,25 @@ static int play(const char *const argv[], struct run_result *result, struct copp
 
 	result->exit_status = is_busy ? 1 : script.exit_status;
 	result->out = strdup(script.out ? script.out : "");
-	result->err = strdup(is_busy	  ? "cannot destroy 'tank/c': dataset is busy\n"
+	result->err = strdup(is_busy      ? "cannot destroy 'tank/c': dataset is busy\n"
 			     : script.err ? script.err
 					  : "");
 	return COPPICE_OK;
 }
 
-static int run(int exit_status, const char *text, struct coppice_error *err)
+static int run_as(const char *const argv[], int exit_status, const char *text,
+		  struct coppice_error *err)
 {
 	runner.run = play;
 	script.exit_status = exit_status;
 	script.err = text;
 	script.n_runs = 0;
-	return zfs_run(ZFS_ARGS("zfs", "clone", "a@b", "c"), NULL, err);
+	return zfs_run(argv, NULL, err);
+}
+
+static int run(int exit_status, const char *text, struct coppice_error *err)
+{
+	return run_as(ZFS_ARGS("zfs", "clone", "tank/c9@b", "tank/c"), exit_status, text, err);
 }
 
 static void test_what_failures_mean(void)
@@ -58,7 +64,8 @@ static void test_what_failures_mean(void)
 		{ 1, COPPICE_EXISTS, "cannot rename 'tank/c1@a': dataset already exists\n" },
 		{ 1, COPPICE_EXISTS,
 		  "Defaulting to 4K blocksize (ashift=12) for '/x'\ninvalid vdev specification\n"
-		  "use '-f' to override the following errors:\n/x is part of active pool 'tank'\n" },
+		  "use '-f' to override the following errors:\n/x is part of active pool "
+		  "'tank'\n" },
 		{ 1, COPPICE_FAILED, "cannot create 'tank/no/c2': parent does not exist\n" },
 		{ 1, COPPICE_BUSY,
 		  "cannot destroy 'tank/i@readonly': snapshot has dependent clones\n"
@@ -92,6 +99,97 @@ static void test_what_failures_mean(void)
 	}
 }
 
+/* It once was: when an image went together with its clones, "no image" was what one read. */
+static void test_what_is_missing_is_not_what_was_named(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	const char *text = "cannot open 'tank/containers/c5': dataset does not exist\n";
+
+	ok_code(run_as(ZFS_ARGS("zfs", "destroy", "tank/images/i"), 1, text, &err), COPPICE_FAILED,
+		&err);
+	ok_code(run_as(ZFS_ARGS("zfs", "destroy", "tank/containers/c"), 1, text, &err),
+		COPPICE_FAILED, &err);
+	ok_code(run_as(ZFS_ARGS("zfs", "destroy", "tank/containers/c50"), 1, text, &err),
+		COPPICE_FAILED, &err);
+	ok_code(run_as(ZFS_ARGS("zfs", "destroy", "tank/containers/c5"), 1, text, &err),
+		COPPICE_NOT_FOUND, &err);
+	ok_code(run_as(ZFS_ARGS("zfs", "destroy", "tank/containers/c5@s"), 1, text, &err),
+		COPPICE_NOT_FOUND, &err);
+}
+
+static char *recorded_text(const char *name)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	const char *source = getenv("COPPICE_SOURCE");
+	char *path, *text = NULL;
+
+	if (!source)
+		skip("COPPICE_SOURCE does not say where the recorded outputs are");
+	path = text_format("%s/tests/unit/zfs/%s", source, name);
+	ok(path);
+	ok_call(file_read(AT_FDCWD, path, 1 << 20, &text, &err), &err);
+	free(path);
+	return text;
+}
+
+static enum coppice_code code_of(const char *name)
+{
+	static const struct {
+		const char *name;
+		enum coppice_code code;
+	} codes[] = {
+		{ "NOT_FOUND", COPPICE_NOT_FOUND },
+		{ "EXISTS", COPPICE_EXISTS },
+		{ "BUSY", COPPICE_BUSY },
+		{ "NO_SPACE", COPPICE_NO_SPACE },
+		{ "INVALID", COPPICE_INVALID },
+		{ "FAILED", COPPICE_FAILED },
+		{ "UNAVAILABLE", COPPICE_UNAVAILABLE },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(codes); i++)
+		if (strcmp(codes[i].name, name) == 0)
+			return codes[i].code;
+	tap_fail("'%s' is no code", name);
+	return COPPICE_OK;
+}
+
+/* Cut "zfs destroy tank/c" into words. */
+static void split_words(char *line, const char *ret[16])
+{
+	size_t n = 0;
+
+	for (char *word = strtok(line, " "); word && n < 15; word = strtok(NULL, " "))
+		ret[n++] = word;
+	ret[n] = NULL;
+}
+
+/* As recorded: "$ command", what it said on standard error, "= status", what that is to mean. */
+static void test_what_recorded_failures_mean(void)
+{
+	char *all = recorded_text("openzfs-2.1.11-errors");
+	size_t n = 0;
+
+	for (char *sample = all, *said, *end; *sample; n++) {
+		struct coppice_error err = COPPICE_ERROR_INIT;
+		int exit_status, length;
+		const char *argv[16];
+		char code[32];
+
+		ok_int(strncmp(sample, "$ ", 2), ==, 0);
+		said = strchr(sample, '\n') + 1;
+		end = strstr(said, "\n= ");
+		ok(end && sscanf(end, "\n= %d %31[A-Z_]\n%n", &exit_status, code, &length) == 2);
+		end[1] = said[-1] = '\0';
+		split_words(sample + 2, argv);
+		if (run_as(argv, exit_status, said, &err) != code_of(code))
+			tap_fail("number %zu is not %s: %s", n, code, err.message);
+		sample = end + length;
+	}
+	ok_int(n, >, 20);
+	free(all);
+}
+
 static void test_messages_say_what_it_said(void)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
@@ -111,6 +209,185 @@ static void test_busy_is_tried_again(void)
 	script.busy = 1000000;
 	ok_code(run(0, "", &err), COPPICE_BUSY, &err);
 	ok_int(script.n_runs, <, 100);
+}
+
+/* ---- what the library can do as well ---- */
+
+static void test_requests_of_commands(void)
+{
+	struct zfs_request request;
+
+	ok(zfs_request_parse(
+		ZFS_ARGS("zfs", "clone", "-o", "a:b=c", "-o", "refquota=1", "t/i@s", "t/c"),
+		&request));
+	ok_int(request.what, ==, ZFS_CLONE);
+	ok_str(request.from, "t/i@s");
+	ok_str(request.name, "t/c");
+	ok_int(request.n_options, ==, 2);
+	ok_str(request.option[1], "refquota=1");
+	ok(zfs_request_parse(ZFS_ARGS("zfs", "snapshot", "-o", "a:b=c", "t/c@s"), &request));
+	ok_int(request.what, ==, ZFS_SNAPSHOT);
+	ok(!request.from);
+	ok(zfs_request_parse(ZFS_ARGS("zfs", "rename", "t/a@s", "t/a@r"), &request));
+	ok_int(request.what, ==, ZFS_RENAME);
+	ok_str(request.from, "t/a@s");
+	ok_str(request.name, "t/a@r");
+	ok(zfs_request_parse(ZFS_ARGS("zfs", "destroy", "t/c"), &request));
+	ok_int(request.what, ==, ZFS_DESTROY);
+	ok(zfs_request_parse(ZFS_ARGS("zfs", "destroy", "t/c@s"), &request));
+	ok_int(request.what, ==, ZFS_DESTROY_SNAPSHOT);
+}
+
+/* What it does not know exactly it leaves to the command. */
+static void test_requests_that_are_none(void)
+{
+	const char *const *const others[] = {
+		ZFS_ARGS("zpool", "destroy", "t"),
+		ZFS_ARGS("zfs"),
+		ZFS_ARGS("zfs", "set", "a:b=c", "t"),
+		ZFS_ARGS("zfs", "destroy", "-r", "t/c"),
+		ZFS_ARGS("zfs", "destroy", "t/c", "-r"),
+		ZFS_ARGS("zfs", "destroy", "t/c@a,b"),
+		ZFS_ARGS("zfs", "destroy", "t/c@a%b"),
+		ZFS_ARGS("zfs", "destroy", "-o", "a:b=c", "t/c"),
+		ZFS_ARGS("zfs", "destroy"),
+		ZFS_ARGS("zfs", "clone", "t/i@s"),
+		ZFS_ARGS("zfs", "clone", "-p", "t/i@s", "t/c"),
+		ZFS_ARGS("zfs", "clone", "t/i@s", "t/c", "t/d"),
+		ZFS_ARGS("zfs", "rename", "-r", "t/a@s", "t/a@r"),
+		ZFS_ARGS("zfs", "snapshot", "t/a@s", "t/b@s"),
+	};
+	struct zfs_request request;
+
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+		if (zfs_request_parse(others[i], &request))
+			tap_fail("number %zu is taken for the library's", i);
+}
+
+/* ---- the library itself, on a kernel with ZFS ---- */
+
+static int (*run_program)(const char *const argv[], struct run_result *result,
+			  struct coppice_error *err);
+
+static int run_and_count(const char *const argv[], struct run_result *result,
+			 struct coppice_error *err)
+{
+	script.n_runs++;
+	return run_program(argv, result, err);
+}
+
+/* Without a program, if the library has it. */
+static void do_by_library(const char *const argv[])
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+
+	script.n_runs = 0;
+	ok_call(zfs_run(argv, NULL, &err), &err);
+	if (script.n_runs != 0)
+		tap_fail("zfs %s ran a program", argv[1]);
+}
+
+static char *said_by(const char *const argv[])
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	char *out = NULL;
+
+	ok_call(zfs_run(argv, &out, &err), &err);
+	return out;
+}
+
+/* All properties that are not only of this dataset itself, or of this moment. */
+static char *properties_of(const char *name)
+{
+	return said_by(ZFS_ARGS("zfs", "get", "-Hp", "-s", "local,received", "-o",
+				"property,value,source", "all", name));
+}
+
+static void prepare(const char *pool)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	char *file = text_format("%s/vdev", tap_dir());
+
+	if (!zfs_is_in_kernel())
+		skip("no ZFS in this kernel");
+	run_program = runner.run;
+	runner.run = run_and_count;
+	ok(file);
+	ok_call(run_checked(ZFS_ARGS("truncate", "-s", "128M", file), &err), &err);
+	ok_call(run_checked(ZFS_ARGS("zpool", "create", "-m", "legacy", pool, file), &err), &err);
+	free(file);
+}
+
+static void clean_up(const char *pool)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+
+	ok_call(run_checked(ZFS_ARGS("zpool", "destroy", pool), &err), &err);
+}
+
+static void test_library_makes_what_commands_make(void)
+{
+	char *by_library, *by_command;
+
+	prepare("unit");
+	do_by_library(ZFS_ARGS("zfs", "create", "-o", "canmount=off", "-o", "atime=off", "-o",
+			       "xattr=sa", "-o", "acltype=posixacl", "-o", "mountpoint=legacy",
+			       "unit/a"));
+	free(said_by(ZFS_ARGS("zfs", "create", "-o", "canmount=off", "-o", "atime=off", "-o",
+			      "xattr=sa", "-o", "acltype=posixacl", "-o", "mountpoint=legacy",
+			      "unit/b")));
+	by_library = properties_of("unit/a");
+	by_command = properties_of("unit/b");
+	ok_has(by_library, "acltype\tposix");
+	ok_str(by_library, by_command);
+	free(by_library);
+	free(by_command);
+
+	do_by_library(ZFS_ARGS("zfs", "snapshot", "-o", "x:y=of s", "unit/a@s"));
+	do_by_library(ZFS_ARGS("zfs", "clone", "-o", "x:y={\"z\":1}", "-o", "refquota=10485760",
+			       "-o", "canmount=off", "unit/a@s", "unit/c"));
+	free(said_by(ZFS_ARGS("zfs", "clone", "-o", "x:y={\"z\":1}", "-o", "refquota=10485760",
+			      "-o", "canmount=off", "unit/a@s", "unit/d")));
+	by_library = properties_of("unit/c");
+	by_command = properties_of("unit/d");
+	ok_has(by_library, "x:y\t{\"z\":1}\tlocal");
+	ok_has(by_library, "refquota\t10485760\tlocal");
+	ok_str(by_library, by_command);
+	free(by_library);
+	free(by_command);
+	clean_up("unit");
+}
+
+static void test_library_renames_promotes_and_destroys(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	char *list;
+
+	prepare("unit");
+	do_by_library(ZFS_ARGS("zfs", "create", "unit/a"));
+	do_by_library(ZFS_ARGS("zfs", "snapshot", "unit/a@s"));
+	do_by_library(ZFS_ARGS("zfs", "clone", "unit/a@s", "unit/c"));
+	/* What cannot be, the command is asked about, and nothing is lost. */
+	ok_code(zfs_run(ZFS_ARGS("zfs", "destroy", "unit/a@s"), NULL, &err), COPPICE_BUSY, &err);
+	ok_code(zfs_run(ZFS_ARGS("zfs", "destroy", "unit/a"), NULL, &err), COPPICE_BUSY, &err);
+	ok_code(zfs_run(ZFS_ARGS("zfs", "clone", "unit/a@s", "unit/c"), NULL, &err), COPPICE_EXISTS,
+		&err);
+	ok_code(zfs_run(ZFS_ARGS("zfs", "rename", "unit/none", "unit/d"), NULL, &err),
+		COPPICE_NOT_FOUND, &err);
+	do_by_library(ZFS_ARGS("zfs", "promote", "unit/c"));
+	do_by_library(ZFS_ARGS("zfs", "rename", "unit/c@s", "unit/c@t"));
+	do_by_library(ZFS_ARGS("zfs", "rename", "unit/c", "unit/d"));
+	list = said_by(
+		ZFS_ARGS("zfs", "list", "-H", "-t", "all", "-o", "name,origin", "-r", "unit"));
+	ok_str(list, "unit\t-\nunit/a\tunit/d@t\nunit/d\t-\nunit/d@t\t-\n");
+	free(list);
+	do_by_library(ZFS_ARGS("zfs", "destroy", "unit/a"));
+	do_by_library(ZFS_ARGS("zfs", "destroy", "unit/d@t"));
+	do_by_library(ZFS_ARGS("zfs", "destroy", "unit/d"));
+	list = said_by(ZFS_ARGS("zfs", "list", "-H", "-t", "all", "-o", "name", "-r", "unit"));
+	ok_str(list, "unit\n");
+	free(list);
+	clean_up("unit");
 }
 
 /* ---- names ---- */
@@ -163,17 +440,9 @@ static void test_names(void)
 static struct listing recorded(void)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
-	const char *source = getenv("COPPICE_SOURCE");
 	struct listing listing = { 0 };
-	char *path, *text = NULL;
 
-	if (!source)
-		skip("COPPICE_SOURCE does not say where the recorded outputs are");
-	path = text_format("%s/tests/unit/zfs/zfs-fuse-0.7.0-get", source);
-	ok(path);
-	ok_call(file_read(AT_FDCWD, path, 1 << 20, &text, &err), &err);
-	ok_call(listing_parse(text, &listing, &err), &err);
-	free(path);
+	ok_call(listing_parse(recorded_text("zfs-fuse-0.7.0-get"), &listing, &err), &err);
 	return listing;
 }
 
@@ -232,8 +501,14 @@ int main(void)
 {
 	return tap_run((struct tap_test[]){
 		TAP(test_what_failures_mean),
+		TAP(test_what_is_missing_is_not_what_was_named),
+		TAP(test_what_recorded_failures_mean),
 		TAP(test_messages_say_what_it_said),
 		TAP(test_busy_is_tried_again),
+		TAP(test_requests_of_commands),
+		TAP(test_requests_that_are_none),
+		TAP(test_library_makes_what_commands_make),
+		TAP(test_library_renames_promotes_and_destroys),
 		TAP(test_names),
 		TAP(test_listing),
 		TAP(test_listing_finds_snapshots_of_other_histories),

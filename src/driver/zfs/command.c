@@ -18,12 +18,17 @@
 #define BUSY_TRIES    28
 #define BUSY_PAUSE_MS 10
 
+bool zfs_is_in_kernel(void)
+{
+	return access("/sys/module/zfs", F_OK) == 0;
+}
+
 struct meaning {
 	const char *text;
 	enum coppice_code code;
 };
 
-/* First match wins. Samples are in tests/unit/test_zfs.c. */
+/* First match wins. Samples are in tests/unit/test_zfs.c and in tests/unit/zfs. */
 static const struct meaning meanings[] = {
 	/* the daemon of zfs-fuse is not there; the kernel's module is not loaded */
 	{ "Connection refused", COPPICE_UNAVAILABLE },
@@ -37,6 +42,8 @@ static const struct meaning meanings[] = {
 	{ "parent does not exist", COPPICE_FAILED },
 	{ "dataset does not exist", COPPICE_NOT_FOUND },
 	{ "no such pool", COPPICE_NOT_FOUND },
+	{ "no such tag", COPPICE_NOT_FOUND },
+	{ "could not find any snapshots", COPPICE_NOT_FOUND },
 	{ "already exists", COPPICE_EXISTS },
 	{ "is part of", COPPICE_EXISTS },
 	{ "is busy", COPPICE_BUSY },
@@ -46,7 +53,9 @@ static const struct meaning meanings[] = {
 	{ "out of space", COPPICE_NO_SPACE },
 	{ "No space left", COPPICE_NO_SPACE },
 	{ "quota exceeded", COPPICE_NO_SPACE },
+	{ "greater than available space", COPPICE_NO_SPACE },
 	{ "less than current used", COPPICE_INVALID },
+	{ "less than the minimum size", COPPICE_INVALID },
 	{ "invalid", COPPICE_INVALID },
 };
 
@@ -60,7 +69,8 @@ static void condense(const char *text, char *ret, size_t size)
 		size_t n = strcspn(text, "\n");
 		bool is_noise = strncmp(text, "Defaulting to", 13) == 0 ||
 				strncmp(text, "Please make sure", 16) == 0 ||
-				strncmp(text, "use '-", 6) == 0 || n == 0;
+				strncmp(text, "use '-", 6) == 0 ||
+				strncmp(text, "use the form", 12) == 0 || n == 0;
 
 		if (!is_noise && length < size) {
 			(void)snprintf(ret + length, size - length, "%s%.*s", length ? "; " : "",
@@ -69,6 +79,32 @@ static void condense(const char *text, char *ret, size_t size)
 		}
 		text += n + (text[n] == '\n');
 	}
+}
+
+/* Is @name what the command was about, or what that is in or of? */
+static bool is_named(const char *const argv[], const char *name, size_t n)
+{
+	for (size_t i = 1; argv[i]; i++)
+		if (strncmp(argv[i], name, n) == 0 && strchr("@/", argv[i][n]))
+			return true; /* strchr finds the end as well */
+	return false;
+}
+
+/*
+ * A dataset does not exist: one of those that the command names? Before it refuses,
+ * zfs destroy looks at all clones, of which another thread or process may just have
+ * destroyed one: "cannot open 'tank/containers/c5': dataset does not exist".
+ */
+static bool is_about_another(const char *const argv[], const char *text, const char *match)
+{
+	const char *end = match, *begin;
+
+	while (end > text && *end != '\'' && *end != '\n')
+		end--;
+	if (*end != '\'')
+		return false;
+	begin = memrchr(text, '\'', (size_t)(end - text));
+	return begin && !is_named(argv, begin + 1, (size_t)(end - begin - 1));
 }
 
 int zfs_command_error(const char *const argv[], int exit_status, const char *text,
@@ -83,9 +119,12 @@ int zfs_command_error(const char *const argv[], int exit_status, const char *tex
 		return fail(err, COPPICE_UNAVAILABLE, "%s %s was ended by signal %d: %s", argv[0],
 			    argv[1], exit_status - 128, said);
 	for (size_t i = 0; i < ARRAY_SIZE(meanings) && code == COPPICE_FAILED; i++) {
-		if (!strstr(text, meanings[i].text))
+		const char *match = strstr(text, meanings[i].text);
+
+		if (!match)
 			continue;
-		if (meanings[i].code == COPPICE_FAILED)
+		if (meanings[i].code == COPPICE_FAILED ||
+		    (meanings[i].code == COPPICE_NOT_FOUND && is_about_another(argv, text, match)))
 			break;
 		code = meanings[i].code;
 	}
@@ -110,6 +149,8 @@ int zfs_run(const char *const argv[], char **ret_out, struct coppice_error *err)
 	_cleanup_(run_result_done) struct run_result result = { 0 };
 	int r;
 
+	if (!ret_out && zfs_library_run(argv))
+		return COPPICE_OK;
 	for (long i = 1;; i++) {
 		r = runner.run(argv, &result, err);
 		if (r < 0)

@@ -169,6 +169,7 @@ int zfs_draft_ensure(struct draft *draft, struct coppice_error *err)
 	if (!making_of(draft)->is_explained)
 		zfs_explain(draft->pool, "zfs create -o canmount=off %s/drafts/$draft", zfs->root);
 	making_of(draft)->is_explained = true;
+	making_of(draft)->is_told |= draft->pool->explain != NULL;
 	if (making_of(draft)->has_dataset || draft->pool->is_dry_run)
 		return COPPICE_OK;
 	r = zfs_draft_ensure_of(zfs, draft->id.text, err);
@@ -248,6 +249,23 @@ static int destroy_content(struct zfs_pool *zfs, struct listing *listing, const 
 	return r;
 }
 
+/* What it announced and is whole is seen from now on: a maker who died may not have guarded it. */
+static int guard_content(struct zfs_pool *zfs, const struct listing *listing, const char *id,
+			 struct coppice_error *err)
+{
+	struct volume_ref ref;
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++) {
+		const struct dataset *dataset = &listing->dataset[i];
+
+		if (!dataset->is_gone && !dataset->is_snapshot && dataset->draft &&
+		    strcmp(dataset->draft, id) == 0 && zfs_name_parse(zfs, dataset->name, &ref))
+			r = zfs_guard_ensure_in(zfs, listing, dataset, ref.kind, true, err);
+	}
+	return r;
+}
+
 #define SHOWN_TAIL ".shown"
 
 /*
@@ -290,6 +308,8 @@ static int draft_end(struct zfs_pool *zfs, const char *id, int fd, struct coppic
 	}
 	if (r == COPPICE_OK)
 		r = destroy_content(zfs, &listing, name, was_given_up(fd), err);
+	if (r == COPPICE_OK)
+		r = guard_content(zfs, &listing, id, err);
 	if (r == COPPICE_OK && listing_find(&listing, name))
 		r = zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, err);
 	if (r < 0 && r != COPPICE_NOT_FOUND)
@@ -333,7 +353,7 @@ int zfs_draft_discard(struct draft *draft, struct coppice_error *err)
 
 	if (!pool)
 		return COPPICE_OK;
-	if (making_of(draft)->is_explained)
+	if (making_of(draft)->is_told)
 		zfs_explain(pool, "zfs destroy %s/drafts/$draft", zfs_pool_of(pool)->root);
 	if (draft->fd >= 0) {
 		r = discard(zfs_pool_of(pool), draft, err);

@@ -129,6 +129,7 @@ static int pool_new(const struct pool_spec *spec, const struct place *place, str
 		    struct coppice_error *err)
 {
 	const char *use_refquota = spec->get(spec, "zfs.use_refquota");
+	const char *guard = spec->get(spec, "coppice.guard");
 	struct zfs_pool *zfs = calloc(1, sizeof(*zfs));
 	_cleanup_(zfs_pool_closep) struct pool *pool = NULL;
 
@@ -144,6 +145,7 @@ static int pool_new(const struct pool_spec *spec, const struct place *place, str
 	zfs->mount = text_format("%s/mnt/%s", spec->state_path, spec->name);
 	zfs->limit_property =
 		use_refquota && strcmp(use_refquota, "false") == 0 ? "quota" : "refquota";
+	zfs->is_guarded = !guard || strcmp(guard, "false") != 0;
 	if (!zfs->root || !zfs->zpool || (place->kind != PLACE_DATASET && !zfs->source) ||
 	    !zfs->state || !zfs->mount)
 		return fail_memory(err);
@@ -368,20 +370,80 @@ static int make_file(const struct pool_spec *spec, const struct place *place,
 	return r;
 }
 
-/* atime=off: else a clone grows by being read. */
-#define ZPOOL_OPTIONS "-m", "none", "-O", "compression=on", "-O", "atime=off"
+/*
+ * Of the pool's own datasets, which all volumes inherit: nothing is mounted at birth (see
+ * mounting.c); a clone does not grow by being read; and on OpenZFS attributes lie with
+ * their files and ACLs are kept, neither of which is its default.
+ */
+static const char *const options_kernel[] = { "mountpoint=legacy", "atime=off", "xattr=sa",
+					      "acltype=posixacl", NULL };
+static const char *const options_fuse[] = { "mountpoint=none", "atime=off", NULL };
+
+static const char *const *options(void)
+{
+	return zfs_is_in_kernel() ? options_kernel : options_fuse;
+}
+
+/* Put them into @argv, each after @flag; returns its new length. */
+static size_t options_put(const char *argv[], size_t n, const char *flag)
+{
+	for (const char *const *option = options(); *option; option++) {
+		argv[n++] = flag;
+		argv[n++] = *option;
+	}
+	return n;
+}
+
+/* The command that makes a zpool, as zfs_pool_explain tells it; without pool and device. */
+static size_t zpool_create_put(const char *argv[], bool is_wiping)
+{
+	size_t n = 0;
+
+	argv[n++] = "zpool";
+	argv[n++] = "create";
+	if (is_wiping)
+		argv[n++] = "-f";
+	if (zfs_is_in_kernel()) {
+		argv[n++] = "-o"; /* of a file it would think 512, which is dear on most disks */
+		argv[n++] = "ashift=12";
+	}
+	argv[n++] = "-m"; /* or it looks whether the default mountpoint is free */
+	argv[n++] = strchr(options()[0], '=') + 1;
+	argv[n++] = "-O";
+	argv[n++] = "compression=on";
+	return options_put(argv, n, "-O");
+}
+
+static bool is_wiping(const struct pool_spec *spec)
+{
+	const char *wipe = spec->get(spec, "source.wipe");
+
+	return wipe && strcmp(wipe, "true") == 0;
+}
 
 static int make_zpool(const struct pool_spec *spec, const struct place *place,
 		      struct coppice_error *err)
 {
-	const char *wipe = spec->get(spec, "source.wipe");
+	const char *argv[32] = { NULL };
+	size_t n = zpool_create_put(argv, is_wiping(spec));
 
-	if (wipe && strcmp(wipe, "true") == 0)
-		return zfs_run(
-			ZFS_ARGS("zpool", "create", "-f", ZPOOL_OPTIONS, place->zpool, place->vdev),
-			NULL, err);
-	return zfs_run(ZFS_ARGS("zpool", "create", ZPOOL_OPTIONS, place->zpool, place->vdev), NULL,
-		       err);
+	argv[n++] = place->zpool;
+	argv[n++] = place->vdev;
+	return zfs_run(argv, NULL, err);
+}
+
+/* Make a dataset that is never mounted itself. */
+static int make_folder(const char *name, const char *property, struct coppice_error *err)
+{
+	const char *argv[32] = { "zfs", "create", "-o", "canmount=off" };
+	size_t n = options_put(argv, 4, "-o");
+
+	if (property) {
+		argv[n++] = "-o";
+		argv[n++] = property;
+	}
+	argv[n++] = name;
+	return zfs_run(argv, NULL, err);
 }
 
 static int undo_file(void *owner, const char *name, struct coppice_error *err)
@@ -437,9 +499,7 @@ static int make_root(const struct pool_spec *spec, const struct zfs_pool *zfs, s
 		return r;
 	if (!strchr(zfs->root, '/'))
 		return fail(err, COPPICE_NOT_FOUND, "there is no zpool '%s'", zfs->root);
-	r = zfs_run(ZFS_ARGS("zfs", "create", "-o", "mountpoint=none", "-o", "canmount=off", "-o",
-			     "atime=off", "-o", PROPERTY_MADE "=true", zfs->root),
-		    NULL, err);
+	r = make_folder(zfs->root, PROPERTY_MADE "=true", err);
 	if (r == COPPICE_OK)
 		undo_push(undo, undo_dataset, NULL, zfs->root);
 	return r;
@@ -474,9 +534,29 @@ static int make_folders(const struct zfs_pool *zfs, struct undo *undo, struct co
 	undo_push(undo, undo_folders, NULL, zfs->root); /* nothing of these was there */
 	for (size_t i = 0; i < ARRAY_SIZE(folders) && r == COPPICE_OK; i++) {
 		(void)snprintf(name, sizeof(name), "%s/%s", zfs->root, folders[i]);
-		r = zfs_run(ZFS_ARGS("zfs", "create", "-o", "mountpoint=none", "-o", "canmount=off",
-				     name),
-			    NULL, err);
+		r = make_folder(name, NULL, err);
+	}
+	return r;
+}
+
+int zfs_folders_ensure(struct zfs_pool *zfs, struct coppice_error *err)
+{
+	_cleanup_(freep) char *record = NULL;
+	char name[DATASET_MAX];
+	int r;
+
+	r = root_property(zfs, PROPERTY_POOL, &record, err);
+	if (r == COPPICE_OK && !record)
+		r = fail(err, COPPICE_UNAVAILABLE, "the dataset '%s' is no pool any more",
+			 zfs->root);
+	for (size_t i = 0; i < ARRAY_SIZE(folders) && r == COPPICE_OK; i++) {
+		(void)snprintf(name, sizeof(name), "%s/%s", zfs->root, folders[i]);
+		r = zfs_run(ZFS_ARGS("zfs", "list", "-H", "-o", "name", name), NULL, err);
+		if (r == COPPICE_NOT_FOUND)
+			r = zfs_run(ZFS_ARGS("zfs", "create", "-o", "mountpoint=none", "-o",
+					     "canmount=off", name),
+				    NULL, err);
+		r = r == COPPICE_EXISTS ? COPPICE_OK : r;
 	}
 	return r;
 }
@@ -530,31 +610,47 @@ _printf_(3, 4) static void tell(explain_fn *explain, void *user, const char *fmt
 		explain(user, line);
 }
 
+/* The words of a command as a line; all but the last are ours and need no quotes. */
+static char *line_of(const char *const argv[])
+{
+	char *line = strdup("");
+
+	for (size_t i = 0; argv[i] && line; i++) {
+		char *longer = text_format("%s%s ", line, argv[i]);
+
+		free(line);
+		line = longer;
+	}
+	return line;
+}
+
 void zfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void *user)
 {
-	_cleanup_(freep) char *vdev = NULL;
+	const char *zpool_argv[32] = { NULL };
+	const char *create_argv[32] = { "zfs", "create", "-o", "canmount=off" };
+	_cleanup_(freep) char *vdev = NULL, *zpool = NULL, *create = NULL;
 	struct coppice_error ignored;
 	struct place place;
 	uint64_t size;
 
 	if (place_find(spec, &place, &ignored) < 0)
 		return;
+	(void)zpool_create_put(zpool_argv, is_wiping(spec));
+	(void)options_put(create_argv, 4, "-o");
 	vdev = text_shell_quote(place.vdev);
-	if (!vdev)
+	zpool = line_of(zpool_argv);
+	create = line_of(create_argv);
+	if (!vdev || !zpool || !create)
 		return;
 	if (place.kind == PLACE_OUR_FILE && file_size(spec, &size, &ignored) == COPPICE_OK)
 		tell(explain, user, "truncate -s %llu %s", (unsigned long long)size, vdev);
 	if (place.kind != PLACE_DATASET)
-		tell(explain, user, "zpool create -m none -O compression=on -O atime=off %s %s",
-		     place.zpool, vdev);
+		tell(explain, user, "%s%s %s", zpool, place.zpool, vdev);
 	else if (strchr(place.root, '/'))
-		tell(explain, user,
-		     "zfs list %s || zfs create -o mountpoint=none -o canmount=off -o atime=off "
-		     "-o " PROPERTY_MADE "=true %s",
-		     place.root, place.root);
+		tell(explain, user, "zfs list %s || %s-o " PROPERTY_MADE "=true %s", place.root,
+		     create, place.root);
 	for (size_t i = 0; i < ARRAY_SIZE(folders); i++)
-		tell(explain, user, "zfs create -o mountpoint=none -o canmount=off %s/%s",
-		     place.root, folders[i]);
+		tell(explain, user, "%s%s/%s", create, place.root, folders[i]);
 }
 
 /* ---- unmaking ---- */

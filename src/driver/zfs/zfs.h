@@ -14,6 +14,7 @@
  *	ROOT/deleted/containers/UUID   a tombstone
  *	ROOT/mounts/…                  clones of snapshots, while somebody reads those
  *	…@copy-DRAFT @deleted-UUID     what clones stand on and no user made, or still has
+ *	…@guard                        held: guarding.c
  */
 
 #include "driver/driver.h"
@@ -47,6 +48,7 @@ struct zfs_pool {
 	char *state;      /* STATE/zfs/NAME: the drafts' locks, the stamp of our own changes */
 	char *mount;      /* STATE/mnt/NAME: where what is mounted is mounted */
 	const char *limit_property;
+	bool is_guarded;         /* coppice.guard */
 	struct listing *records; /* of all, between records_begin and records_end; or NULL */
 };
 
@@ -55,17 +57,17 @@ static inline struct zfs_pool *zfs_pool_of(struct pool *pool)
 	return CONTAINER_OF(pool, struct zfs_pool, pool);
 }
 
-/* Batches of commands run on so many threads: each is a process of its own that waits. */
-#define ZFS_THREADS 8
-
 /* ---- command.c: running zfs and zpool ---- */
+
+/* Is it the kernel that has ZFS? Else it is zfs-fuse, if anybody. */
+bool zfs_is_in_kernel(void);
 
 /* ZFS_ARGS("zfs", "list") as an argument list. */
 #define ZFS_ARGS(...) ((const char *const[]){ __VA_ARGS__, NULL })
 
 /*
- * Run it, and again for some time while it says that a dataset is busy: the unmount
- * before it may not be over. The error has what it said, and the code is
+ * Run it, by the library if that can, and again for some time while it says that a dataset is busy:
+ * the unmount before it may not be over. The error has what it said, and the code is
  * COPPICE_NOT_FOUND or COPPICE_EXISTS only if it said so.
  * @ret_out  what it printed, also when it failed; free() it; NULL: not wanted
  */
@@ -77,6 +79,37 @@ _nonnull_ int zfs_command_error(const char *const argv[], int exit_status, const
 
 /* Tell a line of bash. */
 _printf_(2, 3) void zfs_explain(struct pool *pool, const char *fmt, ...);
+
+/* ---- library.c: libzfs_core instead of a process ---- */
+
+struct zfs_request {
+	enum zfs_what {
+		ZFS_CREATE,
+		ZFS_CLONE,
+		ZFS_SNAPSHOT,
+		ZFS_RENAME,
+		ZFS_PROMOTE,
+		ZFS_DESTROY,
+		ZFS_DESTROY_SNAPSHOT,
+	} what;
+	const char *name, *from; /* what is made or destroyed; of what: of a clone and a new name */
+	const char *option[8];   /* "property=value" */
+	size_t n_options;
+};
+
+/* Is this command one of those that the library has? Borrows from @argv. */
+bool zfs_request_parse(const char *const argv[], struct zfs_request *ret);
+
+/*
+ * Do what the command would. False: it was not done, as there is no library, or not for
+ * this, or as it cannot be; then the command is to be run, and says why.
+ *
+ * Atomic: as the command. Blocks: until it is durable. Threads: any, at once.
+ */
+bool zfs_library_run(const char *const argv[]);
+
+/* On how many threads to do a batch: those that do it at once share transaction groups. */
+size_t zfs_threads(void);
 
 /* ---- dataset.c: names of datasets ---- */
 
@@ -108,6 +141,7 @@ struct dataset {
 	bool is_gone, is_stuck; /* for who destroys what is listed: it is, or will not be */
 	char *origin, *record, *draft, *swap, *limit; /* NULL: none of its own */
 	uint64_t used, referenced;
+	uint64_t n_holds; /* on a snapshot, by whomever */
 	size_t n_clones; /* in this listing */
 };
 
@@ -175,6 +209,12 @@ int zfs_pool_record_read(struct pool *pool, char **ret, struct coppice_error *er
 int zfs_pool_record_write(struct pool *pool, const char *record, struct coppice_error *err);
 const char *zfs_pool_mount_path(struct pool *pool);
 
+/*
+ * Make those of the pool's folders that are not there, as zfs destroy takes empty ones
+ * without asking. Only if the pool itself is there.
+ */
+int zfs_folders_ensure(struct zfs_pool *zfs, struct coppice_error *err);
+
 /* ---- mounting.c ---- */
 
 /* Where a dataset is mounted, as we see it; false: nowhere. */
@@ -233,6 +273,7 @@ bool zfs_draft_is_over(const struct zfs_pool *zfs, const char *id, int *ret_fd);
 struct making {
 	bool has_dataset;   /* ROOT/drafts/UUID was made, and is there still */
 	bool is_explained;  /* that it is */
+	bool is_told;       /* to somebody: then its end is, too */
 	size_t n_waiting;   /* snapshots of volumes, called @draft-…, without their names */
 	size_t n_announced; /* under their names already, hidden */
 	size_t n_aside;     /* uuids of those whose names were taken: they are below it */
@@ -276,6 +317,59 @@ int zfs_swap_recover(struct zfs_pool *zfs, const struct dataset *old, struct cop
  */
 int zfs_rename_displacing(struct zfs_pool *zfs, const char *from, const char *to,
 			  struct coppice_error *err);
+
+/* ---- guarding.c: what keeps zfs destroy -R off; all does nothing in a pool without ---- */
+
+#define ZFS_GUARD_SNAPSHOT "@guard"
+#define ZFS_GUARD_BELOW    "/guard"
+#define ZFS_GUARD_TAG      "coppice"
+
+/* Is it there for the guard alone? */
+bool zfs_is_guard(const struct zfs_pool *zfs, const char *name);
+
+/* Tell what guards a new volume of this name. */
+void zfs_guard_explain(struct zfs_pool *zfs, const char *name, enum volume_kind kind);
+
+/* Guard a dataset that was made just now, and has no snapshot. */
+int zfs_guard_begin(struct zfs_pool *zfs, const char *dataset, struct coppice_error *err);
+
+/* The same of many: @snapshot is the @guard of each. */
+int zfs_guard_begin_all(struct zfs_pool *zfs, char *snapshot[], size_t n,
+			struct coppice_error *err);
+
+/* Release many that are to be destroyed, as far as that goes; the listing knows then. */
+int zfs_guard_release_all(struct dataset *guard[], size_t n, struct coppice_error *err);
+
+/*
+ * Have @volume guarded, and what lies below it, if it is not; also of a draft's. Safe to
+ * repeat. @is_fresh: it is just what it is a clone of, as nobody can have written into it.
+ */
+int zfs_guard_ensure(struct zfs_pool *zfs, const char *volume, enum volume_kind kind, bool is_fresh,
+		     struct coppice_error *err);
+int zfs_guard_ensure_in(struct zfs_pool *zfs, const struct listing *listing,
+			const struct dataset *volume, enum volume_kind kind, bool is_fresh,
+			struct coppice_error *err);
+
+/* Guard a snapshot of @volume that was made just now, if @volume's guard is younger. */
+int zfs_guard_snapshot(struct zfs_pool *zfs, const char *volume, const char *snapshot,
+		       struct coppice_error *err);
+
+/* Hold all users' snapshots of @dataset itself, which goes below a volume. */
+int zfs_guard_hold(struct zfs_pool *zfs, const struct listing *listing, const char *dataset,
+		   struct coppice_error *err);
+
+/* Give a guard to each volume that users see and that has none. Goes on past failures. */
+int zfs_guard_mend(struct zfs_pool *zfs, const struct listing *listing, struct coppice_error *err);
+
+/* Let a snapshot be destroyed, also in a pool without. Nothing happens if it is not held. */
+int zfs_guard_release(const char *snapshot, struct coppice_error *err);
+
+/* Destroy what guards the volume @name itself, if the listing has that. */
+int zfs_guard_drop(const struct listing *listing, const char *name, struct coppice_error *err);
+
+/* Tell, for check, what is not guarded, or is in a pool without; mend it if so asked. */
+int zfs_guard_check(struct zfs_pool *zfs, const struct listing *listing, bool is_repair,
+		    scan_fn *fn, void *user, struct coppice_error *err);
 
 /* ---- space.c ---- */
 

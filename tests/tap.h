@@ -174,6 +174,14 @@ static bool tap_dir_remove(void)
 	return access(tap_dir_path, F_OK) != 0;
 }
 
+/* TAP_SLOWER=10: it runs where all is so much slower, as in an emulated machine. */
+static unsigned tap_timeout_s(void)
+{
+	const char *slower = getenv("TAP_SLOWER");
+
+	return TAP_TIMEOUT_S * (slower ? (unsigned)atoi(slower) : 1);
+}
+
 /* Call @fn in a child, wait for it. Returns its wait status; fills @why. */
 static int tap_child(void (*fn)(void), char why[static TAP_WHY_MAX])
 {
@@ -190,7 +198,7 @@ static int tap_child(void (*fn)(void), char why[static TAP_WHY_MAX])
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 		(void)close(pipe_fd[0]);
 		tap_why_fd = pipe_fd[1];
-		(void)alarm(TAP_TIMEOUT_S);
+		(void)alarm(tap_timeout_s());
 		fn();
 		exit(0); /* not _exit(): let the leak check run */
 	}

@@ -1,14 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* test-conformance memory|dir|btrfs|btrfs-noquota|zfs: all cases on one driver, a new pool for
- * each. */
+/*
+ * test-conformance memory|dir|btrfs|btrfs-noquota|zfs [GROUP…]: all cases on one driver, or
+ * those of some groups; a new pool for each.
+ */
 
 #include "conformance.h"
 
-static const struct tap_test *const tables[] = {
-	cases_pool,   cases_make, cases_announce, cases_change,
-	cases_delete, cases_look, cases_use,      cases_crowd,
+static const struct group {
+	const char *name;
+	const struct tap_test *cases;
+} groups[] = {
+	{ "pool", cases_pool },     { "make", cases_make },     { "announce", cases_announce },
+	{ "change", cases_change }, { "delete", cases_delete }, { "look", cases_look },
+	{ "use", cases_use },       { "crowd", cases_crowd },
 };
+
+static bool is_group(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(groups); i++)
+		if (strcmp(groups[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+/* No names: all are wanted. */
+static bool is_wanted(const struct group *group, char **names)
+{
+	bool is_named = false;
+
+	for (size_t i = 0; names[i]; i++)
+		is_named |= strcmp(names[i], group->name) == 0;
+	return is_named || !names[0];
+}
 
 static const struct subject *subject_find(const char *name)
 {
@@ -38,17 +62,22 @@ static void pool_remove(void)
 int main(int argc, char **argv)
 {
 	struct tap_test tests[128] = { 0 };
+	bool is_usage = argc < 2;
 	size_t n = 0;
 
-	subject = argc == 2 ? subject_find(argv[1]) : NULL;
+	for (int i = 2; i < argc; i++)
+		is_usage |= !is_group(argv[i]);
+	subject = is_usage ? NULL : subject_find(argv[1]);
 	if (!subject) {
-		fprintf(stderr, "usage: test-conformance memory|dir|btrfs|btrfs-noquota|zfs\n");
+		fprintf(stderr, "usage: test-conformance memory|dir|btrfs|btrfs-noquota|zfs "
+				"[GROUP…]\n");
 		return 2;
 	}
 	if (subject->why_not())
 		return tap_skip_all(subject->why_not());
-	for (size_t t = 0; t < ARRAY_SIZE(tables); t++)
-		for (size_t i = 0; tables[t][i].fn && n + 1 < ARRAY_SIZE(tests); i++)
-			tests[n++] = tables[t][i];
+	for (size_t g = 0; g < ARRAY_SIZE(groups); g++)
+		for (size_t i = 0; is_wanted(&groups[g], argv + 2) && groups[g].cases[i].fn; i++)
+			if (n + 1 < ARRAY_SIZE(tests))
+				tests[n++] = groups[g].cases[i];
 	return tap_run_with(tests, pool_remove);
 }

@@ -35,13 +35,19 @@ static int play(const char *const argv[], struct run_result *result, struct copp
 	return COPPICE_OK;
 }
 
-static int run(int exit_status, const char *text, struct coppice_error *err)
+static int run_as(const char *const argv[], int exit_status, const char *text,
+		  struct coppice_error *err)
 {
 	runner.run = play;
 	script.exit_status = exit_status;
 	script.err = text;
 	script.n_runs = 0;
-	return zfs_run(ZFS_ARGS("zfs", "clone", "a@b", "c"), NULL, err);
+	return zfs_run(argv, NULL, err);
+}
+
+static int run(int exit_status, const char *text, struct coppice_error *err)
+{
+	return run_as(ZFS_ARGS("zfs", "clone", "tank/c9@b", "tank/c"), exit_status, text, err);
 }
 
 static void test_what_failures_mean(void)
@@ -93,6 +99,24 @@ static void test_what_failures_mean(void)
 	}
 }
 
+/* It once was: when an image went together with its clones, "no image" was what one read. */
+static void test_what_is_missing_is_not_what_was_named(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	const char *text = "cannot open 'tank/containers/c5': dataset does not exist\n";
+
+	ok_code(run_as(ZFS_ARGS("zfs", "destroy", "tank/images/i"), 1, text, &err), COPPICE_FAILED,
+		&err);
+	ok_code(run_as(ZFS_ARGS("zfs", "destroy", "tank/containers/c"), 1, text, &err),
+		COPPICE_FAILED, &err);
+	ok_code(run_as(ZFS_ARGS("zfs", "destroy", "tank/containers/c50"), 1, text, &err),
+		COPPICE_FAILED, &err);
+	ok_code(run_as(ZFS_ARGS("zfs", "destroy", "tank/containers/c5"), 1, text, &err),
+		COPPICE_NOT_FOUND, &err);
+	ok_code(run_as(ZFS_ARGS("zfs", "destroy", "tank/containers/c5@s"), 1, text, &err),
+		COPPICE_NOT_FOUND, &err);
+}
+
 static char *recorded_text(const char *name)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
@@ -130,6 +154,16 @@ static enum coppice_code code_of(const char *name)
 	return COPPICE_OK;
 }
 
+/* Cut "zfs destroy tank/c" into words. */
+static void split_words(char *line, const char *ret[16])
+{
+	size_t n = 0;
+
+	for (char *word = strtok(line, " "); word && n < 15; word = strtok(NULL, " "))
+		ret[n++] = word;
+	ret[n] = NULL;
+}
+
 /* As recorded: "$ command", what it said on standard error, "= status", what that is to mean. */
 static void test_what_recorded_failures_mean(void)
 {
@@ -139,16 +173,17 @@ static void test_what_recorded_failures_mean(void)
 	for (char *sample = all, *said, *end; *sample; n++) {
 		struct coppice_error err = COPPICE_ERROR_INIT;
 		int exit_status, length;
+		const char *argv[16];
 		char code[32];
 
 		ok_int(strncmp(sample, "$ ", 2), ==, 0);
 		said = strchr(sample, '\n') + 1;
 		end = strstr(said, "\n= ");
 		ok(end && sscanf(end, "\n= %d %31[A-Z_]\n%n", &exit_status, code, &length) == 2);
-		end[1] = '\0';
-		if (run(exit_status, said, &err) != code_of(code))
-			tap_fail("%.*s: is not %s: %s", (int)(said - sample - 1), sample, code,
-				 err.message);
+		end[1] = said[-1] = '\0';
+		split_words(sample + 2, argv);
+		if (run_as(argv, exit_status, said, &err) != code_of(code))
+			tap_fail("number %zu is not %s: %s", n, code, err.message);
 		sample = end + length;
 	}
 	ok_int(n, >, 20);
@@ -466,6 +501,7 @@ int main(void)
 {
 	return tap_run((struct tap_test[]){
 		TAP(test_what_failures_mean),
+		TAP(test_what_is_missing_is_not_what_was_named),
 		TAP(test_what_recorded_failures_mean),
 		TAP(test_messages_say_what_it_said),
 		TAP(test_busy_is_tried_again),

@@ -81,6 +81,32 @@ static void condense(const char *text, char *ret, size_t size)
 	}
 }
 
+/* Is @name what the command was about, or what that is in or of? */
+static bool is_named(const char *const argv[], const char *name, size_t n)
+{
+	for (size_t i = 1; argv[i]; i++)
+		if (strncmp(argv[i], name, n) == 0 && strchr("@/", argv[i][n]))
+			return true; /* strchr finds the end as well */
+	return false;
+}
+
+/*
+ * A dataset does not exist: one of those that the command names? Before it refuses,
+ * zfs destroy looks at all clones, of which another thread or process may just have
+ * destroyed one: "cannot open 'tank/containers/c5': dataset does not exist".
+ */
+static bool is_about_another(const char *const argv[], const char *text, const char *match)
+{
+	const char *end = match, *begin;
+
+	while (end > text && *end != '\'' && *end != '\n')
+		end--;
+	if (*end != '\'')
+		return false;
+	begin = memrchr(text, '\'', (size_t)(end - text));
+	return begin && !is_named(argv, begin + 1, (size_t)(end - begin - 1));
+}
+
 int zfs_command_error(const char *const argv[], int exit_status, const char *text,
 		      struct coppice_error *err)
 {
@@ -93,9 +119,12 @@ int zfs_command_error(const char *const argv[], int exit_status, const char *tex
 		return fail(err, COPPICE_UNAVAILABLE, "%s %s was ended by signal %d: %s", argv[0],
 			    argv[1], exit_status - 128, said);
 	for (size_t i = 0; i < ARRAY_SIZE(meanings) && code == COPPICE_FAILED; i++) {
-		if (!strstr(text, meanings[i].text))
+		const char *match = strstr(text, meanings[i].text);
+
+		if (!match)
 			continue;
-		if (meanings[i].code == COPPICE_FAILED)
+		if (meanings[i].code == COPPICE_FAILED ||
+		    (meanings[i].code == COPPICE_NOT_FOUND && is_about_another(argv, text, match)))
 			break;
 		code = meanings[i].code;
 	}

@@ -128,7 +128,6 @@ DEFINE_CLEANUP(struct pool *, zfs_pool_close)
 static int pool_new(const struct pool_spec *spec, const struct place *place, struct pool **ret,
 		    struct coppice_error *err)
 {
-	const char *use_refquota = spec->get(spec, "zfs.use_refquota");
 	const char *guard = spec->get(spec, "coppice.guard");
 	struct zfs_pool *zfs = calloc(1, sizeof(*zfs));
 	_cleanup_(zfs_pool_closep) struct pool *pool = NULL;
@@ -143,8 +142,6 @@ static int pool_new(const struct pool_spec *spec, const struct place *place, str
 	zfs->is_our_file = place->kind == PLACE_OUR_FILE;
 	zfs->state = text_format("%s/zfs/%s", spec->state_path, spec->name);
 	zfs->mount = text_format("%s/mnt/%s", spec->state_path, spec->name);
-	zfs->limit_property =
-		use_refquota && strcmp(use_refquota, "false") == 0 ? "quota" : "refquota";
 	zfs->is_guarded = !guard || strcmp(guard, "false") != 0;
 	if (!zfs->root || !zfs->zpool || (place->kind != PLACE_DATASET && !zfs->source) ||
 	    !zfs->state || !zfs->mount)

@@ -235,8 +235,6 @@ static int begin_pool(struct coppice *coppice, const char *name, const char *dri
 	int r;
 
 	r = pool_name_parse(name, &checked, err);
-	if (r == COPPICE_OK && pools_get(coppice, name))
-		r = fail(err, COPPICE_EXISTS, "pool '%s' exists already", name);
 	if (r == COPPICE_OK)
 		r = find_driver(coppice, driver_name, ret, err);
 	if (r == COPPICE_OK)
@@ -248,10 +246,7 @@ static int begin_pool(struct coppice *coppice, const char *name, const char *dri
 	if (r < 0)
 		return r;
 	pools_done(coppice); /* another command may have made it while we waited */
-	r = pools_load(coppice, err);
-	if (r == COPPICE_OK && pools_get(coppice, name))
-		r = fail(err, COPPICE_EXISTS, "pool '%s' exists already", name);
-	return r;
+	return pools_load(coppice, err);
 }
 
 int coppice_storage_create(struct coppice *coppice, const char *name, const char *driver_name,
@@ -264,7 +259,11 @@ int coppice_storage_create(struct coppice *coppice, const char *name, const char
 	struct uuid uuid;
 	int r;
 
+	if (pools_get(coppice, name))
+		return fail(err, COPPICE_EXISTS, "pool '%s' exists already", name);
 	r = begin_pool(coppice, name, driver_name, settings, n, &locks, &driver, err);
+	if (r == COPPICE_OK && pools_get(coppice, name))
+		r = fail(err, COPPICE_EXISTS, "pool '%s' exists already", name);
 	if (r == COPPICE_OK)
 		r = uuid_new(&uuid, err);
 	if (r == COPPICE_OK)
@@ -316,10 +315,15 @@ static int write_both(struct coppice *coppice, const struct pool_entry *entry, c
 	return r;
 }
 
-static int take_over(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+/*
+ * What the pool says of itself becomes the entry's. @ret: its record, free() it; @ret_owner: who
+ * has it.
+ */
+static int adopt_record(struct pool_entry *entry, char **ret, char ret_owner[static UUID_TEXT_SIZE],
+			struct coppice_error *err)
 {
 	_cleanup_(freep) char *record = NULL;
-	const char *uuid;
+	const char *uuid, *owner;
 	json_t *json;
 	int r;
 
@@ -328,18 +332,60 @@ static int take_over(struct coppice *coppice, struct pool_entry *entry, struct c
 		return r;
 	json = json_loads(record, JSON_REJECT_DUPLICATES, NULL);
 	uuid = json_string_value(json_object_get(json, "uuid"));
+	owner = json_string_value(json_object_get(json, "owner"));
 	if (!uuid || !uuid_parse(uuid, &entry->uuid))
 		r = fail(err, COPPICE_INVALID, "the record of the pool at '%s' is damaged",
 			 entry->source);
 	if (r == COPPICE_OK)
 		r = remember_config(entry, json, err);
+	(void)snprintf(ret_owner, UUID_TEXT_SIZE, "%s", owner ? owner : "");
 	json_decref(json);
+	*ret = take_ptr(&record);
+	return r;
+}
+
+/*
+ * A pool that another took over may be taken back, under the name that it has here; where
+ * Coppice made what it lives on, it stays ours.
+ */
+static int check_known(struct coppice *coppice, struct pool_entry *entry, const char *owner,
+		       struct coppice_error *err)
+{
+	const struct pool_entry *known = pools_get(coppice, entry->name);
+
+	for (size_t i = 0; i < coppice->n_pools; i++) {
+		const struct pool_entry *other = coppice->pools[i];
+
+		if (strcmp(other->uuid.text, entry->uuid.text) != 0)
+			continue;
+		if (other != known || strcmp(owner, coppice->owner.text) == 0)
+			return fail(err, COPPICE_EXISTS, "that pool is here already, as '%s'",
+				    other->name);
+	}
+	if (!known)
+		return COPPICE_OK;
+	if (strcmp(known->uuid.text, entry->uuid.text) != 0)
+		return fail(err, COPPICE_EXISTS, "pool '%s' exists already, and is another",
+			    entry->name);
+	if (!known->source) {
+		free(entry->source);
+		entry->source = NULL;
+		entry->spec.source = NULL;
+	}
+	return COPPICE_OK;
+}
+
+static int take_over(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	_cleanup_(freep) char *record = NULL;
+	char owner[UUID_TEXT_SIZE];
+	int r;
+
+	r = adopt_record(entry, &record, owner, err);
+	if (r == COPPICE_OK)
+		r = check_known(coppice, entry, owner, err);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < coppice->n_pools; i++)
-		if (strcmp(coppice->pools[i]->uuid.text, entry->uuid.text) == 0)
-			return fail(err, COPPICE_EXISTS, "that pool is here already, as '%s'",
-				    coppice->pools[i]->name);
 	entry->spec.uuid = entry->uuid;
 	entry->spec.owner = coppice->owner;
 	return write_both(coppice, entry, record, err);
@@ -375,14 +421,17 @@ int coppice_storage_recover(struct coppice *coppice, const char *name, const cha
 	pool_adopt(coppice, entry, pool);
 	if (coppice->options.is_dry_run)
 		return COPPICE_OK;
-	r = take_over(coppice, entry, err);
-	if (r < 0) {
-		pool_entry_close(entry);
-		if (!was_mounted)
-			(void)driver->pool_umount(&entry->spec, &ignored);
+	/* Nobody, in whatever state directory, changes the pool while it gets another owner. */
+	r = pool_hold_as(coppice, entry, POOL_ALONE, err);
+	if (r == COPPICE_OK)
+		r = take_over(coppice, entry, err);
+	pool_entry_close(entry);
+	if (r < 0 && !was_mounted)
+		(void)driver->pool_umount(&entry->spec, &ignored);
+	if (r < 0)
 		return r;
-	}
-	r = pool_entry_keep(coppice, take_ptr(&entry), err);
+	pools_done(coppice);
+	r = pools_load(coppice, err);
 	return r < 0 ? r : pools_open(coppice, pools_get(coppice, name), err);
 }
 
@@ -565,7 +614,9 @@ int coppice_storage_delete(struct coppice *coppice, const char *name, bool is_fo
 		r = empty_pool(coppice, entry, err);
 	if (r < 0 || coppice->options.is_dry_run)
 		return r;
-	r = forget_pool(coppice, name, err);
+	r = pool_hold(coppice, entry, err); /* closing it gives it back */
+	if (r == COPPICE_OK)
+		r = forget_pool(coppice, name, err);
 	if (r == COPPICE_OK)
 		r = destroy_pool(coppice, entry, err);
 	pools_done(coppice);
@@ -623,8 +674,12 @@ int coppice_storage_set(struct coppice *coppice, const char *name,
 		r = entry->driver->pool_record_read(entry->pool, &before, err);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
 		r = set_one(coppice, entry, &settings[i], err);
-	if (r == COPPICE_OK && !coppice->options.is_dry_run)
-		r = write_both(coppice, entry, before, err);
+	if (r == COPPICE_OK && !coppice->options.is_dry_run) {
+		r = pool_hold(coppice, entry, err);
+		if (r == COPPICE_OK)
+			r = write_both(coppice, entry, before, err);
+		pool_release(entry);
+	}
 	if (r < 0 && before) { /* as it was, for this handle too */
 		pools_done(coppice);
 		(void)pools_load(coppice, &ignored);

@@ -198,6 +198,7 @@ static int retire_all(struct retiring *retiring, size_t n, struct coppice_error 
 	r = read_listing(retiring, n, err);
 	if (r < 0)
 		return r;
+	zfs_ballast_drop(retiring->zfs, &retiring->listing);
 	is_missing = count_there(retiring->zfs, &retiring->listing, retiring->refs, n, &n_there,
 				 &missing);
 	r = release_guards(retiring, n_there, err);
@@ -453,6 +454,8 @@ int zfs_reap_all(struct zfs_pool *zfs, struct coppice_error *err)
 		if (r == COPPICE_OK)
 			r = zfs_guard_mend(zfs, &listing, err);
 		is_over = !did_flatten;
+		if (is_over)
+			zfs_ballast_mend(zfs, &listing);
 	}
 	if (r == COPPICE_OK)
 		zfs_set_clean(zfs, true);

@@ -19,7 +19,7 @@
 #include "base/text.h"
 
 #define PROPERTIES                                                                                 \
-	"type,origin,used,referenced,userrefs,refquota,quota,refreservation,"                      \
+	"type,origin,used,available,referenced,userrefs,refquota,quota,refreservation,"            \
 	"reservation," PROPERTY_RECORD "," PROPERTY_DRAFT "," PROPERTY_SWAP
 
 #define HISTORY "type,origin,createtxg,guid"
@@ -59,6 +59,8 @@ static void set_property(struct dataset *dataset, const char *property, char *va
 		dataset->origin = word_or_null(value);
 	else if (strcmp(property, "used") == 0)
 		dataset->used = strtoull(value, NULL, 10);
+	else if (strcmp(property, "available") == 0)
+		dataset->available = strtoull(value, NULL, 10);
 	else if (strcmp(property, "referenced") == 0)
 		dataset->referenced = strtoull(value, NULL, 10);
 	else if (strcmp(property, "createtxg") == 0)

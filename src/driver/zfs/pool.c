@@ -506,16 +506,15 @@ static int make_root(const struct pool_spec *spec, const struct zfs_pool *zfs, s
 static int remove_folders(const char *root, struct coppice_error *err)
 {
 	char name[DATASET_MAX];
+	int r;
 
-	for (size_t i = ARRAY_SIZE(folders); i-- > 0;) {
-		int r;
-
+	(void)snprintf(name, sizeof(name), "%s/ballast", root);
+	r = zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, err);
+	for (size_t i = ARRAY_SIZE(folders); i-- > 0 && (r >= 0 || r == COPPICE_NOT_FOUND);) {
 		(void)snprintf(name, sizeof(name), "%s/%s", root, folders[i]);
 		r = zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, err);
-		if (r < 0 && r != COPPICE_NOT_FOUND)
-			return r;
 	}
-	return COPPICE_OK;
+	return r == COPPICE_NOT_FOUND ? COPPICE_OK : r;
 }
 
 static int undo_folders(void *owner, const char *name, struct coppice_error *err)
@@ -590,6 +589,7 @@ int zfs_pool_create(const struct pool_spec *spec, const char *record, struct poo
 	if (r < 0)
 		return r;
 	undo_commit(&undo);
+	zfs_ballast_ensure(zfs_pool_of(pool));
 	*ret = take_ptr(&pool);
 	return COPPICE_OK;
 }

@@ -180,7 +180,7 @@ struct dataset {
 	bool is_gone, is_stuck; /* for who destroys what is listed: it is, or will not be */
 	char *origin, *record, *draft, *swap; /* NULL: none of its own */
 	char *limits[ZFS_LIMITS];             /* in the order of zfs_limit_property */
-	uint64_t used, referenced;
+	uint64_t used, referenced, available;
 	uint64_t created_txg, guid; /* by listing_read_history only */
 	uint64_t n_holds;           /* on a snapshot, by whomever */
 	size_t n_clones;            /* in this listing */
@@ -426,6 +426,15 @@ int zfs_guard_drop(const struct listing *listing, const char *name, struct coppi
 /* Tell, for check, what is not guarded, or is in a pool without; mend it if so asked. */
 int zfs_guard_check(struct zfs_pool *zfs, const struct listing *listing, bool is_repair,
 		    scan_fn *fn, void *user, struct coppice_error *err);
+
+/* ---- ballast.c: room for deleting in a full pool ---- */
+
+/* Make it, if it is not there and there is room; as the listing says, or look. */
+void zfs_ballast_ensure(const struct zfs_pool *zfs);
+void zfs_ballast_mend(const struct zfs_pool *zfs, const struct listing *listing);
+
+/* Give it up if something in the listing has hardly any space left. */
+void zfs_ballast_drop(const struct zfs_pool *zfs, const struct listing *listing);
 
 /* ---- space.c ---- */
 

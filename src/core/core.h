@@ -102,6 +102,12 @@ _nonnull_ int pools_settle(struct coppice *coppice, struct coppice_error *err);
 /* Open all that can be; a notice for each that cannot. */
 _nonnull_ void pools_open_all(struct coppice *coppice);
 
+/* How copies within it are to be made. */
+static inline enum copy_way pool_copy_way(const struct pool_entry *entry)
+{
+	return entry->driver->copy_way ? entry->driver->copy_way(&entry->spec) : COPY_CLONED;
+}
+
 /* ---- catalog and pool together (change.c) ---- */
 
 /*
@@ -211,6 +217,17 @@ int making_finish(struct coppice *coppice, struct makings *makings, size_t i,
 
 /* Size limit out of a configuration; 0: none. */
 _nonnull_ uint64_t config_limit(const struct coppice_settings *config);
+
+/* What that limit is of: LIMIT_… */
+_nonnull_ unsigned config_limit_how(const struct driver *driver,
+				    const struct coppice_settings *config);
+
+/* A new volume's configuration: what it does not say itself, the pool's volume.* say. */
+_nonnull_ int config_add_defaults(const struct pool_entry *entry, struct coppice_settings *config,
+				  struct coppice_error *err);
+
+/* Is this a key of @driver's limits? Volumes elsewhere do without. */
+_nonnull_ bool config_is_limit_key(const struct driver *driver, const char *key);
 
 /* Is the key known and the value right? What a pool cannot do is refused too. */
 _nonnull_ int config_check(const struct pool_entry *entry, const struct coppice_setting *setting,

@@ -322,6 +322,7 @@ static int write_in_pool(struct coppice *coppice, struct pool_entry *entry,
 	_cleanup_(record_done) struct record record = { 0 };
 	_cleanup_(freep) char *old = NULL;
 	_cleanup_(freep) char *text = NULL;
+	struct coppice_error ignored;
 	bool is_unpacked;
 	int r;
 
@@ -346,12 +347,16 @@ static int write_in_pool(struct coppice *coppice, struct pool_entry *entry,
 		r = catalog_put_record(coppice, entry->name, ref, &record, text, err);
 	if (r == COPPICE_OK && !coppice->options.is_dry_run)
 		r = images_rebuild(coppice, err);
-	if (r < 0) {
+	if (r < 0)
 		change_abort(coppice);
-		return r;
-	}
-	r = change_end(coppice, entry, err);
-	return r < 0 ? r : entry->driver->commit(entry->pool, err);
+	else
+		r = change_end(coppice, entry, err);
+	if (r == COPPICE_OK)
+		r = entry->driver->commit(entry->pool, err);
+	/* Here and not by another change: the catalog may be what failed. */
+	if (r < 0)
+		(void)entry->driver->record_write(entry->pool, ref, old, &ignored);
+	return r;
 }
 
 static int write_everywhere(struct coppice *coppice, const struct volume_name *fingerprint,

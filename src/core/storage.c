@@ -14,6 +14,21 @@
 
 /* ---- keys ---- */
 
+static const struct driver_key *driver_key(const struct driver *driver, const char *name)
+{
+	const struct driver_key *key = driver->pool_keys;
+
+	while (key->name && strcmp(key->name, name) != 0)
+		key++;
+	return key->name ? key : NULL;
+}
+
+/* Of what volumes are limited by when they say nothing themselves. */
+static bool is_default(const struct driver *driver, const char *key)
+{
+	return strncmp(key, "volume.", 7) == 0 && config_is_limit_key(driver, key + 7);
+}
+
 static bool driver_knows(const struct driver *driver, const char *key)
 {
 	if (strcmp(key, "source") == 0 || settings_is_user_key(key))
@@ -24,25 +39,38 @@ static bool driver_knows(const struct driver *driver, const char *key)
 	if (driver->pool_host &&
 	    (strcmp(key, "coppice.watermark") == 0 || strcmp(key, "coppice.preallocate") == 0))
 		return true;
-	for (size_t i = 0; driver->pool_keys[i]; i++)
-		if (strcmp(driver->pool_keys[i], key) == 0)
-			return true;
+	return driver_key(driver, key) != NULL || is_default(driver, key);
+}
+
+/* Is it one of "one|two|three"? */
+static bool is_one_of(const char *value, const char *values)
+{
+	size_t n = strlen(value);
+
+	for (const char *v = values; v; v = strchr(v, '|') ? strchr(v, '|') + 1 : NULL)
+		if (strncmp(v, value, n) == 0 && (v[n] == '\0' || v[n] == '|'))
+			return n > 0;
 	return false;
 }
 
-static int check_value(const char *key, const char *value, struct coppice_error *err)
+static int check_value(const struct driver *driver, const char *name, const char *value,
+		       struct coppice_error *err)
 {
-	bool is_size = strcmp(key, "size") == 0, is_mark = strcmp(key, "coppice.watermark") == 0;
+	bool is_size = strcmp(name, "size") == 0, is_mark = strcmp(name, "coppice.watermark") == 0;
+	const struct driver_key *key = driver_key(driver, name);
 	uint64_t bytes = 0;
 
 	if (is_size || is_mark)
 		return size_parse(value, &bytes) && (is_mark || bytes > 0)
 			       ? COPPICE_OK
 			       : fail(err, COPPICE_INVALID, "%s '%s' is no size, such as 20GiB",
-				      key, value);
-	if (strcmp(key, "coppice.preallocate") == 0 && strcmp(value, "true") != 0 &&
-	    strcmp(value, "false") != 0)
-		return fail(err, COPPICE_INVALID, "%s '%s' is neither true nor false", key, value);
+				      name, value);
+	if ((strcmp(name, "coppice.preallocate") == 0 || is_default(driver, name)) &&
+	    !is_one_of(value, "true|false"))
+		return fail(err, COPPICE_INVALID, "%s '%s' is neither true nor false", name, value);
+	if (key && key->values && !is_one_of(value, key->values))
+		return fail(err, COPPICE_INVALID, "%s '%s' is none of %s", name, value,
+			    key->values);
 	return COPPICE_OK;
 }
 
@@ -56,7 +84,7 @@ static int check_keys(const struct driver *driver, const struct coppice_setting 
 			return fail(err, COPPICE_INVALID,
 				    "unknown key '%s' for a pool of the %s driver", settings[i].key,
 				    driver->name);
-		if (value && check_value(settings[i].key, value, err) < 0)
+		if (value && check_value(driver, settings[i].key, value, err) < 0)
 			return err->code;
 	}
 	return COPPICE_OK;
@@ -597,6 +625,14 @@ int coppice_storage_delete(struct coppice *coppice, const char *name, bool is_fo
 
 /* ---- set ---- */
 
+static bool is_changeable(const struct driver *driver, const char *name)
+{
+	const struct driver_key *key = driver_key(driver, name);
+
+	return settings_is_user_key(name) || strcmp(name, "coppice.watermark") == 0 ||
+	       is_default(driver, name) || (key && key->is_changeable);
+}
+
 static int set_one(struct coppice *coppice, struct pool_entry *entry,
 		   const struct coppice_setting *setting, struct coppice_error *err)
 {
@@ -611,8 +647,7 @@ static int set_one(struct coppice *coppice, struct pool_entry *entry,
 				    entry->driver->name);
 		(void)size_parse(setting->value, &size);
 		r = entry->driver->pool_resize(entry->pool, size, err);
-	} else if (!settings_is_user_key(setting->key) &&
-		   strcmp(setting->key, "coppice.watermark") != 0) {
+	} else if (!is_changeable(entry->driver, setting->key)) {
 		r = fail(err, COPPICE_INVALID, "'%s' cannot be changed after the pool was made",
 			 setting->key);
 	}

@@ -48,12 +48,12 @@ extern "C" {
  */
 enum coppice_code {
 	COPPICE_OK = 0,
-	COPPICE_FAILED = -1,	  /* anything else: read the message */
-	COPPICE_INVALID = -2,	  /* the request itself is wrong: correct it */
-	COPPICE_NOT_FOUND = -3,	  /* the named thing does not exist */
-	COPPICE_EXISTS = -4,	  /* the name is taken */
-	COPPICE_BUSY = -5,	  /* locked or in use: wait, or stop who uses it */
-	COPPICE_NO_SPACE = -6,	  /* the pool, the disk or a limit is full */
+	COPPICE_FAILED = -1,      /* anything else: read the message */
+	COPPICE_INVALID = -2,     /* the request itself is wrong: correct it */
+	COPPICE_NOT_FOUND = -3,   /* the named thing does not exist */
+	COPPICE_EXISTS = -4,      /* the name is taken */
+	COPPICE_BUSY = -5,        /* locked or in use: wait, or stop who uses it */
+	COPPICE_NO_SPACE = -6,    /* the pool, the disk or a limit is full */
 	COPPICE_UNSUPPORTED = -7, /* this engine or this machine cannot do it */
 	COPPICE_UNAVAILABLE = -8, /* the engine does not answer: a retry may help */
 	COPPICE_INTERRUPTED = -9, /* the caller asked to stop; everything is undone */
@@ -68,8 +68,8 @@ enum coppice_code {
  * memory is exhausted.
  */
 struct coppice_error {
-	enum coppice_code code;			 /**< the value that the call returned */
-	int os_errno;				 /**< of the system call that failed, or 0 */
+	enum coppice_code code;                  /**< the value that the call returned */
+	int os_errno;                            /**< of the system call that failed, or 0 */
 	char message[COPPICE_ERROR_MESSAGE_MAX]; /**< one line for people, no newline */
 };
 
@@ -145,10 +145,10 @@ struct coppice_hooks {
 
 /** How a handle behaves. Zero everywhere means the defaults. */
 struct coppice_options {
-	const char *root;	      /* state directory; NULL: COPPICE_DIR, else /var/lib/coppice */
-	unsigned lock_timeout_ms;     /* how long to wait for others; 0: 60,000 */
-	uint64_t memory_limit_bytes;  /* of an archive's decoder; 0: 256 MiB */
-	bool is_dry_run;	      /* check and explain everything, change nothing */
+	const char *root;            /* state directory; NULL: COPPICE_DIR, else /var/lib/coppice */
+	unsigned lock_timeout_ms;    /* how long to wait for others; 0: 60,000 */
+	uint64_t memory_limit_bytes; /* of an archive's decoder; 0: 256 MiB */
+	bool is_dry_run;             /* check and explain everything, change nothing */
 	struct coppice_hooks hooks;
 };
 
@@ -190,10 +190,10 @@ struct coppice_settings {
 /** A pool: a named place on one engine where volumes live. */
 struct coppice_pool {
 	char *name;
-	char *driver;	/* "btrfs", "dir" */
-	char *source;	/* device, file or directory it lives on */
-	char *mount;	/* directory where its volumes are found, or NULL */
-	char *problem;	/* why it cannot be used now, or NULL */
+	char *driver;  /* "btrfs", "dir" */
+	char *source;  /* device, file or directory it lives on */
+	char *mount;   /* directory where its volumes are found, or NULL */
+	char *problem; /* why it cannot be used now, or NULL */
 	char *uuid;
 	size_t n_volumes; /* images, instances; snapshots not counted */
 	struct coppice_settings config;
@@ -246,15 +246,17 @@ COPPICE_API int coppice_storage_create(struct coppice *coppice, const char *name
  * Take over a pool that exists, from nothing but the pool.
  *
  * The pool's own record gives its configuration; every volume in it is listed
- * again. Whatever state directory owned it before is refused from now on.
+ * again. Whatever state directory owned it before is refused from now on; commands
+ * of it that use the pool are waited for.
  *
  * @param coppice   handle
- * @param name      to know it by; must be free
+ * @param name      to know it by; must be free, or that of this pool, which another has
  * @param driver    "btrfs" or "dir"
  * @param settings  must hold source
  * @param n         how many settings
  * @param err       filled on failure, untouched on success
- * @return COPPICE_OK; COPPICE_NOT_FOUND when there is no pool; COPPICE_EXISTS; …
+ * @return COPPICE_OK; COPPICE_NOT_FOUND when there is no pool; COPPICE_EXISTS;
+ *         COPPICE_BUSY while others use it; …
  */
 COPPICE_API int coppice_storage_recover(struct coppice *coppice, const char *name,
 					const char *driver, const struct coppice_setting *settings,
@@ -350,10 +352,10 @@ struct coppice_image {
 	char *fingerprint; /* SHA-256 of the imported file or files, 64 hexadecimal digits */
 	char *description;
 	char *architecture;
-	uint64_t size_bytes;	/* of what was imported; 0 when its bytes are not here */
+	uint64_t size_bytes;        /* of what was imported; 0 when its bytes are not here */
 	uint64_t rootfs_size_bytes; /* of the second file of a split image; 0: it is one file */
-	bool has_bytes;		/* is the imported file kept here? */
-	int64_t created_ns;	/* when its maker made it; 0 when it does not say */
+	bool has_bytes;             /* is the imported file kept here? */
+	int64_t created_ns;         /* when its maker made it; 0 when it does not say */
 	int64_t imported_ns;
 	size_t n_aliases;
 	char **alias;
@@ -369,12 +371,12 @@ struct coppice_image_list {
 
 /** What to import, and how. Zero is the default for all but path. */
 struct coppice_import {
-	const char *path;   /* a tar, squashfs or directory; "-" is standard input */
+	const char *path;        /* a tar, squashfs or directory; "-" is standard input */
 	const char *rootfs_path; /* the second file of a split image; NULL: path is all */
-	const char *pool;   /* unpack into it; NULL: the default, see commands */
+	const char *pool;        /* unpack into it; NULL: the default, see commands */
 	const char *const *aliases;
 	size_t n_aliases;
-	const char *fingerprint; /* refuse any other; NULL: take what comes */
+	const char *fingerprint;                  /* refuse any other; NULL: take what comes */
 	const struct coppice_setting *properties; /* added to those of the image */
 	size_t n_properties;
 };
@@ -517,10 +519,10 @@ struct coppice_instance {
 	char *state; /* "STOPPED" until Coppice runs instances */
 	char *pool;
 	char *uuid;
-	char *image;		/* fingerprint of the image it began as, or NULL */
-	char *image_name;	/* alias, else short fingerprint, or NULL */
-	bool is_image_deleted;	/* image is gone; the name is remembered */
-	char *origin;		/* instance or instance/snapshot it was copied from, or NULL */
+	char *image;           /* fingerprint of the image it began as, or NULL */
+	char *image_name;      /* alias, else short fingerprint, or NULL */
+	bool is_image_deleted; /* image is gone; the name is remembered */
+	char *origin;          /* instance or instance/snapshot it was copied from, or NULL */
 	int64_t created_ns;
 	struct coppice_bytes written; /* allocated since it was cloned, snapshots included */
 	struct coppice_bytes refers;  /* all data that is reachable through it */
@@ -528,7 +530,7 @@ struct coppice_instance {
 	struct coppice_bytes limit;   /* config size; unknown when there is none */
 	size_t n_snapshots;
 	struct coppice_snapshot *snapshot; /* by age; NULL unless asked for */
-	struct coppice_settings config;	   /* empty unless asked for */
+	struct coppice_settings config;    /* empty unless asked for */
 	size_t n_nested;
 	char **nested; /* subvolumes made in it, which its snapshots lack; of coppice_instance_get()
 			*/
@@ -542,8 +544,8 @@ struct coppice_instance_list {
 /** What coppice_instance_list() shall find out. */
 enum coppice_detail {
 	COPPICE_DETAIL_SNAPSHOTS = 1 << 0, /* fill snapshot */
-	COPPICE_DETAIL_CONFIG = 1 << 1,	   /* fill config */
-	COPPICE_DETAIL_EXACT = 1 << 2,	   /* walk extents or files for refers, unique */
+	COPPICE_DETAIL_CONFIG = 1 << 1,    /* fill config */
+	COPPICE_DETAIL_EXACT = 1 << 2,     /* walk extents or files for refers, unique */
 };
 
 /**
@@ -578,9 +580,10 @@ enum coppice_loss {
 
 /** How to copy. Zero is the default. */
 struct coppice_copy {
-	const char *pool;	/* NULL: the pool of the source */
-	bool is_full;		/* share nothing with the source */
-	bool is_instance_only;	/* leave the snapshots out */
+	const char *pool;      /* NULL: the pool of the source */
+	bool is_full;          /* share nothing with the source */
+	bool is_instance_only; /* leave the snapshots out */
+	bool is_refresh;       /* bring @p target, if it is there, up to date */
 	unsigned may_lose;     /* COPPICE_LOSE_NESTED, or 0 */
 };
 
@@ -589,6 +592,13 @@ struct coppice_copy {
  *
  * Atomic: @p target appears whole or not at all. Shares all data where the
  * engine can clone and the pool is the same; snapshots share what they shared.
+ *
+ * With is_refresh, and a @p target that was copied from @p source before: its data becomes
+ * that of @p source, it gets the snapshots that it lacks, and loses those that @p source
+ * has no more; name, identity and configuration stay. Between two pools of an engine with
+ * streams, only what is newer than the newest snapshot that both have is sent. Killed at
+ * any step, the data is the old or the new, and refreshing again brings the rest.
+ * COPPICE_BUSY when files of @p target are in use.
  *
  * @param coppice  handle
  * @param source   INSTANCE or INSTANCE/SNAPSHOT
@@ -762,9 +772,9 @@ enum coppice_node_type {
 /** A line of the tree. */
 struct coppice_node {
 	enum coppice_node_type type;
-	size_t parent; /* index of the parent, always smaller; SIZE_MAX for a pool */
-	char *name;    /* of an image: alias, else short fingerprint */
-	bool is_deleted; /* gone; others still share with it */
+	size_t parent;                /* index of the parent, always smaller; SIZE_MAX for a pool */
+	char *name;                   /* of an image: alias, else short fingerprint */
+	bool is_deleted;              /* gone; others still share with it */
 	struct coppice_bytes written; /* of an instance */
 	struct coppice_bytes refers;  /* of an image, instance or snapshot */
 	struct coppice_bytes pinned;  /* of a deleted one: still held by those who share */
@@ -795,9 +805,9 @@ COPPICE_API void coppice_tree_free(struct coppice_tree *tree);
 /** Something that is not as it should be. */
 struct coppice_finding {
 	char *pool;
-	char *what;	/* class of damage, one word: "record-missing", … */
-	char *subject;	/* which volume, draft or row */
-	char *message;	/* one line for people: what, and what to do */
+	char *what;    /* class of damage, one word: "record-missing", … */
+	char *subject; /* which volume, draft or row */
+	char *message; /* one line for people: what, and what to do */
 	bool is_repaired;
 	bool is_remark; /* no damage: something that people should know */
 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "base/run.h"
+#include "base/run_private.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -64,24 +64,31 @@ static void collect(const int fds[2], struct text into[2])
 	}
 }
 
-static int spawn(const char *path, const char *const argv[], const int out[2], const int error[2],
-		 pid_t *ret)
+/* In a group of its own, and with no signal blocked that the caller has blocked. */
+static int spawn(const char *path, const char *const argv[], int in, int out, int error, pid_t *ret)
 {
 	char locale[] = "LC_ALL=C", path_variable[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
 	char *environment[] = { locale, path_variable, NULL };
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
-	sigset_t none;
+	sigset_t none, defaults;
 	int r;
 
 	(void)sigemptyset(&none);
+	(void)sigemptyset(&defaults);
+	(void)sigaddset(&defaults, SIGPIPE);
 	(void)posix_spawn_file_actions_init(&actions);
-	(void)posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-	(void)posix_spawn_file_actions_adddup2(&actions, out[1], 1);
-	(void)posix_spawn_file_actions_adddup2(&actions, error[1], 2);
+	if (in >= 0)
+		(void)posix_spawn_file_actions_adddup2(&actions, in, 0);
+	else
+		(void)posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+	(void)posix_spawn_file_actions_adddup2(&actions, out, 1);
+	(void)posix_spawn_file_actions_adddup2(&actions, error, 2);
 	(void)posix_spawnattr_init(&attributes);
-	(void)posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP);
+	(void)posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
+							    POSIX_SPAWN_SETPGROUP);
 	(void)posix_spawnattr_setsigmask(&attributes, &none);
+	(void)posix_spawnattr_setsigdefault(&attributes, &defaults);
 	/* posix_spawn promises not to change argv, and declares it otherwise. */
 	r = posix_spawn(ret, path, &actions, &attributes, (char *const *)(uintptr_t)argv,
 			environment);
@@ -90,17 +97,37 @@ static int spawn(const char *path, const char *const argv[], const int out[2], c
 	return r;
 }
 
-static int run_program(const char *const argv[], struct run_result *result,
-		       struct coppice_error *err)
+int run_spawn(const char *const argv[], int in, int out, int error, pid_t *ret,
+	      struct coppice_error *err)
 {
 	_cleanup_(freep) char *path = find_program(argv[0]);
-	struct text text[2] = { TEXT_INIT, TEXT_INIT };
-	int out[2], error[2];
-	int status, r;
-	pid_t pid;
+	int r;
 
 	if (!path)
 		return fail(err, COPPICE_UNSUPPORTED, "'%s' is not installed", argv[0]);
+	r = spawn(path, argv, in, out, error, ret);
+	return r != 0 ? fail_errno(err, r, "cannot run '%s'", path) : COPPICE_OK;
+}
+
+int run_wait(pid_t pid, int *ret_exit_status, struct coppice_error *err)
+{
+	int status;
+
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return fail_errno(err, errno, "cannot wait for process %d", (int)pid);
+	*ret_exit_status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+	return COPPICE_OK;
+}
+
+static int run_program(const char *const argv[], struct run_result *result,
+		       struct coppice_error *err)
+{
+	struct text text[2] = { TEXT_INIT, TEXT_INIT };
+	int out[2], error[2];
+	int r, status = 0;
+	pid_t pid;
+
 	if (pipe2(out, O_CLOEXEC) < 0)
 		return fail_errno(err, errno, "cannot make a pipe");
 	if (pipe2(error, O_CLOEXEC) < 0) {
@@ -108,20 +135,19 @@ static int run_program(const char *const argv[], struct run_result *result,
 		(void)close(out[1]);
 		return fail_errno(err, errno, "cannot make a pipe");
 	}
-	r = spawn(path, argv, out, error, &pid);
+	r = run_spawn(argv, -1, out[1], error[1], &pid, err);
 	(void)close(out[1]);
 	(void)close(error[1]);
-	if (r == 0)
+	if (r == COPPICE_OK)
 		collect((const int[]){ out[0], error[0] }, text);
 	(void)close(out[0]);
 	(void)close(error[0]);
-	if (r != 0)
-		return fail_errno(err, r, "cannot run '%s'", path);
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return fail_errno(err, errno, "cannot wait for '%s'", path);
+	if (r == COPPICE_OK)
+		r = run_wait(pid, &status, err);
+	if (r < 0)
+		return r;
 
-	result->exit_status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+	result->exit_status = status;
 	result->out = text_take(&text[0]);
 	result->err = text_take(&text[1]);
 	if (!result->out || !result->err) {
@@ -131,7 +157,7 @@ static int run_program(const char *const argv[], struct run_result *result,
 	return COPPICE_OK;
 }
 
-struct runner runner = { .run = run_program };
+struct runner runner = { .run = run_program, .pipe = run_pipe };
 
 int run_checked(const char *const argv[], struct coppice_error *err)
 {

@@ -16,6 +16,12 @@ struct run_result {
 
 void run_result_done(struct run_result *result);
 
+/* Whether a program that runs long is to be stopped; asked some times in a second. */
+struct run_hook {
+	bool (*is_stopped)(void *user); /* NULL: never */
+	void *user;
+};
+
 struct runner {
 	/*
 	 * Run argv[0], looked up in a fixed path, with LC_ALL=C and an empty
@@ -23,6 +29,14 @@ struct runner {
 	 * error. COPPICE_UNSUPPORTED when the program is not installed.
 	 */
 	int (*run)(const char *const argv[], struct run_result *result, struct coppice_error *err);
+
+	/*
+	 * Run @from and @to, what the one prints being what the other reads, through
+	 * us: when this process dies, both end soon. results[0] is of @from, [1] of @to;
+	 * without what they printed. COPPICE_INTERRUPTED: @hook said so; both have ended.
+	 */
+	int (*pipe)(const char *const from[], const char *const to[], const struct run_hook *hook,
+		    struct run_result results[2], struct coppice_error *err);
 };
 
 /* Who runs programs: fork and exec, unless a test put itself here. Never NULL. */

@@ -80,7 +80,7 @@ struct request {
 	bool is_exact;
 	bool is_repair;
 	bool is_full;
-	bool is_instance_only;
+	bool is_instance_only, is_refresh;
 	bool is_skipping_nested;
 	bool is_all;
 
@@ -105,7 +105,7 @@ enum takes {
 	TAKES_FORCE = 1 << 4,
 	TAKES_EXACT = 1 << 5,
 	TAKES_REPAIR = 1 << 6,
-	TAKES_FULL = 1 << 7, /* with --instance-only */
+	TAKES_FULL = 1 << 7, /* with --instance-only, --refresh */
 	TAKES_ALIAS = 1 << 8,
 	TAKES_FINGERPRINT = 1 << 9,
 	TAKES_MEMORY_LIMIT = 1 << 10,

@@ -39,6 +39,7 @@ int run_copy(const struct request *request, struct coppice *coppice, struct copp
 		.pool = request->pool,
 		.is_full = request->is_full,
 		.is_instance_only = request->is_instance_only,
+		.is_refresh = request->is_refresh,
 		.may_lose = request_may_lose(request),
 	};
 

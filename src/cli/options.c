@@ -26,6 +26,7 @@ enum key {
 	KEY_REPAIR,
 	KEY_FULL,
 	KEY_INSTANCE_ONLY,
+	KEY_REFRESH,
 	KEY_ALIAS,
 	KEY_FINGERPRINT,
 	KEY_SKIP_NESTED,
@@ -50,6 +51,8 @@ static const struct {
 	{ TAKES_FULL, { "full", KEY_FULL, NULL, 0, "Share nothing with the source", 1 } },
 	{ TAKES_FULL,
 	  { "instance-only", KEY_INSTANCE_ONLY, NULL, 0, "Leave the snapshots out", 1 } },
+	{ TAKES_FULL,
+	  { "refresh", KEY_REFRESH, NULL, 0, "Bring TARGET, an earlier copy, up to date", 1 } },
 	{ TAKES_ALIAS, { "alias", KEY_ALIAS, "NAME", 0, "Name for the image; repeatable", 1 } },
 	{ TAKES_FINGERPRINT,
 	  { "fingerprint", KEY_FINGERPRINT, "SHA256", 0, "Refuse any other image", 1 } },
@@ -181,6 +184,8 @@ static bool *request_flag(struct request *request, int key)
 		return &request->is_full;
 	case KEY_INSTANCE_ONLY:
 		return &request->is_instance_only;
+	case KEY_REFRESH:
+		return &request->is_refresh;
 	case KEY_ALL:
 		return &request->is_all;
 	case KEY_SKIP_NESTED:

@@ -28,8 +28,8 @@ struct accounts {
 		struct uuid uuid;
 		struct coppice_bytes charged;
 		struct coppice_bytes refers, unique; /* where the engine counts these as well */
-		bool has_heirs; /* others have it in their lineage */
-	} * account;            /* by uuid; of volumes, and of ancestors that are gone */
+		bool has_heirs;                      /* others have it in their lineage */
+	} * account; /* by uuid; of volumes, and of ancestors that are gone */
 	size_t n_accounts;
 };
 

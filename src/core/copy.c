@@ -82,6 +82,41 @@ static int add_origin(const struct copying *copying, struct record *record,
 	return r < 0 ? r : record_add_ancestor(record, &origin, err);
 }
 
+/* What it is a clone of, or shares with when it is rebased: the image, if it began as one. */
+int copying_add_lineage(const struct copying *copying, struct record *record,
+			struct coppice_error *err)
+{
+	const struct volume *source = &copying->source;
+	const struct record *from =
+		volume_is_snapshot(&source->ref) ? &source->instance_record : &source->record;
+
+	if (copying->way == COPY_CLONED)
+		return add_origin(copying, record, err);
+	if (copying->way == COPY_REBASED && from->n_lineage > 0 && from->lineage[0].is_image)
+		return record_add_ancestor(record, &from->lineage[0], err);
+	return COPPICE_OK;
+}
+
+/* Without what only the driver of the source knows. */
+static int copy_config(const struct copying *copying, struct record *record,
+		       struct coppice_error *err)
+{
+	const struct coppice_settings *config = &copying->source.record.config;
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < config->n && r == COPPICE_OK; i++) {
+		const struct coppice_setting *setting = &config->setting[i];
+
+		if (config_is_limit_key(copying->source.entry->driver, setting->key) &&
+		    !config_is_limit_key(copying->target->driver, setting->key))
+			continue;
+		r = config_check(copying->target, setting, err);
+		if (r == COPPICE_OK)
+			r = settings_put(&record->config, setting->key, setting->value, err);
+	}
+	return r < 0 ? r : config_add_defaults(copying->target, &record->config, err);
+}
+
 static int describe_instance(struct coppice *coppice, const struct copying *copying,
 			     struct makings *makings, struct coppice_error *err)
 {
@@ -104,13 +139,12 @@ static int describe_instance(struct coppice *coppice, const struct copying *copy
 		record->image_name = strdup(from->image_name);
 		r = record->image_name ? COPPICE_OK : fail_memory(err);
 	}
-	if (r == COPPICE_OK && copying->is_clone)
-		r = add_origin(copying, record, err);
 	if (r == COPPICE_OK)
-		r = settings_copy(&record->config, &source->record.config, err);
-	for (size_t i = 0; i < record->config.n && r == COPPICE_OK; i++)
-		r = config_check(copying->target, &record->config.setting[i], err);
+		r = copying_add_lineage(copying, record, err);
+	if (r == COPPICE_OK)
+		r = copy_config(copying, record, err);
 	making->volume.limit_bytes = config_limit(&record->config);
+	making->volume.limit_how = config_limit_how(copying->target->driver, &record->config);
 	return r < 0 ? r : making_finish(coppice, makings, 0, NULL, NULL, err);
 }
 
@@ -148,21 +182,17 @@ static int describe(struct coppice *coppice, const struct copying *copying, stru
 /* ---- making the data ---- */
 
 /* With snapshots it is several batches of clones, which are published as one. */
-static int clone_all(struct coppice *coppice, const struct copying *copying, struct draft *draft,
+static int clone_all(const struct copying *copying, struct draft *draft,
 		     const struct makings *makings, struct coppice_error *err)
 {
-	struct pool_entry *entry = copying->target;
-	const struct driver *driver = entry->driver;
+	const struct driver *driver = copying->target->driver;
 	int r;
 
-	if (copying->n_snapshots == 0)
-		return publish_clones(coppice, entry, draft, &copying->source.ref, makings, false,
-				      err);
 	r = driver->clone(draft, &copying->source.ref, &makings->making[0].volume, 1, false, err);
 	for (size_t i = 0; i < copying->n_snapshots && r == COPPICE_OK; i++)
 		r = driver->clone(draft, &copying->snapshots[i].ref, &makings->making[1 + i].volume,
 				  1, true, err);
-	return r < 0 ? r : publish(coppice, entry, draft, makings, err);
+	return r;
 }
 
 /* Copy the directory @from into a new volume. */
@@ -242,7 +272,7 @@ static int fill_from_frozen(const struct copying *copying, const struct volume_r
 	return r < 0 ? r : fill_one_mute(draft, volume, from, err);
 }
 
-static int fill_all(struct coppice *coppice, const struct copying *copying, struct draft *draft,
+static int fill_all(const struct copying *copying, struct draft *draft,
 		    const struct makings *makings, struct coppice_error *err)
 {
 	int r;
@@ -254,6 +284,58 @@ static int fill_all(struct coppice *coppice, const struct copying *copying, stru
 	for (size_t i = 0; i < copying->n_snapshots && r == COPPICE_OK; i++)
 		r = fill_from_frozen(copying, &copying->snapshots[i].ref, draft,
 				     &makings->making[1 + i].volume, err);
+	return r;
+}
+
+/* By the engine's own stream, out of a pool of the same. */
+static int transfer_all(const struct copying *copying, struct draft *draft,
+			const struct makings *makings, struct coppice_error *err)
+{
+	size_t n = 1 + copying->n_snapshots;
+	_cleanup_(freep) struct volume_ref *sources = calloc(n, sizeof(*sources));
+	_cleanup_(freep) struct new_volume *volumes = calloc(n, sizeof(*volumes));
+
+	if (!sources || !volumes)
+		return fail_memory(err);
+	sources[0] = copying->source.ref;
+	for (size_t i = 0; i < n; i++) {
+		if (i > 0)
+			sources[i] = copying->snapshots[i - 1].ref;
+		volumes[i] = makings->making[i].volume;
+	}
+	return copying->target->driver->transfer(draft, copying->source.entry->pool, sources,
+						 volumes, n, copying->way, copying->base, err);
+}
+
+enum copy_way copying_way(const struct copying *copying)
+{
+	if (copying->is_full || copying->source.entry != copying->target)
+		return COPY_FULL;
+	return pool_copy_way(copying->target);
+}
+
+int copying_make(const struct copying *copying, struct draft *draft, const struct makings *makings,
+		 struct coppice_error *err)
+{
+	const struct driver *driver = copying->target->driver;
+
+	if (copying->way == COPY_CLONED)
+		return clone_all(copying, draft, makings, err);
+	if (driver->transfer && copying->source.entry->driver == driver)
+		return transfer_all(copying, draft, makings, err);
+	return fill_all(copying, draft, makings, err);
+}
+
+static int make_and_publish(struct coppice *coppice, const struct copying *copying,
+			    struct draft *draft, const struct makings *makings,
+			    struct coppice_error *err)
+{
+	int r;
+
+	if (copying->way == COPY_CLONED && copying->n_snapshots == 0)
+		return publish_clones(coppice, copying->target, draft, &copying->source.ref,
+				      makings, false, err);
+	r = copying_make(copying, draft, makings, err);
 	return r < 0 ? r : publish(coppice, copying->target, draft, makings, err);
 }
 
@@ -265,7 +347,7 @@ int copying_run(struct coppice *coppice, struct copying *copying, struct coppice
 	struct draft draft = { .fd = -1 };
 	int r;
 
-	copying->is_clone = !copying->is_full && copying->source.entry == copying->target;
+	copying->way = copying_way(copying);
 	r = refuse_nested(coppice, copying->source.entry, &copying->source.ref,
 			  copying->is_move ? NESTED_DESTROYED : NESTED_LEFT_OUT, copying->may_lose,
 			  err);
@@ -276,8 +358,7 @@ int copying_run(struct coppice *coppice, struct copying *copying, struct coppice
 	if (r == COPPICE_OK)
 		r = describe(coppice, copying, &makings, err);
 	if (r == COPPICE_OK)
-		r = copying->is_clone ? clone_all(coppice, copying, &draft, &makings, err)
-				      : fill_all(coppice, copying, &draft, &makings, err);
+		r = make_and_publish(coppice, copying, &draft, &makings, err);
 	if (r == COPPICE_OK)
 		undo_commit(&undo);
 	return r;
@@ -311,31 +392,69 @@ int copying_lock(struct coppice *coppice, const struct volume_ref *source, bool 
 	return locks_take(coppice, locks, err);
 }
 
+/* An earlier copy is brought up to date where it is. */
+static int copy_or_refresh(struct coppice *coppice, struct copying *copying, const char *pool,
+			   bool is_refresh, struct coppice_error *err)
+{
+	_cleanup_(volume_done) struct volume target = { 0 };
+	struct volume_ref ref = { .kind = copying->source.ref.kind, .name = copying->name };
+	_cleanup_(freep) char *there = NULL;
+	int r;
+
+	r = is_refresh ? volume_pool_of(coppice, copying->name.text, &there, err) : COPPICE_OK;
+	if (r < 0)
+		return r;
+	if (!there) {
+		r = copying_find_target(coppice, pool, copying, err);
+		if (r == COPPICE_OK)
+			r = volume_must_not_exist(coppice, copying->name.text, err);
+		return r < 0 ? r : copying_run(coppice, copying, err);
+	}
+	if (pool && strcmp(pool, there) != 0)
+		return fail(err, COPPICE_INVALID,
+			    "'%s' is in pool '%s', and is refreshed there, not in '%s'",
+			    copying->name.text, there, pool);
+	if (volume_is_snapshot(&copying->source.ref))
+		return fail(err, COPPICE_INVALID,
+			    "a snapshot does not change, and nothing is refreshed from one; to go "
+			    "back to one: coppice restore");
+	if (strcmp(copying->source.ref.name.text, copying->name.text) == 0)
+		return fail(err, COPPICE_INVALID, "'%s' cannot be refreshed from itself",
+			    copying->name.text);
+	r = volume_find(coppice, &ref, &target, err);
+	copying->target = target.entry;
+	return r < 0 ? r : copying_refresh(coppice, copying, &target, err);
+}
+
 int coppice_instance_copy(struct coppice *coppice, const char *source, const char *target,
 			  const struct coppice_copy *options, struct coppice_error *err)
 {
 	static const struct coppice_copy defaults = { 0 };
 	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
 	_cleanup_(copying_done) struct copying copying = { 0 };
+	_cleanup_(freep) char *there = NULL;
 	struct volume_ref ref;
+	const char *pool;
 	int r;
 
 	if (!options)
 		options = &defaults;
 	copying.is_full = options->is_full;
+	pool = options->pool;
 	copying.may_lose = options->may_lose;
 	r = instance_ref_parse(source, &ref, err);
 	if (r == COPPICE_OK)
 		r = instance_name_parse(target, &copying.name, err);
+	if (r == COPPICE_OK && options->is_refresh && !pool) {
+		r = volume_pool_of(coppice, copying.name.text, &there, err);
+		pool = there;
+	}
 	if (r == COPPICE_OK)
-		r = copying_lock(coppice, &ref, false, &copying.name, options->pool, &locks, err);
+		r = copying_lock(coppice, &ref, false, &copying.name, pool, &locks, err);
 	if (r == COPPICE_OK)
 		r = volume_find(coppice, &ref, &copying.source, err);
-	if (r == COPPICE_OK)
-		r = copying_find_target(coppice, options->pool, &copying, err);
-	if (r == COPPICE_OK)
-		r = volume_must_not_exist(coppice, copying.name.text, err);
 	if (r == COPPICE_OK && !volume_is_snapshot(&ref) && !options->is_instance_only)
 		r = copying_find_snapshots(coppice, &copying, err);
-	return r < 0 ? r : copying_run(coppice, &copying, err);
+	return r < 0 ? r
+		     : copy_or_refresh(coppice, &copying, options->pool, options->is_refresh, err);
 }

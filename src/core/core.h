@@ -23,6 +23,7 @@ struct pool_entry {
 	bool is_fresh;         /* the catalog was compared with it by this handle */
 	bool is_swept;   /* with something found, since: what was published is in no catalog */
 	bool is_unswept; /* the last sweep failed */
+	bool is_held;    /* against other state directories, until the change is over */
 	bool has_failed; /* it could not be opened by this handle, and that was told */
 };
 
@@ -101,6 +102,12 @@ _nonnull_ int pools_settle(struct coppice *coppice, struct coppice_error *err);
 /* Open all that can be; a notice for each that cannot. */
 _nonnull_ void pools_open_all(struct coppice *coppice);
 
+/* How copies within it are to be made. */
+static inline enum copy_way pool_copy_way(const struct pool_entry *entry)
+{
+	return entry->driver->copy_way ? entry->driver->copy_way(&entry->spec) : COPY_CLONED;
+}
+
 /* ---- catalog and pool together (change.c) ---- */
 
 /*
@@ -116,6 +123,18 @@ _nonnull_ int change_begin(struct coppice *coppice, struct pool_entry *entry,
 _nonnull_ int change_end(struct coppice *coppice, struct pool_entry *entry,
 			 struct coppice_error *err);
 _nonnull_ void change_abort(struct coppice *coppice);
+
+/*
+ * What change_begin does for other state directories, for steps without it: from here on
+ * the pool stays ours until it is given back. COPPICE_BUSY: another has taken it over.
+ */
+_nonnull_ int pool_hold(struct coppice *coppice, struct pool_entry *entry,
+			struct coppice_error *err);
+_nonnull_ void pool_release(struct pool_entry *entry);
+
+/* Wait for it to be had so, as long as for any lock. */
+_nonnull_ int pool_hold_as(struct coppice *coppice, struct pool_entry *entry, enum pool_hold how,
+			   struct coppice_error *err);
 
 /* Compare the stamp, and read the whole pool into the catalog if it differs. */
 _nonnull_ int catalog_refresh(struct coppice *coppice, struct pool_entry *entry,
@@ -198,6 +217,17 @@ int making_finish(struct coppice *coppice, struct makings *makings, size_t i,
 
 /* Size limit out of a configuration; 0: none. */
 _nonnull_ uint64_t config_limit(const struct coppice_settings *config);
+
+/* What that limit is of: LIMIT_… */
+_nonnull_ unsigned config_limit_how(const struct driver *driver,
+				    const struct coppice_settings *config);
+
+/* A new volume's configuration: what it does not say itself, the pool's volume.* say. */
+_nonnull_ int config_add_defaults(const struct pool_entry *entry, struct coppice_settings *config,
+				  struct coppice_error *err);
+
+/* Is this a key of @driver's limits? Volumes elsewhere do without. */
+_nonnull_ bool config_is_limit_key(const struct driver *driver, const char *key);
 
 /* Is the key known and the value right? What a pool cannot do is refused too. */
 _nonnull_ int config_check(const struct pool_entry *entry, const struct coppice_setting *setting,

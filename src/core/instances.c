@@ -191,6 +191,7 @@ static int describe(struct coppice *coppice, const struct init *init, struct mak
 		making->volume.ref =
 			(struct volume_ref){ .kind = VOLUME_CONTAINER, .name = init->names[i] };
 		making->volume.limit_bytes = config_limit(&init->config);
+		making->volume.limit_how = config_limit_how(init->entry->driver, &init->config);
 		making->record.kind = VOLUME_CONTAINER;
 		making->record.created_ns = now;
 		(void)snprintf(making->record.image, sizeof(making->record.image), "%s",
@@ -198,13 +199,30 @@ static int describe(struct coppice *coppice, const struct init *init, struct mak
 		making->record.image_name = strdup(init->image_name);
 		if (!making->record.image_name)
 			return fail_memory(err);
-		r = record_add_ancestor(&making->record, &image, err);
+		if (pool_copy_way(init->entry) != COPY_FULL)
+			r = record_add_ancestor(&making->record, &image, err);
 		if (r == COPPICE_OK)
 			r = settings_copy(&making->record.config, &init->config, err);
 		if (r == COPPICE_OK)
 			r = making_finish(coppice, makings, i, NULL, NULL, err);
 	}
 	return r;
+}
+
+/* Each by a stream of its own, in a pool whose copies share nothing. */
+static int publish_full(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
+			const struct volume_ref *image, const struct makings *makings,
+			struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < makings->n && r == COPPICE_OK; i++) {
+		if (is_interrupted(coppice))
+			return fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was changed");
+		r = entry->driver->transfer(draft, entry->pool, image, &makings->making[i].volume,
+					    1, COPY_FULL, NULL, err);
+	}
+	return r < 0 ? r : publish(coppice, entry, draft, makings, err);
 }
 
 /* Under the locks: all is as it was looked up. */
@@ -230,7 +248,9 @@ static int make_instances(struct coppice *coppice, struct init *init, struct cop
 		r = draft_begin(entry, &draft, &undo, err);
 	if (r == COPPICE_OK)
 		r = describe(coppice, init, &makings, err);
-	if (r == COPPICE_OK)
+	if (r == COPPICE_OK && pool_copy_way(entry) == COPY_FULL && entry->driver->transfer)
+		r = publish_full(coppice, entry, &draft, &init->image, &makings, err);
+	else if (r == COPPICE_OK)
 		r = publish_clones(coppice, entry, &draft, &init->image, &makings, false, err);
 	if (r == COPPICE_OK)
 		undo_commit(&undo);
@@ -268,6 +288,8 @@ int coppice_instance_init(struct coppice *coppice, const char *image, const char
 		r = image_resolve(coppice, image, &init.image.name, err);
 	if (r == COPPICE_OK)
 		r = check_settings(init.entry, settings, n_settings, &init.config, err);
+	if (r == COPPICE_OK)
+		r = config_add_defaults(init.entry, &init.config, err);
 	if (r == COPPICE_OK)
 		r = volumes_must_not_exist(coppice, init.names, n, err);
 	if (r == COPPICE_OK)

@@ -159,12 +159,15 @@ static int restore(struct coppice *coppice, const struct volume *snapshot,
 	if (r == COPPICE_OK && is_interrupted(coppice))
 		r = fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was restored");
 	if (r == COPPICE_OK)
+		r = pool_hold(coppice, snapshot->entry, err);
+	if (r == COPPICE_OK)
 		r = driver->swap(&draft, &making->volume, instance, err);
-	if (r < 0)
-		return r;
-	r = driver->commit(snapshot->entry->pool, err);
-	if (r < 0)
-		(void)driver->swap(&draft, &making->volume, instance, &ignored);
+	if (r == COPPICE_OK) {
+		r = driver->commit(snapshot->entry->pool, err);
+		if (r < 0)
+			(void)driver->swap(&draft, &making->volume, instance, &ignored);
+	}
+	pool_release(snapshot->entry);
 	return r; /* what is in the draft now goes with it */
 }
 
@@ -224,6 +227,7 @@ struct reconfiguring {
 	struct volume volume; /* its record is the new one */
 	char *old, *new;      /* both as text */
 	uint64_t old_limit, new_limit;
+	unsigned old_how, new_how;
 };
 
 static void reconfiguring_done(struct reconfiguring *reconfiguring)
@@ -233,15 +237,16 @@ static void reconfiguring_done(struct reconfiguring *reconfiguring)
 	free(reconfiguring->new);
 }
 
-static int set_limit(const struct reconfiguring *reconfiguring, uint64_t limit_bytes,
+static int set_limit(const struct reconfiguring *reconfiguring, uint64_t limit_bytes, unsigned how,
 		     struct coppice_error *err)
 {
 	const struct volume *volume = &reconfiguring->volume;
 
-	if (reconfiguring->old_limit == reconfiguring->new_limit)
+	if (reconfiguring->old_limit == reconfiguring->new_limit &&
+	    reconfiguring->old_how == reconfiguring->new_how)
 		return COPPICE_OK;
 	return volume->entry->driver->limit_set(volume->entry->pool, &volume->ref,
-						&volume->record.uuid, limit_bytes, err);
+						&volume->record.uuid, limit_bytes, how, err);
 }
 
 /* The limit first: should it be refused, nothing says that it is there. */
@@ -252,7 +257,7 @@ static int reconfigure(struct coppice *coppice, const struct reconfiguring *reco
 	struct coppice_error ignored;
 	int r;
 
-	r = set_limit(reconfiguring, reconfiguring->new_limit, err);
+	r = set_limit(reconfiguring, reconfiguring->new_limit, reconfiguring->new_how, err);
 	if (r < 0)
 		return r;
 	r = write_record(coppice, &reconfiguring->volume, reconfiguring->new, err);
@@ -267,7 +272,8 @@ static int reconfigure(struct coppice *coppice, const struct reconfiguring *reco
 		}
 	}
 	if (r < 0)
-		(void)set_limit(reconfiguring, reconfiguring->old_limit, &ignored);
+		(void)set_limit(reconfiguring, reconfiguring->old_limit, reconfiguring->old_how,
+				&ignored);
 	return r;
 }
 
@@ -288,6 +294,7 @@ int coppice_config_set(struct coppice *coppice, const char *instance,
 	if (r < 0)
 		return r;
 	reconfiguring.old_limit = config_limit(&volume->record.config);
+	reconfiguring.old_how = config_limit_how(volume->entry->driver, &volume->record.config);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
 		r = config_check(volume->entry, &settings[i], err);
 		if (r == COPPICE_OK)
@@ -299,5 +306,6 @@ int coppice_config_set(struct coppice *coppice, const char *instance,
 	if (r < 0)
 		return r;
 	reconfiguring.new_limit = config_limit(&volume->record.config);
+	reconfiguring.new_how = config_limit_how(volume->entry->driver, &volume->record.config);
 	return reconfigure(coppice, &reconfiguring, err);
 }

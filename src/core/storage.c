@@ -14,6 +14,21 @@
 
 /* ---- keys ---- */
 
+static const struct driver_key *driver_key(const struct driver *driver, const char *name)
+{
+	const struct driver_key *key = driver->pool_keys;
+
+	while (key->name && strcmp(key->name, name) != 0)
+		key++;
+	return key->name ? key : NULL;
+}
+
+/* Of what volumes are limited by when they say nothing themselves. */
+static bool is_default(const struct driver *driver, const char *key)
+{
+	return strncmp(key, "volume.", 7) == 0 && config_is_limit_key(driver, key + 7);
+}
+
 static bool driver_knows(const struct driver *driver, const char *key)
 {
 	if (strcmp(key, "source") == 0 || settings_is_user_key(key))
@@ -24,25 +39,38 @@ static bool driver_knows(const struct driver *driver, const char *key)
 	if (driver->pool_host &&
 	    (strcmp(key, "coppice.watermark") == 0 || strcmp(key, "coppice.preallocate") == 0))
 		return true;
-	for (size_t i = 0; driver->pool_keys[i]; i++)
-		if (strcmp(driver->pool_keys[i], key) == 0)
-			return true;
+	return driver_key(driver, key) != NULL || is_default(driver, key);
+}
+
+/* Is it one of "one|two|three"? */
+static bool is_one_of(const char *value, const char *values)
+{
+	size_t n = strlen(value);
+
+	for (const char *v = values; v; v = strchr(v, '|') ? strchr(v, '|') + 1 : NULL)
+		if (strncmp(v, value, n) == 0 && (v[n] == '\0' || v[n] == '|'))
+			return n > 0;
 	return false;
 }
 
-static int check_value(const char *key, const char *value, struct coppice_error *err)
+static int check_value(const struct driver *driver, const char *name, const char *value,
+		       struct coppice_error *err)
 {
-	bool is_size = strcmp(key, "size") == 0, is_mark = strcmp(key, "coppice.watermark") == 0;
+	bool is_size = strcmp(name, "size") == 0, is_mark = strcmp(name, "coppice.watermark") == 0;
+	const struct driver_key *key = driver_key(driver, name);
 	uint64_t bytes = 0;
 
 	if (is_size || is_mark)
 		return size_parse(value, &bytes) && (is_mark || bytes > 0)
 			       ? COPPICE_OK
 			       : fail(err, COPPICE_INVALID, "%s '%s' is no size, such as 20GiB",
-				      key, value);
-	if (strcmp(key, "coppice.preallocate") == 0 && strcmp(value, "true") != 0 &&
-	    strcmp(value, "false") != 0)
-		return fail(err, COPPICE_INVALID, "%s '%s' is neither true nor false", key, value);
+				      name, value);
+	if ((strcmp(name, "coppice.preallocate") == 0 || is_default(driver, name)) &&
+	    !is_one_of(value, "true|false"))
+		return fail(err, COPPICE_INVALID, "%s '%s' is neither true nor false", name, value);
+	if (key && key->values && !is_one_of(value, key->values))
+		return fail(err, COPPICE_INVALID, "%s '%s' is none of %s", name, value,
+			    key->values);
 	return COPPICE_OK;
 }
 
@@ -56,7 +84,7 @@ static int check_keys(const struct driver *driver, const struct coppice_setting 
 			return fail(err, COPPICE_INVALID,
 				    "unknown key '%s' for a pool of the %s driver", settings[i].key,
 				    driver->name);
-		if (value && check_value(settings[i].key, value, err) < 0)
+		if (value && check_value(driver, settings[i].key, value, err) < 0)
 			return err->code;
 	}
 	return COPPICE_OK;
@@ -207,8 +235,6 @@ static int begin_pool(struct coppice *coppice, const char *name, const char *dri
 	int r;
 
 	r = pool_name_parse(name, &checked, err);
-	if (r == COPPICE_OK && pools_get(coppice, name))
-		r = fail(err, COPPICE_EXISTS, "pool '%s' exists already", name);
 	if (r == COPPICE_OK)
 		r = find_driver(coppice, driver_name, ret, err);
 	if (r == COPPICE_OK)
@@ -220,10 +246,7 @@ static int begin_pool(struct coppice *coppice, const char *name, const char *dri
 	if (r < 0)
 		return r;
 	pools_done(coppice); /* another command may have made it while we waited */
-	r = pools_load(coppice, err);
-	if (r == COPPICE_OK && pools_get(coppice, name))
-		r = fail(err, COPPICE_EXISTS, "pool '%s' exists already", name);
-	return r;
+	return pools_load(coppice, err);
 }
 
 int coppice_storage_create(struct coppice *coppice, const char *name, const char *driver_name,
@@ -236,7 +259,11 @@ int coppice_storage_create(struct coppice *coppice, const char *name, const char
 	struct uuid uuid;
 	int r;
 
+	if (pools_get(coppice, name))
+		return fail(err, COPPICE_EXISTS, "pool '%s' exists already", name);
 	r = begin_pool(coppice, name, driver_name, settings, n, &locks, &driver, err);
+	if (r == COPPICE_OK && pools_get(coppice, name))
+		r = fail(err, COPPICE_EXISTS, "pool '%s' exists already", name);
 	if (r == COPPICE_OK)
 		r = uuid_new(&uuid, err);
 	if (r == COPPICE_OK)
@@ -288,10 +315,15 @@ static int write_both(struct coppice *coppice, const struct pool_entry *entry, c
 	return r;
 }
 
-static int take_over(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+/*
+ * What the pool says of itself becomes the entry's. @ret: its record, free() it; @ret_owner: who
+ * has it.
+ */
+static int adopt_record(struct pool_entry *entry, char **ret, char ret_owner[static UUID_TEXT_SIZE],
+			struct coppice_error *err)
 {
 	_cleanup_(freep) char *record = NULL;
-	const char *uuid;
+	const char *uuid, *owner;
 	json_t *json;
 	int r;
 
@@ -300,18 +332,60 @@ static int take_over(struct coppice *coppice, struct pool_entry *entry, struct c
 		return r;
 	json = json_loads(record, JSON_REJECT_DUPLICATES, NULL);
 	uuid = json_string_value(json_object_get(json, "uuid"));
+	owner = json_string_value(json_object_get(json, "owner"));
 	if (!uuid || !uuid_parse(uuid, &entry->uuid))
 		r = fail(err, COPPICE_INVALID, "the record of the pool at '%s' is damaged",
 			 entry->source);
 	if (r == COPPICE_OK)
 		r = remember_config(entry, json, err);
+	(void)snprintf(ret_owner, UUID_TEXT_SIZE, "%s", owner ? owner : "");
 	json_decref(json);
+	*ret = take_ptr(&record);
+	return r;
+}
+
+/*
+ * A pool that another took over may be taken back, under the name that it has here; where
+ * Coppice made what it lives on, it stays ours.
+ */
+static int check_known(struct coppice *coppice, struct pool_entry *entry, const char *owner,
+		       struct coppice_error *err)
+{
+	const struct pool_entry *known = pools_get(coppice, entry->name);
+
+	for (size_t i = 0; i < coppice->n_pools; i++) {
+		const struct pool_entry *other = coppice->pools[i];
+
+		if (strcmp(other->uuid.text, entry->uuid.text) != 0)
+			continue;
+		if (other != known || strcmp(owner, coppice->owner.text) == 0)
+			return fail(err, COPPICE_EXISTS, "that pool is here already, as '%s'",
+				    other->name);
+	}
+	if (!known)
+		return COPPICE_OK;
+	if (strcmp(known->uuid.text, entry->uuid.text) != 0)
+		return fail(err, COPPICE_EXISTS, "pool '%s' exists already, and is another",
+			    entry->name);
+	if (!known->source) {
+		free(entry->source);
+		entry->source = NULL;
+		entry->spec.source = NULL;
+	}
+	return COPPICE_OK;
+}
+
+static int take_over(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	_cleanup_(freep) char *record = NULL;
+	char owner[UUID_TEXT_SIZE];
+	int r;
+
+	r = adopt_record(entry, &record, owner, err);
+	if (r == COPPICE_OK)
+		r = check_known(coppice, entry, owner, err);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < coppice->n_pools; i++)
-		if (strcmp(coppice->pools[i]->uuid.text, entry->uuid.text) == 0)
-			return fail(err, COPPICE_EXISTS, "that pool is here already, as '%s'",
-				    coppice->pools[i]->name);
 	entry->spec.uuid = entry->uuid;
 	entry->spec.owner = coppice->owner;
 	return write_both(coppice, entry, record, err);
@@ -347,14 +421,17 @@ int coppice_storage_recover(struct coppice *coppice, const char *name, const cha
 	pool_adopt(coppice, entry, pool);
 	if (coppice->options.is_dry_run)
 		return COPPICE_OK;
-	r = take_over(coppice, entry, err);
-	if (r < 0) {
-		pool_entry_close(entry);
-		if (!was_mounted)
-			(void)driver->pool_umount(&entry->spec, &ignored);
+	/* Nobody, in whatever state directory, changes the pool while it gets another owner. */
+	r = pool_hold_as(coppice, entry, POOL_ALONE, err);
+	if (r == COPPICE_OK)
+		r = take_over(coppice, entry, err);
+	pool_entry_close(entry);
+	if (r < 0 && !was_mounted)
+		(void)driver->pool_umount(&entry->spec, &ignored);
+	if (r < 0)
 		return r;
-	}
-	r = pool_entry_keep(coppice, take_ptr(&entry), err);
+	pools_done(coppice);
+	r = pools_load(coppice, err);
 	return r < 0 ? r : pools_open(coppice, pools_get(coppice, name), err);
 }
 
@@ -537,7 +614,9 @@ int coppice_storage_delete(struct coppice *coppice, const char *name, bool is_fo
 		r = empty_pool(coppice, entry, err);
 	if (r < 0 || coppice->options.is_dry_run)
 		return r;
-	r = forget_pool(coppice, name, err);
+	r = pool_hold(coppice, entry, err); /* closing it gives it back */
+	if (r == COPPICE_OK)
+		r = forget_pool(coppice, name, err);
 	if (r == COPPICE_OK)
 		r = destroy_pool(coppice, entry, err);
 	pools_done(coppice);
@@ -545,6 +624,14 @@ int coppice_storage_delete(struct coppice *coppice, const char *name, bool is_fo
 }
 
 /* ---- set ---- */
+
+static bool is_changeable(const struct driver *driver, const char *name)
+{
+	const struct driver_key *key = driver_key(driver, name);
+
+	return settings_is_user_key(name) || strcmp(name, "coppice.watermark") == 0 ||
+	       is_default(driver, name) || (key && key->is_changeable);
+}
 
 static int set_one(struct coppice *coppice, struct pool_entry *entry,
 		   const struct coppice_setting *setting, struct coppice_error *err)
@@ -560,8 +647,7 @@ static int set_one(struct coppice *coppice, struct pool_entry *entry,
 				    entry->driver->name);
 		(void)size_parse(setting->value, &size);
 		r = entry->driver->pool_resize(entry->pool, size, err);
-	} else if (!settings_is_user_key(setting->key) &&
-		   strcmp(setting->key, "coppice.watermark") != 0) {
+	} else if (!is_changeable(entry->driver, setting->key)) {
 		r = fail(err, COPPICE_INVALID, "'%s' cannot be changed after the pool was made",
 			 setting->key);
 	}
@@ -588,8 +674,12 @@ int coppice_storage_set(struct coppice *coppice, const char *name,
 		r = entry->driver->pool_record_read(entry->pool, &before, err);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
 		r = set_one(coppice, entry, &settings[i], err);
-	if (r == COPPICE_OK && !coppice->options.is_dry_run)
-		r = write_both(coppice, entry, before, err);
+	if (r == COPPICE_OK && !coppice->options.is_dry_run) {
+		r = pool_hold(coppice, entry, err);
+		if (r == COPPICE_OK)
+			r = write_both(coppice, entry, before, err);
+		pool_release(entry);
+	}
 	if (r < 0 && before) { /* as it was, for this handle too */
 		pools_done(coppice);
 		(void)pools_load(coppice, &ignored);

@@ -267,6 +267,50 @@ uint64_t config_limit(const struct coppice_settings *config)
 	return text && size_parse(text, &bytes) ? bytes : 0;
 }
 
+static bool is_true(const char *value)
+{
+	return strcmp(value, "true") == 0;
+}
+
+int config_add_defaults(const struct pool_entry *entry, struct coppice_settings *config,
+			struct coppice_error *err)
+{
+	const struct limit_key *key = entry->driver->limit_keys;
+	int r = COPPICE_OK;
+
+	for (; key && key->name && r == COPPICE_OK; key++) {
+		char pool_key[64];
+		const char *value;
+
+		(void)snprintf(pool_key, sizeof(pool_key), "volume.%s", key->name);
+		value = settings_get(&entry->config, pool_key);
+		if (value && !settings_get(config, key->name))
+			r = settings_put(config, key->name, value, err);
+	}
+	return r;
+}
+
+unsigned config_limit_how(const struct driver *driver, const struct coppice_settings *config)
+{
+	unsigned how = 0;
+
+	for (const struct limit_key *key = driver->limit_keys; key && key->name; key++) {
+		const char *value = settings_get(config, key->name);
+
+		if (value && is_true(value) == key->value)
+			how |= key->how;
+	}
+	return how;
+}
+
+bool config_is_limit_key(const struct driver *driver, const char *key)
+{
+	for (const struct limit_key *known = driver->limit_keys; known && known->name; known++)
+		if (strcmp(known->name, key) == 0)
+			return true;
+	return false;
+}
+
 int config_check(const struct pool_entry *entry, const struct coppice_setting *setting,
 		 struct coppice_error *err)
 {
@@ -276,6 +320,13 @@ int config_check(const struct pool_entry *entry, const struct coppice_setting *s
 		if (setting->value && strlen(setting->value) > 1024)
 			return fail(err, COPPICE_INVALID,
 				    "the value of '%s' is longer than 1024 bytes", setting->key);
+		return COPPICE_OK;
+	}
+	if (config_is_limit_key(entry->driver, setting->key)) {
+		if (setting->value && !is_true(setting->value) &&
+		    strcmp(setting->value, "false") != 0)
+			return fail(err, COPPICE_INVALID, "%s '%s' is neither true nor false",
+				    setting->key, setting->value);
 		return COPPICE_OK;
 	}
 	if (strcmp(setting->key, "size") != 0)

@@ -42,6 +42,12 @@
 
 struct driver;
 
+/* What a limit is of, and whether it is a promise as well; none: of the volume's own data. */
+enum {
+	LIMIT_WITH_SNAPSHOTS = 1, /* those count, too */
+	LIMIT_RESERVED = 2,       /* so much space is set aside for it */
+};
+
 /* What a pool is made of, as the core keeps it; strings are borrowed. */
 struct pool_spec {
 	const char *name;
@@ -76,6 +82,8 @@ struct new_volume {
 	struct uuid uuid;
 	struct uuid group;    /* whose space account it joins: its own uuid, or its instance's */
 	uint64_t limit_bytes; /* how much the account may hold; 0: no limit; only with one's own */
+	unsigned limit_how;   /* LIMIT_…, of that */
+	bool has_nested;      /* some of the same draft are nested in it; for swap */
 	bool is_nested;       /* a snapshot of a volume that was made before in the same draft */
 	const char *record;   /* borrowed; text that the driver keeps with it */
 
@@ -127,6 +135,30 @@ typedef int scan_fn(void *user, const struct found_volume *found, struct coppice
 typedef int pinned_fn(void *user, const char *record, struct coppice_bytes pinned,
 		      struct coppice_error *err);
 
+/* A key that a pool of a driver may have. */
+struct driver_key {
+	const char *name;
+	const char *values; /* those that it may have, as "true|false"; NULL: any */
+	bool is_changeable; /* also when the pool is there */
+};
+
+/*
+ * A key that a volume's configuration may have, and with "volume." before it that of a pool,
+ * for volumes that say nothing: true or false.
+ */
+struct limit_key {
+	const char *name;
+	unsigned how; /* this of its limit, when it has @value */
+	bool value;
+};
+
+/* How copies within a pool are made. */
+enum copy_way {
+	COPY_CLONED,  /* clones of what is copied */
+	COPY_FULL,    /* sharing nothing with anybody */
+	COPY_REBASED, /* sharing with the image that it began as, and with nobody else */
+};
+
 /* Called for each process and mount that uses a volume, in words: "'c1' is in use by …". */
 typedef void in_use_fn(void *user, const char *line);
 
@@ -140,12 +172,22 @@ struct driver_traits {
 	bool is_loop_able; /* a pool without source is a file with `size` */
 };
 
+enum pool_hold {
+	POOL_RELEASE,
+	POOL_SHARED,
+	POOL_ALONE,
+};
+
 struct driver {
 	/* As written in configuration and on the command line. */
 	const char *name;
 
-	/* Keys that a pool of this driver may have beside source, size, user.*; NULL-terminated. */
-	const char *const *pool_keys;
+	/* Keys that a pool of this driver may have beside source, size, user.*; the last has no
+	 * name. */
+	const struct driver_key *pool_keys;
+
+	/* Those that say what limits are; the last has no name. NULL: there are none. */
+	const struct limit_key *limit_keys;
 
 	/*
 	 * Can this machine do it? COPPICE_OK, or COPPICE_UNSUPPORTED with the reason.
@@ -182,6 +224,14 @@ struct driver {
 	int (*pool_open)(const struct pool_spec *spec, struct pool **ret,
 			 struct coppice_error *err);
 	void (*pool_close)(struct pool *pool);
+
+	/*
+	 * Hold the pool against whoever opened it from another state directory: shared
+	 * while something in it is changed, alone to give it another owner. Does not wait:
+	 * COPPICE_BUSY when others hold it; then it is not held. NULL: pools have one
+	 * state directory for ever.
+	 */
+	int (*pool_hold)(struct pool *pool, enum pool_hold how, struct coppice_error *err);
 
 	/* Is it mounted, or in no need of it? Mounts nothing. */
 	bool (*pool_is_mounted)(const struct pool_spec *spec);
@@ -281,6 +331,24 @@ struct driver {
 		     const struct new_volume *volumes, size_t n, bool is_read_only,
 		     struct coppice_error *err);
 
+	/* How the pool of @spec is to make copies. NULL: COPY_CLONED. */
+	enum copy_way (*copy_way)(const struct pool_spec *spec);
+
+	/*
+	 * Copy by the engine's own stream: each of @volumes, in the draft, out of the one of
+	 * @sources with the same index, in @from, a pool of this driver, or the draft's own.
+	 * The first is an instance; the others are snapshots that are nested in it. They
+	 * share with each other what their sources share, and with others what @way says
+	 * (COPY_FULL when the pools are two); COPY_REBASED is full for what did not begin as
+	 * an image. With @base, a volume of the draft's pool that was such a copy before, not
+	 * NULL, only what is newer than what that has is sent, and the rest shared with it, as
+	 * far as the engine can tell. They are whole then, and need no seal. On failure the draft
+	 * is to be discarded; @from is as it was. NULL: the core copies files.
+	 */
+	int (*transfer)(struct draft *draft, struct pool *from, const struct volume_ref *sources,
+			const struct new_volume *volumes, size_t n, enum copy_way way,
+			const struct volume_ref *base, struct coppice_error *err);
+
 	/*
 	 * Give volumes of the draft their names; each takes the snapshots nested in it
 	 * along, which are not named here. All or nothing but for a kill; each one atomic.
@@ -307,7 +375,8 @@ struct driver {
 	/*
 	 * Put the data of @replacement, a volume of the draft, in the place of the data
 	 * of @ref, whose record and snapshots stay. What it had is then in the draft.
-	 * Atomic.
+	 * Atomic. Snapshots that are nested in @replacement become @ref's first, each of them
+	 * atomic; none may have a name that is taken.
 	 */
 	int (*swap)(struct draft *draft, const struct new_volume *replacement,
 		    const struct volume_ref *ref, struct coppice_error *err);
@@ -320,9 +389,14 @@ struct driver {
 	int (*record_write)(struct pool *pool, const struct volume_ref *ref, const char *record,
 			    struct coppice_error *err);
 
-	/* Change how much a volume with its snapshots may allocate; 0: no limit. */
+	/*
+	 * Change how much a volume may allocate, at most @limit_bytes, 0: no limit; @how:
+	 * LIMIT_… that the driver's keys name. Where there are none, snapshots count. Atomic
+	 * but for a kill, which leaves one of the two limits. COPPICE_INVALID: it has more, in
+	 * figures.
+	 */
 	int (*limit_set)(struct pool *pool, const struct volume_ref *ref, const struct uuid *group,
-			 uint64_t limit_bytes, struct coppice_error *err);
+			 uint64_t limit_bytes, unsigned how, struct coppice_error *err);
 
 	/* ---- deleting volumes ---- */
 

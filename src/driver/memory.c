@@ -920,6 +920,13 @@ static int memory_swap(struct draft *draft, const struct new_volume *replacement
 		r = step(err);
 	if (r < 0)
 		return r;
+	for (struct volume *v = store_of(draft->pool)->volumes; v; v = v->next)
+		if (v->state == STATE_DRAFT && is_same_uuid(&v->draft, &draft->id) &&
+		    v->is_nested && is_within(&v->ref, &other->ref)) {
+			v->state = STATE_LIVE;
+			v->is_nested = false;
+			v->ref.name = ref->name;
+		}
 	data = volume->data;
 	volume->data = other->data;
 	other->data = data;
@@ -972,7 +979,7 @@ static int memory_record_write(struct pool *pool, const struct volume_ref *ref, 
 }
 
 static int memory_limit_set(struct pool *pool, const struct volume_ref *ref,
-			    const struct uuid *group, uint64_t limit_bytes,
+			    const struct uuid *group, uint64_t limit_bytes, unsigned how,
 			    struct coppice_error *err)
 {
 	LOCKED;
@@ -1368,7 +1375,7 @@ int memory_volume_get(struct pool *pool, const struct volume_ref *ref, const cha
 	return dup_text(content->value, ret, err);
 }
 
-static const char *const pool_keys[] = { NULL };
+static const struct driver_key pool_keys[] = { { .name = NULL } };
 
 const struct driver driver_memory = {
 	.name = "memory",

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-#define DIGITS	"0123456789"
+#define DIGITS  "0123456789"
 
 static const char *const kind_names[VOLUME_KINDS] = {
 	[VOLUME_IMAGE] = "image",

@@ -13,7 +13,7 @@ enum volume_kind {
 	VOLUME_IMAGE,
 	VOLUME_CONTAINER,
 	VOLUME_VIRTUAL_MACHINE, /* no command makes these yet; their place is kept */
-	VOLUME_CUSTOM,		/* the same */
+	VOLUME_CUSTOM,          /* the same */
 	VOLUME_KINDS,
 };
 
@@ -46,8 +46,7 @@ _nonnull_ int fingerprint_parse(const char *text, struct volume_name *ret,
 				struct coppice_error *err);
 
 /* The same alphabet as snapshots; what a pool is called, and an alias of an image. */
-_nonnull_ int pool_name_parse(const char *text, struct volume_name *ret,
-			      struct coppice_error *err);
+_nonnull_ int pool_name_parse(const char *text, struct volume_name *ret, struct coppice_error *err);
 _nonnull_ int alias_parse(const char *text, char ret[static 256], struct coppice_error *err);
 
 /* INSTANCE or INSTANCE/SNAPSHOT. */

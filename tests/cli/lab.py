@@ -383,8 +383,8 @@ class ZfsWalk(Walk):
         if parts[0] not in KINDS or len(parts) < 2 or snapshot == "readonly":
             return
         if len(parts) > 2 and not snapshot:
-            # Users' snapshots, or those that are deleted: these are looked at by themselves.
-            if not any(n.startswith((name + "@snapshot-", name + "@deleted-")) for n in found):
+            # Or one that others stand on, which is looked at by itself.
+            if not any(n.startswith(name + "@") for n in found):
                 self.problems.append(f"{name} holds no snapshot")
             return
         key = f"{KINDS[parts[0]]} {parts[1]}"

@@ -138,6 +138,32 @@ static void test_swap_puts_the_old_data_in_the_draft(void)
 	pool_down(pool);
 }
 
+static void test_swap_takes_nested_snapshots_along(void)
+{
+	struct pool *pool = pool_up();
+	struct new_volume c1 = make(pool, "c1", "one"), s1 = snapshot_of(pool, &c1, "s1");
+	struct new_volume replacement = new_in_group("c1", &c1);
+	struct new_volume nested = new_nested("c1/new", &c1);
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct draft draft = draft_up(pool);
+
+	replacement.has_nested = true;
+	fill(&draft, &replacement, "other", false);
+	ok_call(subject->driver->clone(&draft, &s1.ref, &nested, 1, true, &err), &err);
+	ok_int(count(pool), ==, 2);
+	ok_call(subject->driver->swap(&draft, &replacement, &c1.ref, &err), &err);
+	draft_down(&draft);
+	ok_call(subject->driver->commit(pool, &err), &err);
+	pool = pool_again(pool);
+	ok_int(count(pool), ==, 3);
+	ok_str(get(pool, "c1"), "other");
+	ok_str(get(pool, "c1/s1"), "one");
+	ok_str(get(pool, "c1/new"), "one");
+	ok_str(record_of(pool, "c1"), c1.record);
+	ok_str(record_of(pool, "c1/new"), nested.record);
+	pool_down(pool);
+}
+
 static void test_swap_with_nothing(void)
 {
 	struct pool *pool = pool_up();
@@ -241,7 +267,7 @@ static void test_limit_is_refused_where_it_is_not_enforced(void)
 	pool = pool_up();
 	make_image(pool, "data");
 	c1 = clone_of(pool, "image", "c1");
-	ok_int(subject->driver->limit_set(pool, &c1.ref, &c1.group, LIMIT_BYTES, &err), ==,
+	ok_int(subject->driver->limit_set(pool, &c1.ref, &c1.group, LIMIT_BYTES, 0, &err), ==,
 	       COPPICE_UNSUPPORTED);
 	c2.limit_bytes = LIMIT_BYTES;
 	draft = draft_up(pool);
@@ -262,11 +288,11 @@ static void test_limit_set_is_enforced(void)
 	make_image(pool, "data");
 	c1 = clone_of(pool, "image", "c1");
 	clone_of(pool, "image", "c2");
-	ok_call(subject->driver->limit_set(pool, &c1.ref, &c1.group, LIMIT_BYTES, &err), &err);
+	ok_call(subject->driver->limit_set(pool, &c1.ref, &c1.group, LIMIT_BYTES, 0, &err), &err);
 	ok_int(write_until_full(pool, "c1", 4 * LIMIT_BYTES), <=, LIMIT_BYTES);
 	ok_int(write_until_full(pool, "c2", 2 * LIMIT_BYTES), ==, 2 * LIMIT_BYTES);
 
-	ok_call(subject->driver->limit_set(pool, &c1.ref, &c1.group, 0, &err), &err);
+	ok_call(subject->driver->limit_set(pool, &c1.ref, &c1.group, 0, 0, &err), &err);
 	ok_int(write_until_full(pool, "c1", LIMIT_BYTES), ==, LIMIT_BYTES);
 	pool_down(pool);
 }
@@ -306,7 +332,7 @@ static void test_limit_stays_after_a_restore(void)
 	pool = pool_up();
 	make_image(pool, "data");
 	c1 = clone_of(pool, "image", "c1");
-	ok_call(subject->driver->limit_set(pool, &c1.ref, &c1.group, LIMIT_BYTES, &err), &err);
+	ok_call(subject->driver->limit_set(pool, &c1.ref, &c1.group, LIMIT_BYTES, 0, &err), &err);
 	snapshot_of(pool, &c1, "s1");
 	restore(pool, &c1, "c1/s1");
 	ok_int(write_until_full(pool, "c1", 4 * LIMIT_BYTES), <=, LIMIT_BYTES);
@@ -320,6 +346,7 @@ const struct tap_test cases_change[] = {
 	TAP(test_rename_of_a_snapshot),
 	TAP(test_swap_exchanges_only_data),
 	TAP(test_swap_puts_the_old_data_in_the_draft),
+	TAP(test_swap_takes_nested_snapshots_along),
 	TAP(test_swap_with_nothing),
 	TAP(test_record_write),
 	TAP(test_record_of_nothing),

@@ -210,7 +210,7 @@ static const char *story(struct pool *pool, const struct new_volume *clones,
 	ok_call(subject->driver->rename(pool, &old, &new, &err), &err);
 	ok_call(subject->driver->record_write(pool, &image, "{\"a\": 2}", &err), &err);
 	if (subject_can_limit())
-		ok_call(subject->driver->limit_set(pool, &victim->ref, &victim->group, 1U << 30,
+		ok_call(subject->driver->limit_set(pool, &victim->ref, &victim->group, 1U << 30, 0,
 						   &err),
 			&err);
 	ok_call(subject->driver->retire(pool, &victim->ref, &victim->uuid, 1, &err), &err);

@@ -113,7 +113,10 @@ static void test_in_use_sees_other_namespaces(void)
 	pid_t pid = start(mount_elsewhere, path_of(pool, "c1"));
 
 	ok_int(in_use(pool, "c1", NULL, NULL, &err), ==, COPPICE_BUSY);
-	ok_has(err.message, "a mount: /mnt, as process ");
+	/* One that is mounted where it is asked for is so there, too, and that is met first. */
+	ok_has(err.message,
+	       subject->driver->volume_mount ? "a mount: /" : "a mount: /mnt, as process ");
+	ok_has(err.message, ", as process ");
 	ok_call(in_use(pool, "c2", NULL, NULL, &err), &err);
 	stop(pid);
 	ok_call(in_use(pool, "c1", NULL, NULL, &err), &err);

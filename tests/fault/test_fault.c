@@ -151,6 +151,13 @@ static int copy(struct coppice *coppice, struct coppice_error *err)
 	return coppice_instance_copy(coppice, "c1", "n1", NULL, err);
 }
 
+static int refresh(struct coppice *coppice, struct coppice_error *err)
+{
+	const struct coppice_copy options = { .is_refresh = true };
+
+	return coppice_instance_copy(coppice, "c1", "c2", &options, err);
+}
+
 static int copy_elsewhere(struct coppice *coppice, struct coppice_error *err)
 {
 	const struct coppice_copy options = { .pool = "other" };
@@ -230,6 +237,11 @@ static void test_copy_to_another_pool(void)
 	fail_at_each_step(copy_elsewhere);
 }
 
+static void test_refresh(void)
+{
+	fail_at_each_step(refresh);
+}
+
 static void test_snapshot(void)
 {
 	fail_at_each_step(snapshot);
@@ -282,6 +294,7 @@ int main(void)
 		TAP(test_init_in_a_pool_without_the_image),
 		TAP(test_copy_with_snapshots),
 		TAP(test_copy_to_another_pool),
+		TAP(test_refresh),
 		TAP(test_snapshot),
 		TAP(test_restore),
 		TAP(test_rename),

@@ -618,6 +618,110 @@ static void test_runner_can_be_replaced(void)
 	ok_str(err.message, "mkfs.btrfs failed with status 1: no device");
 }
 
+/* ---- run: two programs ---- */
+
+static bool never(void *user)
+{
+	return false;
+}
+
+static bool at_the_third_time(void *user)
+{
+	return ++*(unsigned *)user > 2;
+}
+
+static int pipe_of(const char *from, const char *to, struct run_result results[2],
+		   struct coppice_error *err)
+{
+	const char *const from_argv[] = { "sh", "-c", from, NULL };
+	const char *const to_argv[] = { "sh", "-c", to, NULL };
+
+	return runner.pipe(from_argv, to_argv, &(struct run_hook){ .is_stopped = never }, results,
+			   err);
+}
+
+static void results_done(struct run_result results[2])
+{
+	run_result_done(&results[0]);
+	run_result_done(&results[1]);
+}
+
+static void test_pipe_brings_all_of_it(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct run_result results[2];
+
+	ok_call(pipe_of("head -c 20000000 /dev/zero; echo one >&2; exit 3", "wc -c >&2; exit 4",
+			results, &err),
+		&err);
+	ok_int(results[0].exit_status, ==, 3);
+	ok_int(results[1].exit_status, ==, 4);
+	ok_str(results[0].err, "one\n");
+	ok_str(results[1].err, "20000000\n");
+	results_done(results);
+}
+
+static void test_pipe_to_what_ends_before_the_other(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct run_result results[2];
+
+	/* Without SIGPIPE for us; and the one that still writes does not hang. */
+	ok_call(pipe_of("yes", "head -c 10 >/dev/null; echo no more >&2; exit 1", results, &err),
+		&err);
+	ok_int(results[0].exit_status, ==, 128 + SIGPIPE);
+	ok_int(results[1].exit_status, ==, 1);
+	ok_str(results[1].err, "no more\n");
+	results_done(results);
+}
+
+static void test_pipe_is_stopped_on_demand(void)
+{
+	const char *const from[] = { "yes", NULL }, *const to[] = { "sh", "-c", "cat >/dev/null",
+								    NULL };
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct run_result results[2];
+	unsigned n = 0;
+
+	ok_code(runner.pipe(from, to,
+			    &(struct run_hook){ .is_stopped = at_the_third_time, .user = &n },
+			    results, &err),
+		COPPICE_INTERRUPTED, &err);
+	ok_int(n, ==, 3);
+}
+
+static void test_pipe_of_what_is_not_installed(void)
+{
+	const char *const good[] = { "cat", NULL }, *const bad[] = { "no-such-program", NULL };
+	struct run_hook hook = { .is_stopped = never };
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct run_result results[2];
+
+	ok_code(runner.pipe(bad, good, &hook, results, &err), COPPICE_UNSUPPORTED, &err);
+	ok_code(runner.pipe(good, bad, &hook, results, &err), COPPICE_UNSUPPORTED, &err);
+	ok_has(err.message, "no-such-program");
+}
+
+/* A dead owner's programs do not go on for nobody. */
+static void test_pipe_ends_when_its_owner_is_killed(void)
+{
+	_cleanup_(freep) char *done = text_format("%s/done", tap_dir());
+	_cleanup_(freep) char *command = text_format("cat >/dev/null; echo >%s", done);
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct run_result results[2];
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(pipe_of("yes", command, results, &err) < 0);
+	(void)usleep(200000);
+	ok_int(access(done, F_OK), ==, -1);
+	ok_int(kill(pid, SIGKILL), ==, 0);
+	ok_int(waitpid(pid, NULL, 0), ==, pid);
+	for (size_t i = 0; i < 500 && access(done, F_OK) < 0; i++)
+		(void)usleep(20000);
+	ok_int(access(done, F_OK), ==, 0);
+}
+
 int main(void)
 {
 	return tap_run((struct tap_test[]){
@@ -653,6 +757,11 @@ int main(void)
 		TAP(test_run_of_what_is_not_installed),
 		TAP(test_run_checked_quotes_the_last_line),
 		TAP(test_runner_can_be_replaced),
+		TAP(test_pipe_brings_all_of_it),
+		TAP(test_pipe_to_what_ends_before_the_other),
+		TAP(test_pipe_is_stopped_on_demand),
+		TAP(test_pipe_of_what_is_not_installed),
+		TAP(test_pipe_ends_when_its_owner_is_killed),
 		TAP_END,
 	});
 }

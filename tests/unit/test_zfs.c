@@ -74,6 +74,8 @@ static void test_what_failures_mean(void)
 		  "cannot destroy 'tank/i': filesystem has children\n"
 		  "use '-r' to destroy the following datasets:\ntank/i@readonly\n" },
 		{ 1, COPPICE_NO_SPACE, "cannot create snapshot 'tank/c@s': out of space\n" },
+		{ 1, COPPICE_NO_SPACE,
+		  "cannot set property for 'tank/c': size is greater than available space\n" },
 		{ 1, COPPICE_INVALID,
 		  "cannot set property for 'tank/c': size is less than current used or reserved "
 		  "space\n" },
@@ -456,7 +458,7 @@ static void test_listing(void)
 	ok(root && !root->origin && !root->record && !root->is_snapshot);
 	ok_int(root->used, ==, 2793472);
 	ok(c1 && c1->origin && c1->record && !c1->is_snapshot);
-	ok_str(c1->limit, "104857600");
+	ok_str(c1->limits[0], "104857600");
 	ok(!c1->draft);
 	ok_has(c1->record, "\"kind\":\"container\"");
 	ok(s1 && s1->is_snapshot && s1->draft && !s1->origin);

@@ -396,7 +396,7 @@ static int clone_all(struct draft *draft, const struct volume_ref *origin,
 /* ---- accounts ---- */
 
 static int limit_set(struct pool *pool, const struct volume_ref *ref, const struct uuid *group,
-		     uint64_t limit_bytes, struct coppice_error *err)
+		     uint64_t limit_bytes, unsigned how, struct coppice_error *err)
 {
 	struct btrfs_pool *btrfs = btrfs_pool_of(pool);
 	char text[QUOTA_GROUP_TEXT_MAX];
@@ -569,7 +569,11 @@ static int in_use(struct pool *pool, const struct volume_ref *refs, size_t n, in
 	return layout_in_use(&btrfs_pool_of(pool)->layout, refs, n, tell, user, err);
 }
 
-static const char *const pool_keys[] = { "btrfs.mount_options", "btrfs.quota", NULL };
+static const struct driver_key pool_keys[] = {
+	{ .name = "btrfs.mount_options" },
+	{ .name = "btrfs.quota" },
+	{ .name = NULL },
+};
 
 const struct driver driver_btrfs = {
 	.name = "btrfs",
@@ -588,6 +592,7 @@ const struct driver driver_btrfs = {
 	.pool_space = btrfs_pool_space,
 	.pool_remark = btrfs_pool_remark,
 	.pool_host = btrfs_pool_host,
+	.pool_hold = layout_pool_hold,
 	.pool_record_read = layout_pool_record_read,
 	.pool_record_write = layout_pool_record_write,
 	.pool_mount_path = layout_pool_mount_path,

@@ -148,8 +148,9 @@ static bool is_preallocated(const struct pool_spec *spec)
 	return text && strcmp(text, "true") == 0;
 }
 
+/* @was_attached: by somebody who may have it mounted where we do not see it. */
 static int mount_device(const struct pool_spec *spec, const char *device, const struct place *place,
-			struct coppice_error *err)
+			bool was_attached, struct coppice_error *err)
 {
 	const char *more = spec->get(spec, "btrfs.mount_options");
 	_cleanup_(freep) char *options = NULL;
@@ -165,6 +166,12 @@ static int mount_device(const struct pool_spec *spec, const char *device, const 
 	/* noatime: else a clone grows by being read. */
 	if (mount(device, place->mount, "btrfs", MS_NOATIME, options) == 0)
 		return COPPICE_OK;
+	if (errno == EINVAL && was_attached)
+		return fail(err, COPPICE_UNAVAILABLE,
+			    "'%s' cannot be mounted anew while it is mounted in another mount "
+			    "namespace: "
+			    "grep -l %s /proc/[0-9]*/mountinfo tells by whom",
+			    place->file, device);
 	/* One that we made ourselves, without options, is nobody's mistake. */
 	if (errno == EINVAL)
 		return fail(
@@ -210,9 +217,9 @@ static int mount_place(const struct pool_spec *spec, const struct place *place,
 	if (r < 0 || is_mounted(place))
 		return r;
 	if (place->kind == PLACE_DEVICE)
-		return mount_device(spec, place->file, place, err);
+		return mount_device(spec, place->file, place, false, err);
 	r = loop_attach_locked(place->file, lock_fd, &loop, err);
-	return r < 0 ? r : mount_device(spec, loop.path, place, err);
+	return r < 0 ? r : mount_device(spec, loop.path, place, loop.was_attached, err);
 }
 
 static int umount_place(const struct place *place, struct coppice_error *err)

@@ -19,9 +19,9 @@
 #define KEY_POINTER_BYTES 33
 #define ITEM_HEADER_BYTES 25
 
-#define SEARCH_SIZE  (256 * 1024)
-#define PADDING_MAX  1000 /* files open at once; below the usual limit of a process */
-#define ROOM_FOR_REST 600 /* of a leaf: the inode of a padding file, headers, its name */
+#define SEARCH_SIZE   (256 * 1024)
+#define PADDING_MAX   1000 /* files open at once; below the usual limit of a process */
+#define ROOM_FOR_REST 600  /* of a leaf: the inode of a padding file, headers, its name */
 
 /* How many bytes of items the tree has; more than @enough: some number above it. */
 static uint64_t item_bytes(int fd, uint64_t enough)

@@ -409,7 +409,7 @@ static int usage(struct pool *pool, const struct volume_ref *refs, const struct 
 }
 
 static int limit_set(struct pool *pool, const struct volume_ref *ref, const struct uuid *group,
-		     uint64_t limit_bytes, struct coppice_error *err)
+		     uint64_t limit_bytes, unsigned how, struct coppice_error *err)
 {
 	return refuse_limit(&(struct new_volume){ .limit_bytes = limit_bytes }, err);
 }
@@ -426,7 +426,7 @@ static int in_use(struct pool *pool, const struct volume_ref *refs, size_t n, in
 	return layout_in_use(layout_of(pool), refs, n, tell, user, err);
 }
 
-static const char *const pool_keys[] = { NULL };
+static const struct driver_key pool_keys[] = { { .name = NULL } };
 
 const struct driver driver_dir = {
 	.name = "dir",
@@ -442,6 +442,7 @@ const struct driver driver_dir = {
 	.pool_umount = pool_umount,
 	.pool_destroy = pool_destroy,
 	.pool_space = pool_space,
+	.pool_hold = layout_pool_hold,
 	.pool_record_read = layout_pool_record_read,
 	.pool_record_write = layout_pool_record_write,
 	.pool_mount_path = layout_pool_mount_path,

@@ -2,6 +2,7 @@
 /* Volumes in a tree of directories: drafts, publishing, and what changes them. */
 #include "driver/generic/layout_private.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -439,6 +440,48 @@ int layout_publish(struct draft *draft, const struct new_volume *volumes, size_t
 
 /* ---- changing volumes ---- */
 
+/* Snapshots that are nested in an item become those of the volume at @path. */
+static int move_nested(struct draft *draft, const char *item, const char *path,
+		       const struct volume_ref *ref, struct coppice_error *err)
+{
+	struct layout *layout = layout_of(draft->pool);
+	char from[PATH_MAX + 16], to[PATH_MAX + 300];
+	_cleanup_(closedirp) DIR *dir = NULL;
+	struct dirent *entry;
+	int fd;
+
+	(void)snprintf(from, sizeof(from), "%s/snapshots", item);
+	(void)snprintf(to, sizeof(to), "%s/snapshots", path);
+	fd = openat(draft->fd, from, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return layout_fail(err, errno, "find new snapshots of", ref);
+	dir = fdopendir(fd);
+	if (!dir) {
+		(void)close(fd);
+		return fail_memory(err);
+	}
+	if (mkdirat(layout->fd, to, 0700) < 0 && errno != EEXIST)
+		return layout_fail(err, errno, "make the folder for snapshots of", ref);
+	while ((entry = readdir(dir)) != NULL) {
+		if (entry->d_name[0] == '.')
+			continue;
+		(void)snprintf(to, sizeof(to), "%s/snapshots/%s", path, entry->d_name);
+		if (renameat2(fd, entry->d_name, layout->fd, to, RENAME_NOREPLACE) < 0)
+			return layout_fail(err, errno, "publish new snapshots of", ref);
+	}
+	return COPPICE_OK;
+}
+
+static void move_nested_explain(struct draft *draft, const char *item, const char *path)
+{
+	struct layout *layout = layout_of(draft->pool);
+
+	layout_explain(layout, "mkdir -p %s/%s/snapshots", layout->quoted, path);
+	layout_explain(layout, "mv -t %s/%s/snapshots \"$draft\"/%s/snapshots/*", layout->quoted,
+		       path, item);
+	layout_explain(layout, "rmdir \"$draft\"/%s/snapshots", item);
+}
+
 /* What cannot be made durable is taken back. */
 static int exchange(struct draft *draft, const char *from, const char *to,
 		    const struct volume_ref *ref, struct coppice_error *err)
@@ -465,9 +508,12 @@ int layout_swap(struct draft *draft, const struct new_volume *replacement,
 	struct layout *layout = layout_of(draft->pool);
 	char item[PATH_MAX], path[PATH_MAX], from[PATH_MAX + 8], to[PATH_MAX + 8];
 	_cleanup_(freep) char *old = NULL;
+	int r;
 
 	(void)layout_item_path(replacement, item);
 	(void)layout_ref_path(ref, path);
+	if (replacement->has_nested)
+		move_nested_explain(draft, item, path);
 	/* mv cannot exchange; three of it have the same effect, not at once. */
 	layout_explain(layout, "mv -T %s/%s/live \"$draft\"/%s/old", layout->quoted, path, item);
 	layout_explain(layout, "mv -T \"$draft\"/%s/live %s/%s/live", item, layout->quoted, path);
@@ -479,6 +525,9 @@ int layout_swap(struct draft *draft, const struct new_volume *replacement,
 	if (draft->pool->is_dry_run)
 		return COPPICE_OK;
 
+	r = replacement->has_nested ? move_nested(draft, item, path, ref, err) : COPPICE_OK;
+	if (r < 0)
+		return r;
 	(void)snprintf(from, sizeof(from), "%s/live", item);
 	(void)snprintf(to, sizeof(to), "%s/live", path);
 	return exchange(draft, from, to, ref, err);

@@ -94,7 +94,7 @@ int zfs_rename(struct pool *pool, const struct volume_ref *from, const struct vo
 	return r == COPPICE_EXISTS ? fail_exists(to, err) : r;
 }
 
-/* ---- records and limits ---- */
+/* ---- records ---- */
 
 int zfs_record_write(struct pool *pool, const struct volume_ref *ref, const char *record,
 		     struct coppice_error *err)
@@ -118,28 +118,6 @@ int zfs_record_write(struct pool *pool, const struct volume_ref *ref, const char
 		return fail(err, COPPICE_INVALID, "the record is too long for ZFS");
 	r = zfs_find(zfs, ref, &listing, &dataset, err);
 	return r < 0 ? r : zfs_run(ZFS_ARGS("zfs", "set", property, dataset->name), NULL, err);
-}
-
-int zfs_limit_set(struct pool *pool, const struct volume_ref *ref, const struct uuid *group,
-		  uint64_t limit_bytes, struct coppice_error *err)
-{
-	struct zfs_pool *zfs = zfs_pool_of(pool);
-	_cleanup_(freep) char *property = NULL;
-	char name[DATASET_MAX];
-	int r;
-
-	if (limit_bytes > 0)
-		property = text_format("%s=%llu", zfs->limit_property,
-				       (unsigned long long)limit_bytes);
-	else
-		property = text_format("%s=none", zfs->limit_property);
-	if (!property)
-		return fail_memory(err);
-	zfs_explain(pool, "zfs set %s %s", property, zfs_volume_name(zfs, ref, name));
-	if (pool->is_dry_run)
-		return COPPICE_OK;
-	r = zfs_run(ZFS_ARGS("zfs", "set", property, name), NULL, err);
-	return r == COPPICE_NOT_FOUND ? zfs_missing(zfs, ref, err) : r;
 }
 
 /* ---- swapping data ----
@@ -260,17 +238,21 @@ static int hand_over_snapshots(struct zfs_pool *zfs, const char *old, const char
 		r = zfs_guard_drop(&listing, old, err);
 	if (r < 0)
 		return r;
-	if (has_user_snapshots(&listing, old))
-		return keep_below(zfs, &listing, old, live, err);
+	if (has_user_snapshots(&listing, old)) {
+		/* What is set aside is for what is live. */
+		const struct dataset *dataset = listing_find(&listing, old);
+
+		r = dataset ? zfs_limits_release(dataset, err) : COPPICE_OK;
+		return r < 0 ? r : keep_below(zfs, &listing, old, live, err);
+	}
 	r = zfs_run(ZFS_ARGS("zfs", "inherit", PROPERTY_SWAP, old), NULL, err);
 	return r < 0 ? r : zfs_run(ZFS_ARGS("zfs", "rename", old, item), NULL, err);
 }
 
 /* Step 1. */
-static int take_over(const struct zfs_pool *zfs, const struct dataset *live, const char *item,
-		     struct coppice_error *err)
+static int take_over(const struct dataset *live, const char *item, struct coppice_error *err)
 {
-	_cleanup_(freep) char *record = NULL, *limit = NULL;
+	_cleanup_(freep) char *record = NULL;
 	int r = COPPICE_OK;
 
 	if (live->record) {
@@ -279,10 +261,7 @@ static int take_over(const struct zfs_pool *zfs, const struct dataset *live, con
 			return fail_memory(err);
 		r = zfs_run(ZFS_ARGS("zfs", "set", record, item), NULL, err);
 	}
-	if (r < 0 || !live->limit)
-		return r;
-	limit = text_format("%s=%s", zfs->limit_property, live->limit);
-	return limit ? zfs_run(ZFS_ARGS("zfs", "set", limit, item), NULL, err) : fail_memory(err);
+	return r < 0 ? r : zfs_limits_copy(live, item, err);
 }
 
 static int exchange(struct zfs_pool *zfs, const char *live, const char *item,
@@ -332,7 +311,7 @@ int zfs_swap(struct draft *draft, const struct new_volume *replacement,
 	if (r == COPPICE_OK)
 		r = zfs_umount(item, err);
 	if (r == COPPICE_OK)
-		r = take_over(zfs, dataset, item, err);
+		r = take_over(dataset, item, err);
 	return r < 0 ? r : exchange(zfs, live, item, err);
 }
 

@@ -7,6 +7,7 @@
 #include "driver/zfs/zfs.h"
 
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
 #include <time.h>
@@ -52,6 +53,7 @@ static const struct meaning meanings[] = {
 	{ "has children", COPPICE_BUSY },
 	{ "out of space", COPPICE_NO_SPACE },
 	{ "No space left", COPPICE_NO_SPACE },
+	{ "greater than available space", COPPICE_NO_SPACE },
 	{ "quota exceeded", COPPICE_NO_SPACE },
 	{ "greater than available space", COPPICE_NO_SPACE },
 	{ "less than current used", COPPICE_INVALID },
@@ -164,6 +166,33 @@ int zfs_run(const char *const argv[], char **ret_out, struct coppice_error *err)
 		r = zfs_command_error(argv, result.exit_status, result.err, err);
 	if (ret_out)
 		*ret_out = take_ptr(&result.out);
+	return r;
+}
+
+static bool is_stopped(void *user)
+{
+	const struct pool *pool = user;
+
+	return pool->is_interrupted && pool->is_interrupted(pool->interrupted_user);
+}
+
+/* Who reads complains of a stream that ends too soon; why it does, the other one knows. */
+int zfs_pipe(struct pool *pool, const char *const from[], const char *const to[],
+	     struct coppice_error *err)
+{
+	struct run_hook hook = { .is_stopped = is_stopped, .user = pool };
+	struct run_result results[2];
+	int r = runner.pipe(from, to, &hook, results, err);
+
+	if (r < 0)
+		return r;
+	if (results[0].exit_status != 0 && results[0].exit_status != 128 + SIGPIPE &&
+	    !strstr(results[0].err, "Broken pipe"))
+		r = zfs_command_error(from, results[0].exit_status, results[0].err, err);
+	else if (results[1].exit_status != 0)
+		r = zfs_command_error(to, results[1].exit_status, results[1].err, err);
+	run_result_done(&results[0]);
+	run_result_done(&results[1]);
 	return r;
 }
 

@@ -198,6 +198,7 @@ static int retire_all(struct retiring *retiring, size_t n, struct coppice_error 
 	r = read_listing(retiring, n, err);
 	if (r < 0)
 		return r;
+	zfs_ballast_drop(retiring->zfs, &retiring->listing);
 	is_missing = count_there(retiring->zfs, &retiring->listing, retiring->refs, n, &n_there,
 				 &missing);
 	r = release_guards(retiring, n_there, err);
@@ -421,6 +422,19 @@ static int flatten(struct zfs_pool *zfs, const struct listing *listing, bool *re
 	return r;
 }
 
+/* What is set aside for the dead is of use to nobody. */
+static int release_tombstones(struct zfs_pool *zfs, const struct listing *listing,
+			      struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++)
+		if (!listing->dataset[i].is_gone && !listing->dataset[i].is_snapshot &&
+		    is_tombstone(zfs, listing->dataset[i].name))
+			r = zfs_limits_release(&listing->dataset[i], err);
+	return r;
+}
+
 int zfs_reap_all(struct zfs_pool *zfs, struct coppice_error *err)
 {
 	bool is_over = false;
@@ -434,10 +448,14 @@ int zfs_reap_all(struct zfs_pool *zfs, struct coppice_error *err)
 		if (r == COPPICE_OK)
 			r = destroy_waves(zfs, &listing, choose_useless, NULL, err);
 		if (r == COPPICE_OK)
+			r = release_tombstones(zfs, &listing, err);
+		if (r == COPPICE_OK)
 			r = flatten(zfs, &listing, &did_flatten, err);
 		if (r == COPPICE_OK)
 			r = zfs_guard_mend(zfs, &listing, err);
 		is_over = !did_flatten;
+		if (is_over)
+			zfs_ballast_mend(zfs, &listing);
 	}
 	if (r == COPPICE_OK)
 		zfs_set_clean(zfs, true);

@@ -19,8 +19,10 @@
 #include "base/text.h"
 
 #define PROPERTIES                                                                                 \
-	"type,origin,used,referenced,userrefs,refquota,quota," PROPERTY_RECORD "," PROPERTY_DRAFT  \
-	"," PROPERTY_SWAP
+	"type,origin,used,available,referenced,userrefs,refquota,quota,refreservation,"            \
+	"reservation," PROPERTY_RECORD "," PROPERTY_DRAFT "," PROPERTY_SWAP
+
+#define HISTORY "type,origin,createtxg,guid"
 
 void listing_done(struct listing *listing)
 {
@@ -57,8 +59,14 @@ static void set_property(struct dataset *dataset, const char *property, char *va
 		dataset->origin = word_or_null(value);
 	else if (strcmp(property, "used") == 0)
 		dataset->used = strtoull(value, NULL, 10);
+	else if (strcmp(property, "available") == 0)
+		dataset->available = strtoull(value, NULL, 10);
 	else if (strcmp(property, "referenced") == 0)
 		dataset->referenced = strtoull(value, NULL, 10);
+	else if (strcmp(property, "createtxg") == 0)
+		dataset->created_txg = strtoull(value, NULL, 10);
+	else if (strcmp(property, "guid") == 0)
+		dataset->guid = strtoull(value, NULL, 10);
 	else if (strcmp(property, "userrefs") == 0)
 		dataset->n_holds = strtoull(value, NULL, 10);
 	else if (strcmp(property, PROPERTY_RECORD) == 0)
@@ -67,8 +75,9 @@ static void set_property(struct dataset *dataset, const char *property, char *va
 		dataset->draft = word_or_null(value);
 	else if (strcmp(property, PROPERTY_SWAP) == 0)
 		dataset->swap = word_or_null(value);
-	else if (strcmp(property, "refquota") == 0 || strcmp(property, "quota") == 0)
-		dataset->limit = strcmp(value, "0") == 0 ? dataset->limit : word_or_null(value);
+	for (size_t i = 0; i < ZFS_LIMITS; i++)
+		if (strcmp(property, zfs_limit_property[i]) == 0 && strcmp(value, "0") != 0)
+			dataset->limits[i] = word_or_null(value);
 }
 
 static size_t count_lines(const char *text)
@@ -142,14 +151,14 @@ int listing_parse(char *text, struct listing *ret, struct coppice_error *err)
 	return COPPICE_OK;
 }
 
-int listing_read(struct zfs_pool *zfs, const char *const targets[], struct listing *ret,
-		 struct coppice_error *err)
+static int read_properties(const char *properties, const char *const targets[], struct listing *ret,
+			   struct coppice_error *err)
 {
 	const char *argv[24] = { "zfs",     "get",
 				 "-Hp",     "-r",
 				 "-s",      "local,received,none",
 				 "-o",      "name,property,value,source",
-				 PROPERTIES };
+				 properties };
 	char *out = NULL;
 	size_t n = 9;
 	int r;
@@ -164,13 +173,30 @@ int listing_read(struct zfs_pool *zfs, const char *const targets[], struct listi
 	return listing_parse(out, ret, err);
 }
 
-int listing_read_all(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err)
+int listing_read(struct zfs_pool *zfs, const char *const targets[], struct listing *ret,
+		 struct coppice_error *err)
 {
-	int r = listing_read(zfs, ZFS_ARGS(zfs->root), ret, err);
+	return read_properties(PROPERTIES, targets, ret, err);
+}
+
+static int read_all(struct zfs_pool *zfs, const char *properties, struct listing *ret,
+		    struct coppice_error *err)
+{
+	int r = read_properties(properties, ZFS_ARGS(zfs->root), ret, err);
 
 	return r == COPPICE_NOT_FOUND ? fail(err, COPPICE_UNAVAILABLE,
 					     "the dataset '%s' is not there any more", zfs->root)
 				      : r;
+}
+
+int listing_read_all(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err)
+{
+	return read_all(zfs, PROPERTIES, ret, err);
+}
+
+int listing_read_history(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err)
+{
+	return read_all(zfs, HISTORY, ret, err);
 }
 
 bool dataset_is_hidden(const struct zfs_pool *zfs, const struct dataset *dataset)

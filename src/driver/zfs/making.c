@@ -23,13 +23,6 @@ static void target_name(const struct zfs_pool *zfs, const struct draft *draft,
 		(void)snprintf(ret, DATASET_MAX, "%s", item);
 }
 
-static char *limit_text(const struct zfs_pool *zfs, uint64_t limit_bytes)
-{
-	if (limit_bytes == 0)
-		return text_format("%s=none", zfs->limit_property);
-	return text_format("%s=%llu", zfs->limit_property, (unsigned long long)limit_bytes);
-}
-
 static int check_record(const struct new_volume *volume, struct coppice_error *err)
 {
 	if (strlen(volume->record) > RECORD_MAX)
@@ -53,7 +46,9 @@ int zfs_volume_create(struct draft *draft, const struct new_volume *volume, char
 		      struct coppice_error *err)
 {
 	struct zfs_pool *zfs = zfs_pool_of(draft->pool);
-	_cleanup_(freep) char *record = NULL, *limit = NULL, *path = NULL;
+	_cleanup_(limit_options_done) struct limit_options limit = { .n = 0 };
+	_cleanup_(freep) char *record = NULL, *told = NULL, *path = NULL;
+	const char *argv[8 + ARRAY_SIZE(limit.option)] = { "zfs", "create", "-o" };
 	char target[DATASET_MAX];
 	int r;
 
@@ -64,19 +59,22 @@ int zfs_volume_create(struct draft *draft, const struct new_volume *volume, char
 		return r;
 	target_name(zfs, draft, volume, target);
 	record = text_format("%s=%s", PROPERTY_RECORD, volume->record);
-	limit = limit_text(zfs, volume->limit_bytes);
+	told = limit_options_told(volume);
 	path = text_format("%s/drafts/%s/%s%s%s", zfs->mount, draft->id.text, item_text(volume),
 			   volume->is_nested ? "@" : "", volume->ref.snapshot.text);
-	if (!record || !limit || !path)
+	r = limit_options_format(volume, &limit, err);
+	if (r < 0 || !record || !told || !path)
 		return fail_memory(err);
+	argv[3] = record;
+	memcpy(&argv[4], limit.option, limit.n * sizeof(*argv));
+	argv[4 + limit.n] = target;
 	zfs_explain(draft->pool,
-		    "zfs create -o %s=%s -o %s -o mountpoint=%s/drafts/$draft/%s%s "
+		    "zfs create -o %s=%s%s -o mountpoint=%s/drafts/$draft/%s%s "
 		    "%s/drafts/$draft/%s%s",
-		    PROPERTY_RECORD, volume->explain_record, limit, zfs->mount, item_text(volume),
+		    PROPERTY_RECORD, volume->explain_record, told, zfs->mount, item_text(volume),
 		    nested_text(volume), zfs->root, item_text(volume), nested_text(volume));
 	if (!draft->pool->is_dry_run) {
-		r = zfs_run(ZFS_ARGS("zfs", "create", "-o", record, "-o", limit, target), NULL,
-			    err);
+		r = zfs_run(argv, NULL, err);
 		if (r == COPPICE_OK && !volume->is_nested && volume->ref.kind != VOLUME_IMAGE)
 			r = zfs_guard_begin(zfs, target, err);
 		if (r == COPPICE_OK)
@@ -171,31 +169,31 @@ struct batch {
 static int clone_as(const struct batch *batch, const struct new_volume *volume, const char *target,
 		    struct coppice_error *err)
 {
-	struct zfs_pool *zfs = zfs_pool_of(batch->draft->pool);
-	_cleanup_(freep) char *record = NULL, *draft = NULL, *limit = NULL;
-	const char *argv[16] = { "zfs", "clone" };
+	_cleanup_(limit_options_done) struct limit_options limit = { .n = 0 };
+	_cleanup_(freep) char *record = NULL, *draft = NULL;
+	const char *argv[16 + ARRAY_SIZE(limit.option)] = { "zfs", "clone" };
 	size_t n = 2;
+	int r;
 
 	record = text_format("%s=%s", PROPERTY_RECORD, volume->record);
 	draft = text_format("%s=%s", PROPERTY_DRAFT, batch->draft->id.text);
-	limit = limit_text(zfs, volume->limit_bytes);
-	if (!record || !draft || !limit)
+	r = limit_options_format(volume, &limit, err);
+	if (r < 0 || !record || !draft)
 		return fail_memory(err);
 	argv[n++] = "-o";
 	argv[n++] = record;
 	argv[n++] = "-o";
 	argv[n++] = batch->draft->is_announced ? draft : PROPERTY_DRAFT "=none";
-	if (volume->limit_bytes > 0) {
-		argv[n++] = "-o";
-		argv[n++] = limit;
-	}
+	memcpy(&argv[n], limit.option, limit.n * sizeof(*argv));
+	n += limit.n;
 	/*
 	 * Nothing asks for a read-only clone but to read it in the draft, and readonly=on
 	 * would spoil that: see mounting.c.
 	 */
 	argv[n++] = batch->from;
 	argv[n++] = target;
-	return zfs_run(argv, NULL, err);
+	r = zfs_run(argv, NULL, err);
+	return r < 0 ? limit_options_failed(volume, batch->from, r, err) : COPPICE_OK;
 }
 
 static int clone_volume(const struct batch *batch, size_t i, struct coppice_error *err)
@@ -314,9 +312,8 @@ static int clone_one(void *user, size_t i, struct coppice_error *err)
 	return r < 0 ? wrap(err, "cannot clone as '%s'", item_text(volume)) : COPPICE_OK;
 }
 
-/* Freeze a volume that is being written to; once for a draft. */
-static int freeze(struct draft *draft, const struct volume_ref *origin,
-		  char ret[static DATASET_MAX], struct coppice_error *err)
+int zfs_freeze(struct draft *draft, const struct volume_ref *origin, char ret[static DATASET_MAX],
+	       struct coppice_error *err)
 {
 	struct zfs_pool *zfs = zfs_pool_of(draft->pool);
 	char volume[DATASET_MAX];
@@ -344,7 +341,7 @@ static int origin_find(struct draft *draft, const struct volume_ref *origin,
 		return COPPICE_OK;
 	}
 	if (!volume_is_snapshot(origin))
-		return freeze(draft, origin, ret, err);
+		return zfs_freeze(draft, origin, ret, err);
 	r = zfs_find(zfs, origin, &listing, &found, err);
 	if (r == COPPICE_OK)
 		(void)snprintf(ret, DATASET_MAX, "%s", found->name);
@@ -374,9 +371,7 @@ static void clone_explain(const struct batch *batch, const struct new_volume *vo
 					volume->ref.name.text)
 			  : text_format("%s/drafts/$draft/%s%s", zfs->root, item_text(volume),
 					nested_text(volume));
-	limit = volume->limit_bytes ? text_format(" -o %s=%llu", zfs->limit_property,
-						  (unsigned long long)volume->limit_bytes)
-				    : strdup("");
+	limit = limit_options_told(volume);
 	if (!from || !to || !limit)
 		return;
 	zfs_explain(&zfs->pool, "zfs clone -o %s=%s%s%s %s %s", PROPERTY_RECORD,

@@ -128,7 +128,6 @@ DEFINE_CLEANUP(struct pool *, zfs_pool_close)
 static int pool_new(const struct pool_spec *spec, const struct place *place, struct pool **ret,
 		    struct coppice_error *err)
 {
-	const char *use_refquota = spec->get(spec, "zfs.use_refquota");
 	const char *guard = spec->get(spec, "coppice.guard");
 	struct zfs_pool *zfs = calloc(1, sizeof(*zfs));
 	_cleanup_(zfs_pool_closep) struct pool *pool = NULL;
@@ -143,8 +142,6 @@ static int pool_new(const struct pool_spec *spec, const struct place *place, str
 	zfs->is_our_file = place->kind == PLACE_OUR_FILE;
 	zfs->state = text_format("%s/zfs/%s", spec->state_path, spec->name);
 	zfs->mount = text_format("%s/mnt/%s", spec->state_path, spec->name);
-	zfs->limit_property =
-		use_refquota && strcmp(use_refquota, "false") == 0 ? "quota" : "refquota";
 	zfs->is_guarded = !guard || strcmp(guard, "false") != 0;
 	if (!zfs->root || !zfs->zpool || (place->kind != PLACE_DATASET && !zfs->source) ||
 	    !zfs->state || !zfs->mount)
@@ -509,16 +506,15 @@ static int make_root(const struct pool_spec *spec, const struct zfs_pool *zfs, s
 static int remove_folders(const char *root, struct coppice_error *err)
 {
 	char name[DATASET_MAX];
+	int r;
 
-	for (size_t i = ARRAY_SIZE(folders); i-- > 0;) {
-		int r;
-
+	(void)snprintf(name, sizeof(name), "%s/ballast", root);
+	r = zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, err);
+	for (size_t i = ARRAY_SIZE(folders); i-- > 0 && (r >= 0 || r == COPPICE_NOT_FOUND);) {
 		(void)snprintf(name, sizeof(name), "%s/%s", root, folders[i]);
 		r = zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, err);
-		if (r < 0 && r != COPPICE_NOT_FOUND)
-			return r;
 	}
-	return COPPICE_OK;
+	return r == COPPICE_NOT_FOUND ? COPPICE_OK : r;
 }
 
 static int undo_folders(void *owner, const char *name, struct coppice_error *err)
@@ -593,6 +589,7 @@ int zfs_pool_create(const struct pool_spec *spec, const char *record, struct poo
 	if (r < 0)
 		return r;
 	undo_commit(&undo);
+	zfs_ballast_ensure(zfs_pool_of(pool));
 	*ret = take_ptr(&pool);
 	return COPPICE_OK;
 }

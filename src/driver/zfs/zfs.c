@@ -261,12 +261,23 @@ static int check(struct pool *pool, bool is_repair, scan_fn *fn, void *user,
 	return r < 0 ? r : COPPICE_OK;
 }
 
-static const char *const pool_keys[] = { "zfs.pool_name", "zfs.use_refquota", "coppice.guard",
-					 NULL };
+static const struct driver_key pool_keys[] = {
+	{ .name = "zfs.pool_name" },
+	{ .name = "zfs.clone_copy", .values = "true|false|rebase", .is_changeable = true },
+	{ .name = "coppice.guard", .values = "true|false", .is_changeable = true },
+	{ .name = NULL },
+};
+
+static const struct limit_key limit_keys[] = {
+	{ "zfs.use_refquota", LIMIT_WITH_SNAPSHOTS, false },
+	{ "zfs.reserve_space", LIMIT_RESERVED, true },
+	{ .name = NULL },
+};
 
 const struct driver driver_zfs = {
 	.name = "zfs",
 	.pool_keys = pool_keys,
+	.limit_keys = limit_keys,
 	.traits = { .can_clone = true, .can_limit = true, .is_loop_able = true },
 
 	.probe = zfs_probe,
@@ -292,6 +303,8 @@ const struct driver driver_zfs = {
 	.draft_path = zfs_draft_path,
 	.volume_seal = zfs_volume_seal,
 	.clone = zfs_clone,
+	.copy_way = zfs_copy_way,
+	.transfer = zfs_transfer,
 	.publish = zfs_publish,
 	.commit = commit,
 	.draft_sweep = zfs_draft_sweep,

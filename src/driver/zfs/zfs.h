@@ -47,8 +47,7 @@ struct zfs_pool {
 	bool is_our_file; /* and the file is ours, too */
 	char *state;      /* STATE/zfs/NAME: the drafts' locks, the stamp of our own changes */
 	char *mount;      /* STATE/mnt/NAME: where what is mounted is mounted */
-	const char *limit_property;
-	bool is_guarded;         /* coppice.guard */
+	bool is_guarded;  /* coppice.guard */
 	struct listing *records; /* of all, between records_begin and records_end; or NULL */
 };
 
@@ -72,6 +71,10 @@ bool zfs_is_in_kernel(void);
  * @ret_out  what it printed, also when it failed; free() it; NULL: not wanted
  */
 int zfs_run(const char *const argv[], char **ret_out, struct coppice_error *err);
+
+/* The same of two, what the one prints being what the other reads; stopped on demand. */
+int zfs_pipe(struct pool *pool, const char *const from[], const char *const to[],
+	     struct coppice_error *err);
 
 /* What a failed command means, from its status and standard error; for zfs_run and its test. */
 _nonnull_ int zfs_command_error(const char *const argv[], int exit_status, const char *text,
@@ -133,16 +136,54 @@ bool zfs_is_within(const char *name, const char *of);
 /* Is it one of the snapshots that are no user's: @copy-…, @deleted-…, @draft-…? */
 bool zfs_is_hidden_snapshot(const char *name);
 
+/* ---- limits.c ---- */
+
+#define ZFS_LIMITS 4
+
+/* refquota, quota, refreservation, reservation */
+extern const char *const zfs_limit_property[ZFS_LIMITS];
+
+/* What a new volume is limited by, as options "-o", "refquota=1048576"; free() each text. */
+struct limit_options {
+	const char *option[2 * ZFS_LIMITS]; /* n of them */
+	size_t n;
+};
+
+int limit_options_format(const struct new_volume *volume, struct limit_options *ret,
+			 struct coppice_error *err);
+void limit_options_done(struct limit_options *options);
+
+/*
+ * A command that was to make @volume of @origin, a snapshot, failed with @r: if its limit is
+ * less than what it begins with, say so in figures, which ZFS does not.
+ */
+int limit_options_failed(const struct new_volume *volume, const char *origin, int r,
+			 struct coppice_error *err);
+
+/* The same in a line of bash, " -o refquota=1048576"; free() it; NULL: no memory. */
+char *limit_options_told(const struct new_volume *volume);
+
+int zfs_limit_set(struct pool *pool, const struct volume_ref *ref, const struct uuid *group,
+		  uint64_t limit_bytes, unsigned how, struct coppice_error *err);
+
+struct dataset;
+
+/* Give @name the limits that @from has; take away what is set aside for it. */
+int zfs_limits_copy(const struct dataset *from, const char *name, struct coppice_error *err);
+int zfs_limits_release(const struct dataset *dataset, struct coppice_error *err);
+
 /* ---- listing.c: reading many properties at once ---- */
 
 struct dataset {
 	char *name;
 	bool is_snapshot;
 	bool is_gone, is_stuck; /* for who destroys what is listed: it is, or will not be */
-	char *origin, *record, *draft, *swap, *limit; /* NULL: none of its own */
-	uint64_t used, referenced;
-	uint64_t n_holds; /* on a snapshot, by whomever */
-	size_t n_clones; /* in this listing */
+	char *origin, *record, *draft, *swap; /* NULL: none of its own */
+	char *limits[ZFS_LIMITS];             /* in the order of zfs_limit_property */
+	uint64_t used, referenced, available;
+	uint64_t created_txg, guid; /* by listing_read_history only */
+	uint64_t n_holds;           /* on a snapshot, by whomever */
+	size_t n_clones;            /* in this listing */
 };
 
 struct listing {
@@ -162,6 +203,9 @@ int listing_read(struct zfs_pool *zfs, const char *const targets[], struct listi
 
 /* Read all of the pool. */
 int listing_read_all(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err);
+
+/* Read of all the pool what is whose history: origins, ages and identities, nothing else. */
+int listing_read_history(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err);
 
 /* From the output of "zfs get -Hp -o name,property,value,source"; it takes over @text. */
 int listing_parse(char *text, struct listing *ret, struct coppice_error *err);
@@ -297,6 +341,20 @@ int zfs_clone(struct draft *draft, const struct volume_ref *origin,
 int zfs_publish(struct draft *draft, const struct new_volume *volumes, size_t n,
 		struct coppice_error *err);
 
+/*
+ * Freeze a volume that is being written to, as its @copy-DRAFT, whose name @ret is; once
+ * for a draft.
+ */
+int zfs_freeze(struct draft *draft, const struct volume_ref *origin, char ret[static DATASET_MAX],
+	       struct coppice_error *err);
+
+/* ---- sending.c ---- */
+
+enum copy_way zfs_copy_way(const struct pool_spec *spec);
+int zfs_transfer(struct draft *draft, struct pool *from, const struct volume_ref *sources,
+		 const struct new_volume *volumes, size_t n, enum copy_way way,
+		 const struct volume_ref *base, struct coppice_error *err);
+
 /* ---- changing.c ---- */
 
 int zfs_swap(struct draft *draft, const struct new_volume *replacement,
@@ -305,8 +363,6 @@ int zfs_rename(struct pool *pool, const struct volume_ref *from, const struct vo
 	       struct coppice_error *err);
 int zfs_record_write(struct pool *pool, const struct volume_ref *ref, const char *record,
 		     struct coppice_error *err);
-int zfs_limit_set(struct pool *pool, const struct volume_ref *ref, const struct uuid *group,
-		  uint64_t limit_bytes, struct coppice_error *err);
 
 /* Finish or take back a swap that was cut short: @old is where the data that was live lies. */
 int zfs_swap_recover(struct zfs_pool *zfs, const struct dataset *old, struct coppice_error *err);
@@ -370,6 +426,15 @@ int zfs_guard_drop(const struct listing *listing, const char *name, struct coppi
 /* Tell, for check, what is not guarded, or is in a pool without; mend it if so asked. */
 int zfs_guard_check(struct zfs_pool *zfs, const struct listing *listing, bool is_repair,
 		    scan_fn *fn, void *user, struct coppice_error *err);
+
+/* ---- ballast.c: room for deleting in a full pool ---- */
+
+/* Make it, if it is not there and there is room; as the listing says, or look. */
+void zfs_ballast_ensure(const struct zfs_pool *zfs);
+void zfs_ballast_mend(const struct zfs_pool *zfs, const struct listing *listing);
+
+/* Give it up if something in the listing has hardly any space left. */
+void zfs_ballast_drop(const struct zfs_pool *zfs, const struct listing *listing);
 
 /* ---- space.c ---- */
 

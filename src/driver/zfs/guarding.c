@@ -30,7 +30,7 @@
 #define USERS "@snapshot-"
 
 /* As much as this may be in what is as good as empty: a copy that was received is not. */
-#define PINS_NOTHING (1ULL << 20)
+#define PINS_NOTHING (128ULL << 10)
 
 /* ---- names ---- */
 

@@ -232,10 +232,15 @@ static int check_volume(void *user, const struct found_volume *found, struct cop
 
 static int check_engine(void *user, const struct found_volume *found, struct coppice_error *err)
 {
+	struct checking *checking = user;
 	char subject[VOLUME_REF_TEXT_MAX];
+	int r;
 
-	return find(user, found->what, volume_ref_format(&found->ref, subject), err, "%s",
-		    found->problem);
+	r = find(checking, found->what, volume_ref_format(&found->ref, subject), err, "%s",
+		 found->problem);
+	if (r == COPPICE_OK && found->is_repaired)
+		mark_repaired(checking);
+	return r;
 }
 
 /* Rows of volumes that are not in the pool. */

@@ -48,11 +48,11 @@ static int mark_open(struct coppice *coppice, struct move_mark *mark, struct cop
 	struct stat st;
 
 	for (;;) {
-		mark->fd = openat(coppice->root_fd, mark->path,
-				  O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		mark->fd = retry(openat(coppice->root_fd, mark->path,
+					O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
 		if (mark->fd < 0 && errno == EEXIST)
 			return fail(err, COPPICE_BUSY, "it is being moved by another command");
-		if (mark->fd < 0 || flock(mark->fd, LOCK_EX) < 0 || fstat(mark->fd, &st) < 0)
+		if (mark->fd < 0 || retry(flock(mark->fd, LOCK_EX)) < 0 || fstat(mark->fd, &st) < 0)
 			return fail_errno(err, errno, "cannot create '%s/%s'", coppice->root,
 					  mark->path);
 		if (st.st_nlink > 0)
@@ -72,7 +72,7 @@ static int mark_write(struct coppice *coppice, const struct copying *copying,
 	if (!text)
 		return fail_memory(err);
 	r = write_all(mark->fd, text, strlen(text), mark->path, err);
-	if (r == COPPICE_OK && (fsync(mark->fd) < 0 || folder < 0))
+	if (r == COPPICE_OK && (retry(fsync(mark->fd)) < 0 || folder < 0))
 		r = fail_errno(err, errno, "cannot write out '%s/%s'", coppice->root, mark->path);
 	return r < 0 ? r : directory_sync(folder, MOVES, err);
 }

@@ -348,7 +348,7 @@ class ZfsWalk(Walk):
         self.guids = {}  # a snapshot of the same guid is the same snapshot
         found = {}
         for line in zfs("get", "-Hp", "-r", "-o", "name,property,value,source",
-                        "type,origin,guid,coppice:record", root).splitlines():
+                        "type,origin,guid,userrefs,coppice:record", root).splitlines():
             name, key, value, source = line.split("\t")
             entry = found.setdefault(name[len(root) + 1:], {})
             if source in ("-", "local"):
@@ -356,12 +356,22 @@ class ZfsWalk(Walk):
         self.origins = {entry.get("origin") for entry in found.values()}
         self.drafts = sorted(n for n in found if n.startswith("drafts/"))
         self.deleted = []
+        self.held = {name for name, entry in found.items()
+                     if entry.get("userrefs", "-") not in ("-", "0")}
         for name, entry in found.items():
             self.look_at(name, entry, found)
 
     def look_at(self, name, entry, found):
         dataset, _, snapshot = name.partition("@")
         parts = dataset.split("/")
+        if snapshot == "guard" or parts[2:] == ["guard"]:
+            if parts[0] not in KINDS:
+                self.deleted.append(name)
+            elif snapshot and name not in self.held:
+                self.problems.append(f"{name} is not held")
+            elif "/".join(parts[:2]) not in found:
+                self.problems.append(f"{name} guards nothing")
+            return
         if snapshot.startswith(("copy-", "deleted-", "draft-")) or \
                 (parts[0] == "deleted" and len(parts) > 2):
             # These must be stood on, or be what something is in that is.
@@ -380,6 +390,13 @@ class ZfsWalk(Walk):
         key = f"{KINDS[parts[0]]} {parts[1]}"
         if snapshot:
             key += "/" + snapshot[len("snapshot-"):]
+        guards = ["readonly"] if parts[0] == "images" else ["guard"]
+        if snapshot and (len(parts) > 2 or f"{dataset}/guard@guard" in self.held):
+            guards = [snapshot]
+        elif f"{dataset}/guard@guard" in self.held:
+            guards = []
+        if not all(f"{dataset}@{guard}" in self.held for guard in guards):
+            self.problems.append(f"{key} is not guarded")
         if key in self.volumes:
             self.problems.append(f"{key} is there twice: {name} {self.volumes[key]}")
         try:

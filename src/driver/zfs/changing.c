@@ -185,7 +185,8 @@ static int move_children(const struct listing *listing, const char *old, const c
 		const char *name = listing->dataset[i].name;
 		_cleanup_(freep) char *to = NULL;
 
-		if (strncmp(name, old, n) != 0 || name[n] != '/' || strpbrk(name + n + 1, "/@"))
+		if (strncmp(name, old, n) != 0 || name[n] != '/' || strpbrk(name + n + 1, "/@") ||
+		    strcmp(name + n, ZFS_GUARD_BELOW) == 0)
 			continue;
 		to = text_format("%s%s", live, name + n);
 		if (!to)
@@ -214,7 +215,8 @@ static int take_snapshots(struct zfs_pool *zfs, const char *old, const char *liv
 }
 
 /* The old one still has users' snapshots, so it stays, below. Marked until it is safe there. */
-static int keep_below(const char *old, const char *live, struct coppice_error *err)
+static int keep_below(struct zfs_pool *zfs, const struct listing *listing, const char *old,
+		      const char *live, struct coppice_error *err)
 {
 	_cleanup_(freep) char *below = NULL;
 	struct uuid id;
@@ -226,7 +228,9 @@ static int keep_below(const char *old, const char *live, struct coppice_error *e
 	below = text_format("%s/%s", live, id.text);
 	if (!below)
 		return fail_memory(err);
-	r = zfs_run(ZFS_ARGS("zfs", "set", "canmount=off", old), NULL, err);
+	r = zfs_guard_hold(zfs, listing, old, err);
+	if (r == COPPICE_OK)
+		r = zfs_run(ZFS_ARGS("zfs", "set", "canmount=off", old), NULL, err);
 	if (r == COPPICE_OK)
 		r = zfs_run(ZFS_ARGS("zfs", "rename", old, below), NULL, err);
 	return r < 0 ? r : zfs_run(ZFS_ARGS("zfs", "inherit", PROPERTY_SWAP, below), NULL, err);
@@ -240,17 +244,24 @@ static int hand_over_snapshots(struct zfs_pool *zfs, const char *old, const char
 			       const char *item, struct coppice_error *err)
 {
 	_cleanup_(listing_done) struct listing listing = { 0 };
+	struct volume_ref ref;
 	int r;
 
+	if (!zfs_name_parse(zfs, live, &ref))
+		return fail(err, COPPICE_FAILED, "'%s' is no volume's name", live);
 	r = take_snapshots(zfs, old, live, err);
 	if (r == COPPICE_OK)
 		r = listing_read(zfs, ZFS_ARGS(old), &listing, err);
 	if (r == COPPICE_OK)
 		r = move_children(&listing, old, live, err);
+	if (r == COPPICE_OK)
+		r = zfs_guard_ensure(zfs, live, ref.kind, true, err);
+	if (r == COPPICE_OK)
+		r = zfs_guard_drop(&listing, old, err);
 	if (r < 0)
 		return r;
 	if (has_user_snapshots(&listing, old))
-		return keep_below(old, live, err);
+		return keep_below(zfs, &listing, old, live, err);
 	r = zfs_run(ZFS_ARGS("zfs", "inherit", PROPERTY_SWAP, old), NULL, err);
 	return r < 0 ? r : zfs_run(ZFS_ARGS("zfs", "rename", old, item), NULL, err);
 }

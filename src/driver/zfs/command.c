@@ -42,6 +42,7 @@ static const struct meaning meanings[] = {
 	{ "parent does not exist", COPPICE_FAILED },
 	{ "dataset does not exist", COPPICE_NOT_FOUND },
 	{ "no such pool", COPPICE_NOT_FOUND },
+	{ "no such tag", COPPICE_NOT_FOUND },
 	{ "could not find any snapshots", COPPICE_NOT_FOUND },
 	{ "already exists", COPPICE_EXISTS },
 	{ "is part of", COPPICE_EXISTS },

@@ -18,12 +18,14 @@ struct retiring {
 	struct zfs_pool *zfs;
 	const struct volume_ref *refs;
 	const struct uuid *uuids;
+	struct listing listing; /* of what is there of them */
 };
 
 /* Under another uuid when one of this uuid lies there already: it was moved away and came back. */
 static int bury(struct zfs_pool *zfs, const char *name, const char *folder, const char *id,
 		struct coppice_error *err)
 {
+	struct coppice_error ignored;
 	char to[DATASET_MAX];
 	struct uuid other;
 	int r;
@@ -31,6 +33,8 @@ static int bury(struct zfs_pool *zfs, const char *name, const char *folder, cons
 	zfs_set_clean(zfs, false);
 	(void)snprintf(to, sizeof(to), "%s/deleted/%s/%s", zfs->root, folder, id);
 	r = zfs_run(ZFS_ARGS("zfs", "rename", name, to), NULL, err);
+	if (r == COPPICE_FAILED && zfs_folders_ensure(zfs, &ignored) == COPPICE_OK)
+		r = zfs_run(ZFS_ARGS("zfs", "rename", name, to), NULL, err);
 	if (r != COPPICE_EXISTS)
 		return r;
 	r = uuid_new(&other, err);
@@ -57,21 +61,39 @@ static int bury_snapshot(struct zfs_pool *zfs, const struct volume_ref *ref,
 		  : fail_memory(err);
 }
 
-/*
- * One without snapshots has nobody who stands on it: it can as well be destroyed, which is
- * one command instead of two. ZFS refuses if that is not so.
- */
-static int destroy_or_bury(struct zfs_pool *zfs, const struct volume_ref *ref,
-			   const struct uuid *uuid, struct coppice_error *err)
+/* Nothing in it but its guard: so nobody stands on it. */
+static bool is_bare(const struct zfs_pool *zfs, const struct listing *listing, const char *name)
 {
+	for (size_t i = 0; i < listing->n; i++) {
+		const char *found = listing->dataset[i].name;
+
+		if (zfs_is_within(found, name) && strcmp(found, name) != 0 &&
+		    !zfs_is_guard(zfs, found))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * What is bare can as well be destroyed at once: ZFS refuses if others stand on it by now.
+ * Killed between guard and volume, it is there without; whoever reaps next mends that.
+ */
+static int destroy_or_bury(const struct retiring *retiring, size_t i, struct coppice_error *err)
+{
+	const struct volume_ref *ref = &retiring->refs[i];
+	struct zfs_pool *zfs = retiring->zfs;
 	char name[DATASET_MAX];
 	int r;
 
 	(void)zfs_volume_name(zfs, ref, name);
-	r = zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, err);
-	return r == COPPICE_OK || r == COPPICE_NOT_FOUND
-		       ? r
-		       : bury(zfs, name, zfs_kind_folder(ref->kind), uuid->text, err);
+	if (is_bare(zfs, &retiring->listing, name)) {
+		r = zfs_guard_drop(&retiring->listing, name, err);
+		if (r == COPPICE_OK)
+			r = zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, err);
+		if (r == COPPICE_OK || r == COPPICE_NOT_FOUND)
+			return r;
+	}
+	return bury(zfs, name, zfs_kind_folder(ref->kind), retiring->uuids[i].text, err);
 }
 
 static int retire_one(void *user, size_t i, struct coppice_error *err)
@@ -85,7 +107,7 @@ static int retire_one(void *user, size_t i, struct coppice_error *err)
 	if (r < 0)
 		return r;
 	r = volume_is_snapshot(ref) ? bury_snapshot(zfs, ref, &retiring->uuids[i], err)
-				    : destroy_or_bury(zfs, ref, &retiring->uuids[i], err);
+				    : destroy_or_bury(retiring, i, err);
 	return r == COPPICE_NOT_FOUND ? zfs_missing(zfs, ref, err) : r;
 }
 
@@ -97,30 +119,94 @@ static void retire_explain(struct pool *pool, const struct volume_ref *ref, cons
 	if (volume_is_snapshot(ref))
 		zfs_explain(pool, "zfs rename %s/%s/%s@snapshot-%s @deleted-%s", zfs->root, folder,
 			    ref->name.text, ref->snapshot.text, uuid->text);
-	else
+	else {
+		if (zfs->is_guarded && ref->kind != VOLUME_IMAGE)
+			zfs_explain(pool,
+				    "zfs release " ZFS_GUARD_TAG " %s/%s/%s" ZFS_GUARD_SNAPSHOT
+				    " && zfs destroy %s/%s/%s" ZFS_GUARD_SNAPSHOT,
+				    zfs->root, folder, ref->name.text, zfs->root, folder,
+				    ref->name.text);
 		zfs_explain(pool, "zfs destroy %s/%s/%s || zfs rename %s/%s/%s %s/deleted/%s/%s",
 			    zfs->root, folder, ref->name.text, zfs->root, folder, ref->name.text,
 			    zfs->root, folder, uuid->text);
+	}
 }
 
 /* Those before the first that is not there are retired: how many are these? */
-static int count_there(struct zfs_pool *zfs, const struct volume_ref *refs, size_t n, size_t *ret_n,
+static int count_there(struct zfs_pool *zfs, const struct listing *listing,
+		       const struct volume_ref *refs, size_t n, size_t *ret_n,
 		       struct coppice_error *err)
 {
-	_cleanup_(listing_done) struct listing listing = { 0 };
-	int r = listing_read_all(zfs, &listing, err);
-
 	*ret_n = 0;
-	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+	for (size_t i = 0; i < n; i++) {
 		char name[DATASET_MAX];
 		bool is_there = volume_is_snapshot(&refs[i])
-					? listing_find_ref(zfs, &listing, &refs[i]) != NULL
-					: listing_find(&listing, zfs_volume_name(zfs, &refs[i],
-										 name)) != NULL;
+					? listing_find_ref(zfs, listing, &refs[i]) != NULL
+					: listing_find(listing, zfs_volume_name(zfs, &refs[i],
+										name)) != NULL;
 
 		if (!is_there)
 			return zfs_fail_missing(&refs[i], err);
 		*ret_n = i + 1;
+	}
+	return COPPICE_OK;
+}
+
+/* All that is there, or of one volume just that. */
+static int read_listing(struct retiring *retiring, size_t n, struct coppice_error *err)
+{
+	char name[DATASET_MAX];
+	int r;
+
+	if (n > 1)
+		return listing_read_all(retiring->zfs, &retiring->listing, err);
+	r = listing_read(retiring->zfs,
+			 ZFS_ARGS(zfs_volume_name(retiring->zfs, retiring->refs, name)),
+			 &retiring->listing, err);
+	return r == COPPICE_NOT_FOUND ? zfs_missing(retiring->zfs, retiring->refs, err) : r;
+}
+
+/* Of what is to be destroyed at once. */
+static int release_guards(struct retiring *retiring, size_t n, struct coppice_error *err)
+{
+	_cleanup_(freep) struct dataset **guard = calloc(n + 1, sizeof(*guard));
+	size_t n_guards = 0;
+
+	if (!guard)
+		return fail_memory(err);
+	for (size_t i = 0; i < n; i++) {
+		char name[DATASET_MAX], snapshot[2 * DATASET_MAX];
+		struct dataset *found;
+
+		if (volume_is_snapshot(&retiring->refs[i]))
+			continue;
+		(void)zfs_volume_name(retiring->zfs, &retiring->refs[i], name);
+		(void)snprintf(snapshot, sizeof(snapshot), "%s" ZFS_GUARD_SNAPSHOT, name);
+		found = listing_find(&retiring->listing, snapshot);
+		if (found && is_bare(retiring->zfs, &retiring->listing, name))
+			guard[n_guards++] = found;
+	}
+	return zfs_guard_release_all(guard, n_guards, err);
+}
+
+static int retire_all(struct retiring *retiring, size_t n, struct coppice_error *err)
+{
+	struct coppice_error missing = COPPICE_ERROR_INIT;
+	size_t n_there = 0;
+	int r, is_missing;
+
+	r = read_listing(retiring, n, err);
+	if (r < 0)
+		return r;
+	is_missing = count_there(retiring->zfs, &retiring->listing, retiring->refs, n, &n_there,
+				 &missing);
+	r = release_guards(retiring, n_there, err);
+	if (r < 0)
+		return r;
+	r = parallel_run(n_there, zfs_threads(), retire_one, retiring, err);
+	if (r == COPPICE_OK && is_missing < 0) {
+		*err = missing;
+		return is_missing;
 	}
 	return r;
 }
@@ -129,23 +215,15 @@ int zfs_retire(struct pool *pool, const struct volume_ref *refs, const struct uu
 	       struct coppice_error *err)
 {
 	struct retiring retiring = { .zfs = zfs_pool_of(pool), .refs = refs, .uuids = uuids };
-	struct coppice_error missing = COPPICE_ERROR_INIT;
-	size_t n_there = 0;
-	int r, is_missing;
+	int r;
 
 	for (size_t i = 0; i < n; i++)
 		retire_explain(pool, &refs[i], &uuids[i]);
 	if (pool->is_dry_run || n == 0)
 		return COPPICE_OK;
 	zfs_set_clean(retiring.zfs, false);
-	if (n == 1)
-		return retire_one(&retiring, 0, err);
-	is_missing = count_there(retiring.zfs, refs, n, &n_there, &missing);
-	r = parallel_run(n_there, zfs_threads(), retire_one, &retiring, err);
-	if (r == COPPICE_OK && is_missing < 0) {
-		*err = missing;
-		return is_missing;
-	}
+	r = retire_all(&retiring, n, err);
+	listing_done(&retiring.listing);
 	return r;
 }
 
@@ -230,6 +308,8 @@ static int destroy_one(void *user, size_t i, struct coppice_error *err)
 	int r;
 
 	r = zfs_umount(dataset->name, why);
+	if (r == COPPICE_OK && dataset->n_holds > 0)
+		r = zfs_guard_release(dataset->name, why);
 	if (r == COPPICE_OK)
 		r = zfs_run(ZFS_ARGS("zfs", "destroy", dataset->name), NULL, why);
 	*why = r == COPPICE_OK || r == COPPICE_NOT_FOUND ? (struct coppice_error)COPPICE_ERROR_INIT
@@ -355,6 +435,8 @@ int zfs_reap_all(struct zfs_pool *zfs, struct coppice_error *err)
 			r = destroy_waves(zfs, &listing, choose_useless, NULL, err);
 		if (r == COPPICE_OK)
 			r = flatten(zfs, &listing, &did_flatten, err);
+		if (r == COPPICE_OK)
+			r = zfs_guard_mend(zfs, &listing, err);
 		is_over = !did_flatten;
 	}
 	if (r == COPPICE_OK)
@@ -367,7 +449,8 @@ static void reap_explain(struct pool *pool)
 {
 	zfs_explain(pool,
 		    "for name in $(zfs list -H -r -t all -S name -o name %s/deleted | grep -E "
-		    "'/[0-9a-f]{8}-[0-9a-f-]{27}'); do zfs destroy \"$name\"; done",
+		    "'/[0-9a-f]{8}-[0-9a-f-]{27}'); do zfs release " ZFS_GUARD_TAG
+		    " \"$name\" 2>/dev/null; zfs destroy \"$name\"; done",
 		    zfs_pool_of(pool)->root);
 }
 

@@ -248,6 +248,23 @@ static int destroy_content(struct zfs_pool *zfs, struct listing *listing, const 
 	return r;
 }
 
+/* What it announced and is whole is seen from now on: a maker who died may not have guarded it. */
+static int guard_content(struct zfs_pool *zfs, const struct listing *listing, const char *id,
+			 struct coppice_error *err)
+{
+	struct volume_ref ref;
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++) {
+		const struct dataset *dataset = &listing->dataset[i];
+
+		if (!dataset->is_gone && !dataset->is_snapshot && dataset->draft &&
+		    strcmp(dataset->draft, id) == 0 && zfs_name_parse(zfs, dataset->name, &ref))
+			r = zfs_guard_ensure_in(zfs, listing, dataset, ref.kind, true, err);
+	}
+	return r;
+}
+
 #define SHOWN_TAIL ".shown"
 
 /*
@@ -290,6 +307,8 @@ static int draft_end(struct zfs_pool *zfs, const char *id, int fd, struct coppic
 	}
 	if (r == COPPICE_OK)
 		r = destroy_content(zfs, &listing, name, was_given_up(fd), err);
+	if (r == COPPICE_OK)
+		r = guard_content(zfs, &listing, id, err);
 	if (r == COPPICE_OK && listing_find(&listing, name))
 		r = zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, err);
 	if (r < 0 && r != COPPICE_NOT_FOUND)

@@ -19,7 +19,7 @@
 #include "base/text.h"
 
 #define PROPERTIES                                                                                 \
-	"type,origin,used,referenced,refquota,quota," PROPERTY_RECORD "," PROPERTY_DRAFT           \
+	"type,origin,used,referenced,userrefs,refquota,quota," PROPERTY_RECORD "," PROPERTY_DRAFT  \
 	"," PROPERTY_SWAP
 
 void listing_done(struct listing *listing)
@@ -59,6 +59,8 @@ static void set_property(struct dataset *dataset, const char *property, char *va
 		dataset->used = strtoull(value, NULL, 10);
 	else if (strcmp(property, "referenced") == 0)
 		dataset->referenced = strtoull(value, NULL, 10);
+	else if (strcmp(property, "userrefs") == 0)
+		dataset->n_holds = strtoull(value, NULL, 10);
 	else if (strcmp(property, PROPERTY_RECORD) == 0)
 		dataset->record = word_or_null(value);
 	else if (strcmp(property, PROPERTY_DRAFT) == 0)

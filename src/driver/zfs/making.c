@@ -77,6 +77,8 @@ int zfs_volume_create(struct draft *draft, const struct new_volume *volume, char
 	if (!draft->pool->is_dry_run) {
 		r = zfs_run(ZFS_ARGS("zfs", "create", "-o", record, "-o", limit, target), NULL,
 			    err);
+		if (r == COPPICE_OK && !volume->is_nested && volume->ref.kind != VOLUME_IMAGE)
+			r = zfs_guard_begin(zfs, target, err);
 		if (r == COPPICE_OK)
 			r = zfs_mount_at(zfs, target, path, err);
 	}
@@ -254,10 +256,14 @@ static int own_snapshot_as(const struct batch *batch, const struct new_volume *v
 	_cleanup_(freep) char *record = text_format("%s=%s", PROPERTY_RECORD, volume->record);
 	_cleanup_(freep) char *draft = text_format("%s=%s", PROPERTY_DRAFT, batch->draft->id.text);
 	_cleanup_(freep) char *snapshot = text_format("%s@%s-%s", batch->from, kind, name);
+	int r;
 
 	if (!record || !draft || !snapshot)
 		return fail_memory(err);
-	return zfs_run(ZFS_ARGS("zfs", "snapshot", "-o", record, "-o", draft, snapshot), NULL, err);
+	r = zfs_run(ZFS_ARGS("zfs", "snapshot", "-o", record, "-o", draft, snapshot), NULL, err);
+	return r < 0 ? r
+		     : zfs_guard_snapshot(zfs_pool_of(batch->draft->pool), batch->from, snapshot,
+					  err);
 }
 
 static int own_snapshot(const struct batch *batch, size_t i, struct coppice_error *err)
@@ -376,6 +382,8 @@ static void clone_explain(const struct batch *batch, const struct new_volume *vo
 	zfs_explain(&zfs->pool, "zfs clone -o %s=%s%s%s %s %s", PROPERTY_RECORD,
 		    volume->explain_record, is_announced ? " -o " PROPERTY_DRAFT "=$draft" : "",
 		    limit, from, to);
+	if (is_announced && !volume_is_snapshot(&volume->ref))
+		zfs_guard_explain(zfs, to, volume->ref.kind);
 }
 
 static void batch_explain(const struct batch *batch, size_t n)
@@ -416,6 +424,31 @@ static int remember(struct batch *batch, size_t n, struct coppice_error *err)
 	return COPPICE_OK;
 }
 
+/* What has its name already; what is in the draft is guarded when it gets one. */
+static int guard_all(const struct batch *batch, size_t n, struct coppice_error *err)
+{
+	struct zfs_pool *zfs = zfs_pool_of(batch->draft->pool);
+	_cleanup_(freep) char **guard = calloc(n + 1, sizeof(*guard));
+	size_t n_guards = 0;
+	int r = guard ? COPPICE_OK : fail_memory(err);
+
+	for (size_t i = 0; i < n && r == COPPICE_OK && batch->draft->is_announced; i++) {
+		const struct volume_ref *ref = &batch->volumes[i].ref;
+		char name[DATASET_MAX];
+
+		if (volume_is_snapshot(ref) || batch->is_aside[i])
+			continue;
+		guard[n_guards] =
+			text_format("%s" ZFS_GUARD_SNAPSHOT, zfs_volume_name(zfs, ref, name));
+		r = guard[n_guards++] ? COPPICE_OK : fail_memory(err);
+	}
+	if (r == COPPICE_OK)
+		r = zfs_guard_begin_all(zfs, guard, n_guards, err);
+	while (n_guards-- > 0)
+		free(guard[n_guards]);
+	return r;
+}
+
 int zfs_clone(struct draft *draft, const struct volume_ref *origin,
 	      const struct new_volume *volumes, size_t n, bool is_read_only,
 	      struct coppice_error *err)
@@ -449,6 +482,8 @@ int zfs_clone(struct draft *draft, const struct volume_ref *origin,
 		/* From here on there may be some: discarding must look for them. */
 		making_of(draft)->n_waiting += n;
 		r = parallel_run(n, zfs_threads(), clone_one, &batch, err);
+		if (r == COPPICE_OK)
+			r = guard_all(&batch, n, err);
 		making_of(draft)->n_waiting -= r == COPPICE_OK ? n : 0;
 	}
 	if (r == COPPICE_NOT_FOUND)
@@ -514,6 +549,8 @@ static int publish_one(struct draft *draft, const struct new_volume *volume,
 	int r;
 
 	r = names_of(draft, volume, from, to, err);
+	if (r == COPPICE_OK && !volume_is_snapshot(&volume->ref))
+		r = zfs_guard_ensure(zfs, from, volume->ref.kind, true, err);
 	if (r == COPPICE_OK)
 		r = zfs_rename_displacing(zfs, from, to, err);
 	if (r == COPPICE_OK && volume_is_snapshot(&volume->ref) && !draft->is_announced)
@@ -600,24 +637,30 @@ static int show_some(struct draft *draft, const struct new_volume *volumes, size
 	return r;
 }
 
+/* One that is not announced gets its name; what is announced, but not a snapshot, has it. */
+static void publish_explain_one(struct zfs_pool *zfs, const struct new_volume *volume)
+{
+	const struct volume_ref *ref = &volume->ref;
+	const char *folder = zfs_kind_folder(ref->kind);
+	_cleanup_(freep) char *item = NULL;
+
+	if (volume_is_snapshot(ref)) {
+		zfs_explain(&zfs->pool, "zfs rename %s/%s/%s@draft-$draft %s/%s/%s@snapshot-%s",
+			    zfs->root, folder, ref->name.text, zfs->root, folder, ref->name.text,
+			    ref->snapshot.text);
+		return;
+	}
+	item = text_format("%s/drafts/$draft/%s", zfs->root, item_text(volume));
+	if (!item)
+		return;
+	zfs_guard_explain(zfs, item, ref->kind);
+	zfs_explain(&zfs->pool, "zfs rename %s %s/%s/%s", item, zfs->root, folder, ref->name.text);
+}
+
 static void publish_explain(struct draft *draft, const struct new_volume *volumes, size_t n)
 {
-	struct zfs_pool *zfs = zfs_pool_of(draft->pool);
-
-	for (size_t i = 0; i < n && !draft->is_announced; i++) {
-		const struct volume_ref *ref = &volumes[i].ref;
-		const char *folder = zfs_kind_folder(ref->kind);
-
-		if (volume_is_snapshot(ref))
-			zfs_explain(&zfs->pool,
-				    "zfs rename %s/%s/%s@draft-$draft %s/%s/%s@snapshot-%s",
-				    zfs->root, folder, ref->name.text, zfs->root, folder,
-				    ref->name.text, ref->snapshot.text);
-		else
-			zfs_explain(&zfs->pool, "zfs rename %s/drafts/$draft/%s %s/%s/%s",
-				    zfs->root, item_text(&volumes[i]), zfs->root, folder,
-				    ref->name.text);
-	}
+	for (size_t i = 0; i < n && !draft->is_announced; i++)
+		publish_explain_one(zfs_pool_of(draft->pool), &volumes[i]);
 }
 
 int zfs_publish(struct draft *draft, const struct new_volume *volumes, size_t n,

@@ -129,6 +129,7 @@ static int pool_new(const struct pool_spec *spec, const struct place *place, str
 		    struct coppice_error *err)
 {
 	const char *use_refquota = spec->get(spec, "zfs.use_refquota");
+	const char *guard = spec->get(spec, "coppice.guard");
 	struct zfs_pool *zfs = calloc(1, sizeof(*zfs));
 	_cleanup_(zfs_pool_closep) struct pool *pool = NULL;
 
@@ -144,6 +145,7 @@ static int pool_new(const struct pool_spec *spec, const struct place *place, str
 	zfs->mount = text_format("%s/mnt/%s", spec->state_path, spec->name);
 	zfs->limit_property =
 		use_refquota && strcmp(use_refquota, "false") == 0 ? "quota" : "refquota";
+	zfs->is_guarded = !guard || strcmp(guard, "false") != 0;
 	if (!zfs->root || !zfs->zpool || (place->kind != PLACE_DATASET && !zfs->source) ||
 	    !zfs->state || !zfs->mount)
 		return fail_memory(err);
@@ -533,6 +535,28 @@ static int make_folders(const struct zfs_pool *zfs, struct undo *undo, struct co
 	for (size_t i = 0; i < ARRAY_SIZE(folders) && r == COPPICE_OK; i++) {
 		(void)snprintf(name, sizeof(name), "%s/%s", zfs->root, folders[i]);
 		r = make_folder(name, NULL, err);
+	}
+	return r;
+}
+
+int zfs_folders_ensure(struct zfs_pool *zfs, struct coppice_error *err)
+{
+	_cleanup_(freep) char *record = NULL;
+	char name[DATASET_MAX];
+	int r;
+
+	r = root_property(zfs, PROPERTY_POOL, &record, err);
+	if (r == COPPICE_OK && !record)
+		r = fail(err, COPPICE_UNAVAILABLE, "the dataset '%s' is no pool any more",
+			 zfs->root);
+	for (size_t i = 0; i < ARRAY_SIZE(folders) && r == COPPICE_OK; i++) {
+		(void)snprintf(name, sizeof(name), "%s/%s", zfs->root, folders[i]);
+		r = zfs_run(ZFS_ARGS("zfs", "list", "-H", "-o", "name", name), NULL, err);
+		if (r == COPPICE_NOT_FOUND)
+			r = zfs_run(ZFS_ARGS("zfs", "create", "-o", "mountpoint=none", "-o",
+					     "canmount=off", name),
+				    NULL, err);
+		r = r == COPPICE_EXISTS ? COPPICE_OK : r;
 	}
 	return r;
 }

@@ -46,11 +46,12 @@ static int list_all(struct zfs_pool *zfs, char **ret, struct coppice_error *err)
 static bool is_line_hidden(const struct zfs_pool *zfs, const char *line, size_t n)
 {
 	const char *tab = memrchr(line, '\t', n);
-	char id[UUID_TEXT_SIZE];
+	char id[UUID_TEXT_SIZE], name[DATASET_MAX];
 	struct uuid uuid;
 
-	if (memmem(line, n, "@copy-", 6) || memmem(line, n, "@deleted-", 9) ||
-	    memmem(line, n, "@draft-", 7))
+	(void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(line, "\t"), line);
+	if (zfs_is_guard(zfs, name) || memmem(line, n, "@copy-", 6) ||
+	    memmem(line, n, "@deleted-", 9) || memmem(line, n, "@draft-", 7))
 		return true;
 	(void)snprintf(id, sizeof(id), "%.*s", (int)(line + n - tab - 1), tab + 1);
 	return uuid_parse(id, &uuid) && zfs_draft_is_pending(zfs, uuid.text);
@@ -79,6 +80,10 @@ static int stamp(struct pool *pool, uint64_t *ret, struct coppice_error *err)
 	int r;
 
 	r = list_all(zfs, &list, err);
+	if (r == COPPICE_NOT_FOUND && zfs_folders_ensure(zfs, err) == COPPICE_OK) {
+		free(take_ptr(&list));
+		r = list_all(zfs, &list, err);
+	}
 	if (r < 0)
 		return r == COPPICE_NOT_FOUND
 			       ? fail(err, COPPICE_UNAVAILABLE,
@@ -246,13 +251,18 @@ static int check(struct pool *pool, bool is_repair, scan_fn *fn, void *user,
 		if (volume_name_is_valid(VOLUME_CUSTOM, slash + 1) &&
 		    strlen(slash + 1) == UUID_TEXT_SIZE - 1)
 			continue;
+		if (zfs_is_guard(zfs, dataset->name))
+			continue;
 		found.problem = "it has a dataset below it that Coppice did not make";
 		r = fn(user, &found, err);
 	}
+	if (r >= 0)
+		r = zfs_guard_check(zfs, &listing, is_repair && !pool->is_dry_run, fn, user, err);
 	return r < 0 ? r : COPPICE_OK;
 }
 
-static const char *const pool_keys[] = { "zfs.pool_name", "zfs.use_refquota", NULL };
+static const char *const pool_keys[] = { "zfs.pool_name", "zfs.use_refquota", "coppice.guard",
+					 NULL };
 
 const struct driver driver_zfs = {
 	.name = "zfs",

@@ -14,6 +14,7 @@
  *	ROOT/deleted/containers/UUID   a tombstone
  *	ROOT/mounts/…                  clones of snapshots, while somebody reads those
  *	…@copy-DRAFT @deleted-UUID     what clones stand on and no user made, or still has
+ *	…@guard                        held: guarding.c
  */
 
 #include "driver/driver.h"
@@ -47,6 +48,7 @@ struct zfs_pool {
 	char *state;      /* STATE/zfs/NAME: the drafts' locks, the stamp of our own changes */
 	char *mount;      /* STATE/mnt/NAME: where what is mounted is mounted */
 	const char *limit_property;
+	bool is_guarded;         /* coppice.guard */
 	struct listing *records; /* of all, between records_begin and records_end; or NULL */
 };
 
@@ -89,9 +91,14 @@ struct zfs_request {
 		ZFS_PROMOTE,
 		ZFS_DESTROY,
 		ZFS_DESTROY_SNAPSHOT,
+		ZFS_HOLD,
+		ZFS_RELEASE,
 	} what;
-	const char *name, *from; /* what is made or destroyed; of what: of a clone and a new name */
-	const char *option[8];   /* "property=value" */
+	const char *name;         /* what is made, changed or destroyed; the first of @names */
+	const char *from;         /* the origin of a clone; the old name; the tag; else NULL */
+	const char *const *names; /* n_names of them, all but for hold and release one */
+	size_t n_names;
+	const char *option[8]; /* "property=value" */
 	size_t n_options;
 };
 
@@ -108,6 +115,9 @@ bool zfs_library_run(const char *const argv[]);
 
 /* On how many threads to do a batch: those that do it at once share transaction groups. */
 size_t zfs_threads(void);
+
+/* Into how many to divide a command that takes many names, as each name takes its time. */
+size_t zfs_commands(void);
 
 /* ---- dataset.c: names of datasets ---- */
 
@@ -139,7 +149,8 @@ struct dataset {
 	bool is_gone, is_stuck; /* for who destroys what is listed: it is, or will not be */
 	char *origin, *record, *draft, *swap, *limit; /* NULL: none of its own */
 	uint64_t used, referenced;
-	size_t n_clones; /* in this listing */
+	uint64_t n_holds; /* on a snapshot, by whomever */
+	size_t n_clones;  /* in this listing */
 };
 
 struct listing {
@@ -205,6 +216,12 @@ int zfs_pool_space(struct pool *pool, struct pool_space *ret, struct coppice_err
 int zfs_pool_record_read(struct pool *pool, char **ret, struct coppice_error *err);
 int zfs_pool_record_write(struct pool *pool, const char *record, struct coppice_error *err);
 const char *zfs_pool_mount_path(struct pool *pool);
+
+/*
+ * Make those of the pool's folders that are not there, as zfs destroy takes empty ones
+ * without asking. Only if the pool itself is there.
+ */
+int zfs_folders_ensure(struct zfs_pool *zfs, struct coppice_error *err);
 
 /* ---- mounting.c ---- */
 
@@ -307,6 +324,59 @@ int zfs_swap_recover(struct zfs_pool *zfs, const struct dataset *old, struct cop
  */
 int zfs_rename_displacing(struct zfs_pool *zfs, const char *from, const char *to,
 			  struct coppice_error *err);
+
+/* ---- guarding.c: what keeps zfs destroy -R off; all does nothing in a pool without ---- */
+
+#define ZFS_GUARD_SNAPSHOT "@guard"
+#define ZFS_GUARD_BELOW    "/guard"
+#define ZFS_GUARD_TAG      "coppice"
+
+/* Is it there for the guard alone? */
+bool zfs_is_guard(const struct zfs_pool *zfs, const char *name);
+
+/* Tell what guards a new volume of this name. */
+void zfs_guard_explain(struct zfs_pool *zfs, const char *name, enum volume_kind kind);
+
+/* Guard a dataset that was made just now, and has no snapshot. */
+int zfs_guard_begin(struct zfs_pool *zfs, const char *dataset, struct coppice_error *err);
+
+/* The same of many: @snapshot is the @guard of each. */
+int zfs_guard_begin_all(struct zfs_pool *zfs, char *snapshot[], size_t n,
+			struct coppice_error *err);
+
+/* Release many that are to be destroyed, as far as that goes; the listing knows then. */
+int zfs_guard_release_all(struct dataset *guard[], size_t n, struct coppice_error *err);
+
+/*
+ * Have @volume guarded, and what lies below it, if it is not; also of a draft's. Safe to
+ * repeat. @is_fresh: it is just what it is a clone of, as nobody can have written into it.
+ */
+int zfs_guard_ensure(struct zfs_pool *zfs, const char *volume, enum volume_kind kind, bool is_fresh,
+		     struct coppice_error *err);
+int zfs_guard_ensure_in(struct zfs_pool *zfs, const struct listing *listing,
+			const struct dataset *volume, enum volume_kind kind, bool is_fresh,
+			struct coppice_error *err);
+
+/* Guard a snapshot of @volume that was made just now, if @volume's guard is younger. */
+int zfs_guard_snapshot(struct zfs_pool *zfs, const char *volume, const char *snapshot,
+		       struct coppice_error *err);
+
+/* Hold all users' snapshots of @dataset itself, which goes below a volume. */
+int zfs_guard_hold(struct zfs_pool *zfs, const struct listing *listing, const char *dataset,
+		   struct coppice_error *err);
+
+/* Give a guard to each volume that users see and that has none. Goes on past failures. */
+int zfs_guard_mend(struct zfs_pool *zfs, const struct listing *listing, struct coppice_error *err);
+
+/* Let a snapshot be destroyed, also in a pool without. Nothing happens if it is not held. */
+int zfs_guard_release(const char *snapshot, struct coppice_error *err);
+
+/* Destroy what guards the volume @name itself, if the listing has that. */
+int zfs_guard_drop(const struct listing *listing, const char *name, struct coppice_error *err);
+
+/* Tell, for check, what is not guarded, or is in a pool without; mend it if so asked. */
+int zfs_guard_check(struct zfs_pool *zfs, const struct listing *listing, bool is_repair,
+		    scan_fn *fn, void *user, struct coppice_error *err);
 
 /* ---- space.c ---- */
 

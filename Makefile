@@ -6,6 +6,7 @@
 #	make check      install what the tests need, build, pass every test
 #	make check-openzfs  the ZFS tests on a kernel with OpenZFS, in a virtual machine; builds
 #	                OpenZFS the first time; most of an hour
+#	make soak       what takes hours: many kills, minutes of load; SOAK='load' limits it
 #	make asan       the same under the address and undefined behaviour sanitizers
 #	make fuzz       let each fuzz target look for new input, FUZZ_SECONDS each (60), with clang
 #	make demo       install what it needs, build, tell the story with real figures
@@ -21,10 +22,11 @@ ASAN_BUILD ?= build-asan
 FUZZ_BUILD ?= build-fuzz
 FUZZ_SECONDS ?= 60
 TESTS ?=
+SOAK ?=
 
 NATIVE = --native-file tools/native-dev.ini
 
-.PHONY: all check check-openzfs asan fuzz bench demo install clean
+.PHONY: all check check-openzfs soak asan fuzz bench demo install clean
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -54,6 +56,12 @@ check-openzfs:
 	@$(MAKE) --no-print-directory $(BUILD)-dev/build.ninja
 	ninja -C $(BUILD)-dev
 	tests/run $(BUILD)-dev openzfs
+
+soak:
+	tools/deps test
+	@$(MAKE) --no-print-directory $(BUILD)-dev/build.ninja
+	ninja -C $(BUILD)-dev
+	tests/soak $(BUILD)-dev $(SOAK)
 
 asan: export ASAN_OPTIONS = detect_leaks=1:abort_on_error=0
 asan: export UBSAN_OPTIONS = halt_on_error=1:print_stacktrace=1

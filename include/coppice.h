@@ -246,15 +246,17 @@ COPPICE_API int coppice_storage_create(struct coppice *coppice, const char *name
  * Take over a pool that exists, from nothing but the pool.
  *
  * The pool's own record gives its configuration; every volume in it is listed
- * again. Whatever state directory owned it before is refused from now on.
+ * again. Whatever state directory owned it before is refused from now on; commands
+ * of it that use the pool are waited for.
  *
  * @param coppice   handle
- * @param name      to know it by; must be free
+ * @param name      to know it by; must be free, or that of this pool, which another has
  * @param driver    "btrfs" or "dir"
  * @param settings  must hold source
  * @param n         how many settings
  * @param err       filled on failure, untouched on success
- * @return COPPICE_OK; COPPICE_NOT_FOUND when there is no pool; COPPICE_EXISTS; …
+ * @return COPPICE_OK; COPPICE_NOT_FOUND when there is no pool; COPPICE_EXISTS;
+ *         COPPICE_BUSY while others use it; …
  */
 COPPICE_API int coppice_storage_recover(struct coppice *coppice, const char *name,
 					const char *driver, const struct coppice_setting *settings,

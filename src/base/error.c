@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "base/text.h"
+
 /* One row a code: what a program exits with, what a server answers. */
 struct code_row {
 	int exit_status;
@@ -74,9 +76,7 @@ static enum coppice_code code_from_errno(int os_errno)
 /* One line for people, whatever a name in it holds: it may come from an attacker. */
 static void make_printable(struct coppice_error *err)
 {
-	for (char *at = err->message; *at; at++)
-		if ((unsigned char)*at < 0x20 || *at == 0x7f)
-			*at = '?';
+	text_make_printable(err->message);
 }
 
 /* What the message leaves room for is cut, never overrun. */

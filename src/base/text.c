@@ -118,6 +118,13 @@ static const struct {
 	{ "PiB", 1ULL << 50 },
 };
 
+void text_make_printable(char *text)
+{
+	for (char *at = text; *at; at++)
+		if ((unsigned char)*at < 0x20 || *at == 0x7f)
+			*at = '?';
+}
+
 bool size_parse(const char *s, uint64_t *ret_bytes)
 {
 	uint64_t number = 0;

@@ -30,11 +30,14 @@ static int draft_create(const char *target, struct draft *ret, struct coppice_er
 	mode_t mask = umask(0);
 
 	(void)umask(mask);
-	if (asprintf(&ret->path, "%s.XXXXXX", target) < 0) {
-		ret->path = NULL;
-		return cli_fail_memory(err);
-	}
-	ret->fd = mkostemp(ret->path, O_CLOEXEC);
+	do {
+		free(ret->path);
+		if (asprintf(&ret->path, "%s.XXXXXX", target) < 0) {
+			ret->path = NULL;
+			return cli_fail_memory(err);
+		}
+		ret->fd = mkostemp(ret->path, O_CLOEXEC);
+	} while (ret->fd < 0 && errno == EINTR);
 	if (ret->fd < 0) {
 		int e = errno;
 

@@ -3,6 +3,77 @@
 #include "core/core.h"
 
 #include <string.h>
+#include <time.h>
+
+/* ---- ours, and not another state directory's ---- */
+
+#define HOLD_WAIT_MS 2
+
+int pool_hold_as(struct coppice *coppice, struct pool_entry *entry, enum pool_hold how,
+		 struct coppice_error *err)
+{
+	unsigned waited_ms = 0;
+	int r;
+
+	if (!entry->driver->pool_hold)
+		return COPPICE_OK;
+	while ((r = entry->driver->pool_hold(entry->pool, how, err)) == COPPICE_BUSY) {
+		if (is_interrupted(coppice))
+			return fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was changed");
+		if (waited_ms >= coppice->locks.timeout_ms)
+			return r;
+		(void)nanosleep(&(struct timespec){ .tv_nsec = HOLD_WAIT_MS * 1000000 }, NULL);
+		waited_ms += HOLD_WAIT_MS;
+	}
+	entry->is_held = r == COPPICE_OK;
+	return r;
+}
+
+void pool_release(struct pool_entry *entry)
+{
+	struct coppice_error ignored;
+
+	if (entry->is_held && entry->pool)
+		(void)entry->driver->pool_hold(entry->pool, POOL_RELEASE, &ignored);
+	entry->is_held = false;
+}
+
+static int check_ours(struct coppice *coppice, const struct pool_entry *entry,
+		      struct coppice_error *err)
+{
+	_cleanup_(freep) char *record = NULL;
+	const char *owner;
+	json_t *json;
+	int r = entry->driver->pool_record_read(entry->pool, &record, err);
+
+	if (r < 0)
+		return r;
+	json = json_loads(record, JSON_REJECT_DUPLICATES, NULL);
+	owner = json_string_value(json_object_get(json, "owner"));
+	if (!owner || strcmp(owner, coppice->owner.text) != 0)
+		r = fail(err, COPPICE_BUSY,
+			 "pool '%s' was taken over by another Coppice meanwhile; nothing was "
+			 "changed",
+			 entry->name);
+	json_decref(json);
+	return r;
+}
+
+int pool_hold(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	int r;
+
+	if (!entry->driver->pool_hold || coppice->options.is_dry_run)
+		return COPPICE_OK;
+	r = pool_hold_as(coppice, entry, POOL_SHARED, err);
+	if (r == COPPICE_OK)
+		r = check_ours(coppice, entry, err);
+	if (r < 0)
+		pool_release(entry);
+	return r;
+}
+
+/* ---- changes ---- */
 
 int change_begin(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
 {
@@ -13,6 +84,8 @@ int change_begin(struct coppice *coppice, struct pool_entry *entry, struct coppi
 		return COPPICE_OK;
 	r = catalog_begin(coppice->catalog, err);
 	if (r == COPPICE_OK)
+		r = pool_hold(coppice, entry, err);
+	if (r == COPPICE_OK)
 		r = entry->driver->stamp(entry->pool, &now, err);
 	if (r == COPPICE_OK)
 		r = catalog_stamp_get(coppice->catalog, entry->name, &known, err);
@@ -21,8 +94,10 @@ int change_begin(struct coppice *coppice, struct pool_entry *entry, struct coppi
 		r = catalog_rebuild(coppice, entry, err);
 	if (r == COPPICE_OK)
 		r = entry->driver->touch(entry->pool, err);
-	if (r < 0)
+	if (r < 0) {
+		pool_release(entry);
 		catalog_rollback(coppice->catalog);
+	}
 	return r;
 }
 
@@ -34,6 +109,7 @@ int change_end(struct coppice *coppice, struct pool_entry *entry, struct coppice
 	if (coppice->options.is_dry_run)
 		return COPPICE_OK;
 	r = entry->driver->stamp(entry->pool, &stamp, err);
+	pool_release(entry);
 	if (r == COPPICE_OK)
 		r = catalog_stamp_put(coppice->catalog, entry->name, stamp, err);
 	if (r == COPPICE_OK)
@@ -46,8 +122,10 @@ void change_abort(struct coppice *coppice)
 {
 	catalog_rollback(coppice->catalog);
 	/* Some of it may have happened all the same. */
-	for (size_t i = 0; i < coppice->n_pools; i++)
+	for (size_t i = 0; i < coppice->n_pools; i++) {
+		pool_release(coppice->pools[i]);
 		coppice->pools[i]->is_fresh = false;
+	}
 }
 
 /* ---- reading anew ---- */

@@ -23,6 +23,7 @@ struct pool_entry {
 	bool is_fresh;         /* the catalog was compared with it by this handle */
 	bool is_swept;   /* with something found, since: what was published is in no catalog */
 	bool is_unswept; /* the last sweep failed */
+	bool is_held;    /* against other state directories, until the change is over */
 	bool has_failed; /* it could not be opened by this handle, and that was told */
 };
 
@@ -116,6 +117,18 @@ _nonnull_ int change_begin(struct coppice *coppice, struct pool_entry *entry,
 _nonnull_ int change_end(struct coppice *coppice, struct pool_entry *entry,
 			 struct coppice_error *err);
 _nonnull_ void change_abort(struct coppice *coppice);
+
+/*
+ * What change_begin does for other state directories, for steps without it: from here on
+ * the pool stays ours until it is given back. COPPICE_BUSY: another has taken it over.
+ */
+_nonnull_ int pool_hold(struct coppice *coppice, struct pool_entry *entry,
+			struct coppice_error *err);
+_nonnull_ void pool_release(struct pool_entry *entry);
+
+/* Wait for it to be had so, as long as for any lock. */
+_nonnull_ int pool_hold_as(struct coppice *coppice, struct pool_entry *entry, enum pool_hold how,
+			   struct coppice_error *err);
 
 /* Compare the stamp, and read the whole pool into the catalog if it differs. */
 _nonnull_ int catalog_refresh(struct coppice *coppice, struct pool_entry *entry,

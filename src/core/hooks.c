@@ -5,7 +5,10 @@
 #include <stdarg.h>
 #include <string.h>
 
-static void tell(void (*hook)(void *, const char *), void *user, const char *fmt, va_list args)
+#include "base/text.h"
+
+static void tell(void (*hook)(void *, const char *), void *user, bool is_for_people,
+		 const char *fmt, va_list args)
 {
 	_cleanup_(freep) char *line = NULL;
 
@@ -15,6 +18,8 @@ static void tell(void (*hook)(void *, const char *), void *user, const char *fmt
 		line = NULL;
 		return;
 	}
+	if (is_for_people)
+		text_make_printable(line);
 	hook(user, line);
 }
 
@@ -23,7 +28,7 @@ void notice(struct coppice *coppice, const char *fmt, ...)
 	va_list args;
 
 	va_start(args, fmt);
-	tell(coppice->options.hooks.notice, coppice->options.hooks.user, fmt, args);
+	tell(coppice->options.hooks.notice, coppice->options.hooks.user, true, fmt, args);
 	va_end(args);
 }
 
@@ -32,7 +37,7 @@ void explain(struct coppice *coppice, const char *fmt, ...)
 	va_list args;
 
 	va_start(args, fmt);
-	tell(coppice->options.hooks.explain, coppice->options.hooks.user, fmt, args);
+	tell(coppice->options.hooks.explain, coppice->options.hooks.user, false, fmt, args);
 	va_end(args);
 }
 

@@ -398,7 +398,9 @@ int retire(struct coppice *coppice, struct pool_entry *entry, const struct volum
 	r = entry->driver->commit(entry->pool, err);
 	if (r < 0 && entry->driver->unretire) {
 		entry->driver->unretire(entry->pool, refs, uuids, n);
-		entry->is_fresh = false; /* nor does the catalog know of them */
+		/* The catalog has forgotten them: it is to be compared again, by others too. */
+		(void)entry->driver->touch(entry->pool, &ignored);
+		entry->is_fresh = false;
 	}
 	/* The names are free; space that cannot be freed now is freed by a later reap. */
 	if (r == COPPICE_OK && entry->driver->reap(entry->pool, &ignored) < 0)

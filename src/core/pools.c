@@ -19,6 +19,7 @@ void pool_entry_close(struct pool_entry *entry)
 		entry->driver->pool_close(entry->pool);
 	entry->pool = NULL;
 	entry->is_fresh = false;
+	entry->is_held = false;
 }
 
 void pool_entry_free(struct pool_entry *entry)
@@ -377,6 +378,8 @@ static void sweep(struct coppice *coppice, struct pool_entry *entry)
 	struct coppice_error why;
 	size_t n = 0;
 
+	/* A sweep may change the catalog: nobody waits for one while he keeps it from that. */
+	catalog_reading_end(coppice->catalog);
 	entry->is_unswept = entry->driver->draft_sweep(entry->pool, &n, &why) < 0;
 	if (entry->is_unswept)
 		notice(coppice, "cannot sweep pool '%s': %s", entry->name, why.message);

@@ -159,12 +159,15 @@ static int restore(struct coppice *coppice, const struct volume *snapshot,
 	if (r == COPPICE_OK && is_interrupted(coppice))
 		r = fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was restored");
 	if (r == COPPICE_OK)
+		r = pool_hold(coppice, snapshot->entry, err);
+	if (r == COPPICE_OK)
 		r = driver->swap(&draft, &making->volume, instance, err);
-	if (r < 0)
-		return r;
-	r = driver->commit(snapshot->entry->pool, err);
-	if (r < 0)
-		(void)driver->swap(&draft, &making->volume, instance, &ignored);
+	if (r == COPPICE_OK) {
+		r = driver->commit(snapshot->entry->pool, err);
+		if (r < 0)
+			(void)driver->swap(&draft, &making->volume, instance, &ignored);
+	}
+	pool_release(snapshot->entry);
 	return r; /* what is in the draft now goes with it */
 }
 

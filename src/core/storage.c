@@ -207,8 +207,6 @@ static int begin_pool(struct coppice *coppice, const char *name, const char *dri
 	int r;
 
 	r = pool_name_parse(name, &checked, err);
-	if (r == COPPICE_OK && pools_get(coppice, name))
-		r = fail(err, COPPICE_EXISTS, "pool '%s' exists already", name);
 	if (r == COPPICE_OK)
 		r = find_driver(coppice, driver_name, ret, err);
 	if (r == COPPICE_OK)
@@ -220,10 +218,7 @@ static int begin_pool(struct coppice *coppice, const char *name, const char *dri
 	if (r < 0)
 		return r;
 	pools_done(coppice); /* another command may have made it while we waited */
-	r = pools_load(coppice, err);
-	if (r == COPPICE_OK && pools_get(coppice, name))
-		r = fail(err, COPPICE_EXISTS, "pool '%s' exists already", name);
-	return r;
+	return pools_load(coppice, err);
 }
 
 int coppice_storage_create(struct coppice *coppice, const char *name, const char *driver_name,
@@ -236,7 +231,11 @@ int coppice_storage_create(struct coppice *coppice, const char *name, const char
 	struct uuid uuid;
 	int r;
 
+	if (pools_get(coppice, name))
+		return fail(err, COPPICE_EXISTS, "pool '%s' exists already", name);
 	r = begin_pool(coppice, name, driver_name, settings, n, &locks, &driver, err);
+	if (r == COPPICE_OK && pools_get(coppice, name))
+		r = fail(err, COPPICE_EXISTS, "pool '%s' exists already", name);
 	if (r == COPPICE_OK)
 		r = uuid_new(&uuid, err);
 	if (r == COPPICE_OK)
@@ -267,10 +266,36 @@ static int remember_config(struct pool_entry *entry, json_t *record, struct copp
 	return r;
 }
 
-static int take_over(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+/* Both places say the same of it: the pool, and the file that makes it known here. */
+static int write_both(struct coppice *coppice, const struct pool_entry *entry, const char *before,
+		      struct coppice_error *err)
 {
 	_cleanup_(freep) char *record = NULL;
-	const char *uuid;
+	struct coppice_error ignored;
+	int r;
+
+	r = pool_entry_format(coppice, entry, &record, err);
+	if (r < 0)
+		return r;
+	r = entry->driver->pool_record_write(entry->pool, record, err);
+	if (r == COPPICE_OK)
+		r = entry->driver->commit(entry->pool, err);
+	if (r == COPPICE_OK)
+		r = pool_entry_save(coppice, entry, err);
+	if (r < 0)
+		(void)entry->driver->pool_record_write(entry->pool, before, &ignored);
+	return r;
+}
+
+/*
+ * What the pool says of itself becomes the entry's. @ret: its record, free() it; @ret_owner: who
+ * has it.
+ */
+static int adopt_record(struct pool_entry *entry, char **ret, char ret_owner[static UUID_TEXT_SIZE],
+			struct coppice_error *err)
+{
+	_cleanup_(freep) char *record = NULL;
+	const char *uuid, *owner;
 	json_t *json;
 	int r;
 
@@ -279,28 +304,63 @@ static int take_over(struct coppice *coppice, struct pool_entry *entry, struct c
 		return r;
 	json = json_loads(record, JSON_REJECT_DUPLICATES, NULL);
 	uuid = json_string_value(json_object_get(json, "uuid"));
+	owner = json_string_value(json_object_get(json, "owner"));
 	if (!uuid || !uuid_parse(uuid, &entry->uuid))
 		r = fail(err, COPPICE_INVALID, "the record of the pool at '%s' is damaged",
 			 entry->source);
 	if (r == COPPICE_OK)
 		r = remember_config(entry, json, err);
+	(void)snprintf(ret_owner, UUID_TEXT_SIZE, "%s", owner ? owner : "");
 	json_decref(json);
+	*ret = take_ptr(&record);
+	return r;
+}
+
+/*
+ * A pool that another took over may be taken back, under the name that it has here; where
+ * Coppice made what it lives on, it stays ours.
+ */
+static int check_known(struct coppice *coppice, struct pool_entry *entry, const char *owner,
+		       struct coppice_error *err)
+{
+	const struct pool_entry *known = pools_get(coppice, entry->name);
+
+	for (size_t i = 0; i < coppice->n_pools; i++) {
+		const struct pool_entry *other = coppice->pools[i];
+
+		if (strcmp(other->uuid.text, entry->uuid.text) != 0)
+			continue;
+		if (other != known || strcmp(owner, coppice->owner.text) == 0)
+			return fail(err, COPPICE_EXISTS, "that pool is here already, as '%s'",
+				    other->name);
+	}
+	if (!known)
+		return COPPICE_OK;
+	if (strcmp(known->uuid.text, entry->uuid.text) != 0)
+		return fail(err, COPPICE_EXISTS, "pool '%s' exists already, and is another",
+			    entry->name);
+	if (!known->source) {
+		free(entry->source);
+		entry->source = NULL;
+		entry->spec.source = NULL;
+	}
+	return COPPICE_OK;
+}
+
+static int take_over(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	_cleanup_(freep) char *record = NULL;
+	char owner[UUID_TEXT_SIZE];
+	int r;
+
+	r = adopt_record(entry, &record, owner, err);
+	if (r == COPPICE_OK)
+		r = check_known(coppice, entry, owner, err);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < coppice->n_pools; i++)
-		if (strcmp(coppice->pools[i]->uuid.text, entry->uuid.text) == 0)
-			return fail(err, COPPICE_EXISTS, "that pool is here already, as '%s'",
-				    coppice->pools[i]->name);
 	entry->spec.uuid = entry->uuid;
 	entry->spec.owner = coppice->owner;
-	free(record);
-	record = NULL;
-	r = pool_entry_format(coppice, entry, &record, err);
-	if (r == COPPICE_OK)
-		r = entry->driver->pool_record_write(entry->pool, record, err);
-	if (r == COPPICE_OK)
-		r = entry->driver->commit(entry->pool, err);
-	return r < 0 ? r : pool_entry_save(coppice, entry, err);
+	return write_both(coppice, entry, record, err);
 }
 
 int coppice_storage_recover(struct coppice *coppice, const char *name, const char *driver_name,
@@ -311,7 +371,9 @@ int coppice_storage_recover(struct coppice *coppice, const char *name, const cha
 	_cleanup_(pool_entry_freep) struct pool_entry *entry = NULL;
 	struct uuid none = { "" };
 	const struct driver *driver;
+	struct coppice_error ignored;
 	struct pool *pool;
+	bool was_mounted;
 	int r;
 
 	if (!driver_name)
@@ -324,16 +386,24 @@ int coppice_storage_recover(struct coppice *coppice, const char *name, const cha
 	if (r < 0)
 		return r;
 	entry->spec.owner = none;
+	was_mounted = driver->pool_is_mounted(&entry->spec);
 	r = driver->pool_open(&entry->spec, &pool, err);
 	if (r < 0)
 		return wrap(err, "cannot recover pool '%s'", name);
 	pool_adopt(coppice, entry, pool);
 	if (coppice->options.is_dry_run)
 		return COPPICE_OK;
-	r = take_over(coppice, entry, err);
+	/* Nobody, in whatever state directory, changes the pool while it gets another owner. */
+	r = pool_hold_as(coppice, entry, POOL_ALONE, err);
+	if (r == COPPICE_OK)
+		r = take_over(coppice, entry, err);
+	pool_entry_close(entry);
+	if (r < 0 && !was_mounted)
+		(void)driver->pool_umount(&entry->spec, &ignored);
 	if (r < 0)
 		return r;
-	r = pool_entry_keep(coppice, take_ptr(&entry), err);
+	pools_done(coppice);
+	r = pools_load(coppice, err);
 	return r < 0 ? r : pools_open(coppice, pools_get(coppice, name), err);
 }
 
@@ -516,7 +586,9 @@ int coppice_storage_delete(struct coppice *coppice, const char *name, bool is_fo
 		r = empty_pool(coppice, entry, err);
 	if (r < 0 || coppice->options.is_dry_run)
 		return r;
-	r = forget_pool(coppice, name, err);
+	r = pool_hold(coppice, entry, err); /* closing it gives it back */
+	if (r == COPPICE_OK)
+		r = forget_pool(coppice, name, err);
 	if (r == COPPICE_OK)
 		r = destroy_pool(coppice, entry, err);
 	pools_done(coppice);
@@ -551,7 +623,8 @@ int coppice_storage_set(struct coppice *coppice, const char *name,
 			const struct coppice_setting *settings, size_t n, struct coppice_error *err)
 {
 	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
-	_cleanup_(freep) char *record = NULL;
+	_cleanup_(freep) char *before = NULL;
+	struct coppice_error ignored;
 	struct pool_entry *entry;
 	int r;
 
@@ -562,16 +635,21 @@ int coppice_storage_set(struct coppice *coppice, const char *name,
 	r = locks_take(coppice, &locks, err);
 	if (r == COPPICE_OK)
 		r = pools_open(coppice, entry, err);
+	if (r == COPPICE_OK)
+		r = entry->driver->pool_record_read(entry->pool, &before, err);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
 		r = set_one(coppice, entry, &settings[i], err);
-	if (r < 0 || coppice->options.is_dry_run)
-		return r;
-	r = pool_entry_format(coppice, entry, &record, err);
-	if (r == COPPICE_OK)
-		r = entry->driver->pool_record_write(entry->pool, record, err);
-	if (r == COPPICE_OK)
-		r = entry->driver->commit(entry->pool, err);
-	return r < 0 ? r : pool_entry_save(coppice, entry, err);
+	if (r == COPPICE_OK && !coppice->options.is_dry_run) {
+		r = pool_hold(coppice, entry, err);
+		if (r == COPPICE_OK)
+			r = write_both(coppice, entry, before, err);
+		pool_release(entry);
+	}
+	if (r < 0 && before) { /* as it was, for this handle too */
+		pools_done(coppice);
+		(void)pools_load(coppice, &ignored);
+	}
+	return r;
 }
 
 /* ---- mount ---- */

@@ -140,6 +140,12 @@ struct driver_traits {
 	bool is_loop_able; /* a pool without source is a file with `size` */
 };
 
+enum pool_hold {
+	POOL_RELEASE,
+	POOL_SHARED,
+	POOL_ALONE,
+};
+
 struct driver {
 	/* As written in configuration and on the command line. */
 	const char *name;
@@ -182,6 +188,14 @@ struct driver {
 	int (*pool_open)(const struct pool_spec *spec, struct pool **ret,
 			 struct coppice_error *err);
 	void (*pool_close)(struct pool *pool);
+
+	/*
+	 * Hold the pool against whoever opened it from another state directory: shared
+	 * while something in it is changed, alone to give it another owner. Does not wait:
+	 * COPPICE_BUSY when others hold it; then it is not held. NULL: pools have one
+	 * state directory for ever.
+	 */
+	int (*pool_hold)(struct pool *pool, enum pool_hold how, struct coppice_error *err);
 
 	/* Is it mounted, or in no need of it? Mounts nothing. */
 	bool (*pool_is_mounted)(const struct pool_spec *spec);

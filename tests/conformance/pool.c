@@ -205,7 +205,32 @@ static void test_pool_resize(void)
 	pool_down(pool);
 }
 
+/* Whoever changes the owner is alone with the pool, also in other state directories. */
+static void test_hold_keeps_others_off(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool *pool, *other;
+
+	if (!subject->driver->pool_hold)
+		skip("%s: pools have one state directory for ever", subject->name);
+	pool = pool_up();
+	other = pool_again(NULL);
+	ok_call(subject->driver->pool_hold(pool, POOL_SHARED, &err), &err);
+	ok_call(subject->driver->pool_hold(other, POOL_SHARED, &err), &err);
+	ok_int(subject->driver->pool_hold(pool, POOL_ALONE, &err), ==, COPPICE_BUSY);
+	ok_has(err.message, "in use by another Coppice");
+	ok_call(subject->driver->pool_hold(other, POOL_RELEASE, &err), &err);
+	ok_call(subject->driver->pool_hold(pool, POOL_ALONE, &err), &err);
+	ok_int(subject->driver->pool_hold(other, POOL_SHARED, &err), ==, COPPICE_BUSY);
+	ok_call(subject->driver->pool_hold(pool, POOL_RELEASE, &err), &err);
+	ok_call(subject->driver->pool_hold(other, POOL_SHARED, &err), &err);
+	pool_down(other);
+	ok_call(subject->driver->pool_hold(pool, POOL_ALONE, &err), &err);
+	pool_down(pool);
+}
+
 const struct tap_test cases_pool[] = {
+	TAP(test_hold_keeps_others_off),
 	TAP(test_table_is_complete),
 	TAP(test_pool_create),
 	TAP(test_pool_opened_again_has_its_volumes),

@@ -12,10 +12,15 @@ import lab
 
 # A command that changes storage. prepare() makes the state that it begins with; judge(main,
 # other), given walks of both pools, says what is wrong after it was done, undone or cut short.
-# Done and undone are told by is_done(main, other). Of share the kills are as many. If it fails,
-# trees of images may be gone all the same, where there are bytes to unpack, with may_lose_trees.
+# Done and undone are told by is_done(main, other). Of share the kills are as many. With
+# may_touch_trees, images may be unpacked or not, after it failed, of which there are the bytes.
+# is_unmounted: the command finds the pool "main" not mounted, and may leave it mounted.
 Operation = collections.namedtuple("Operation", "name prepare argv judge is_done share "
-                                   "may_lose_trees", defaults=(1, False))
+                                   "may_touch_trees is_unmounted", defaults=(1, False, False))
+
+
+INJECT = os.environ.get("COPPICE_INJECT") or os.path.join(
+    os.environ.get("COPPICE_BUILD", "build-dev"), "tests", "tools", "inject")
 
 
 def prefer_memory():
@@ -48,11 +53,20 @@ class Stage:
         self.other = here.create("other", "dir")
         self.image = lab.small_tar(here.path("small.tar.gz"), n_files)
         self.n_files = n_files
+        self.is_hopeless = False  # nothing can be removed any more, while a command runs
         here.must("image", "import", self.image, "--alias", "small", "-s", "main")
         self.want = lab.walk(self.main)
         self.content = self.want.digest(next(iter(self.want.volumes)))
         here.must("init", "small", "warm", "-s", "other")  # unpacks it there
         here.must("delete", "warm")
+
+    def inject(self, argv, number=0, error=0):
+        """Run a command; its system call of this number fails, or kills it. 0: none.
+        (result, what was called: the one, or all)"""
+        report = self.lab.path("report")
+        done = self.lab.run(*argv, prefix=(INJECT, str(number), str(error), report))
+        with open(report, encoding="utf-8", errors="replace") as file:
+            return done, [line.rstrip("\n").split("\t") for line in file]
 
     # ---- what must be true after anything ----
 
@@ -240,10 +254,32 @@ class Stage:
                             0.5)
         prepare()
 
+    def image_export(self):
+        out = self.lab.path("exported")
+
+        def prepare():
+            self.ensure_image()
+            for name in os.listdir(self.lab.dir):
+                if name.startswith("exported"):
+                    os.unlink(self.lab.path(name))
+
+        def is_whole():
+            with open(out, "rb") as got, open(self.image, "rb") as want:
+                return got.read() == want.read()
+
+        def judge(*_):
+            drafts = [name for name in os.listdir(self.lab.dir) if name.startswith("exported.")]
+            bad = [f"{name} is left" for name in drafts if not self.is_hopeless]
+            return bad + (["what was exported is not what was imported"]
+                          if os.path.exists(out) and not is_whole() else [])
+
+        yield Operation("image export", prepare, ["image", "export", "small", out], judge,
+                        lambda *_: os.path.exists(out), 0)
+
     def image_delete(self):
         yield Operation("image delete", lambda: (self.remove_instances(), self.ensure_image()),
                         ["image", "delete", "small"], self.image_judge,
-                        lambda *_: not self.has_image("small"), may_lose_trees=True)
+                        lambda *_: not self.has_image("small"), may_touch_trees=True)
 
     # ---- instances ----
 
@@ -253,6 +289,25 @@ class Stage:
                         lambda main, _: self.each_whole(main) + self.only(main, self.batch_names),
                         lambda main, _: all(f"container {n}" in main.volumes
                                             for n in self.batch_names))
+
+    def init_where_it_is_not(self):
+        """The image has to be unpacked first, and the pool to be mounted."""
+        def prepare():
+            self.remove_instances()
+            self.ensure_image()
+            self.lab.run("image", "delete", "small", "-s", "main")
+
+        yield Operation("init of the first", prepare, ["init", "small", "k1", "-s", "main"],
+                        lambda main, _: self.each_whole(main) + self.only(main, ["k1"]),
+                        lambda main, _: "container k1" in main.volumes, 0.5, True)
+        if self.driver == "btrfs":
+            yield Operation("init in what is not mounted",
+                            lambda: (self.remove_instances(), self.ensure_image()),
+                            ["init", "small", "k1", "-s", "main"],
+                            lambda main, _: self.each_whole(main) + self.only(main, ["k1"]),
+                            lambda main, _: "container k1" in main.volumes, 0.5,
+                            is_unmounted=True)
+        self.ensure_image()
 
     def delete(self):
         yield Operation("delete of a batch", self.batch, ["delete", *self.batch_names],
@@ -268,6 +323,16 @@ class Stage:
                             self.only(main, ["s", "t"]),
                             lambda main, other: any("container t" in walk.volumes
                                                     for walk in (main, other)))
+
+    def copy_of_snapshot(self):
+        def judge(main, _):
+            bad = self.is_source(main, "s") + self.only(main, ["s", "t"])
+            if "container t" in main.volumes:
+                bad += self.whole(main, "container t", self.states["container s/one"])
+            return bad
+
+        yield Operation("copy of a snapshot", self.source, ["copy", "s/one", "t"], judge,
+                        lambda main, _: "container t" in main.volumes, 0.5)
 
     def snapshot(self):
         def judge(main, _):
@@ -317,14 +382,18 @@ class Stage:
                         lambda main, _: "container s/two" not in main.volumes, 0.5)
 
     def config(self):
-        def judge(main, _):
-            bad = self.is_source(main, "s")
-            value = main.records["container s"].get("config", {}).get("user.word")
-            return bad if value in (None, "a word") else bad + [f"user.word is {value!r}"]
+        for key, value in [("user.word", "a word")] + (
+                [("size", "500MiB")] if self.driver == "btrfs" else []):
+            def get(main, key=key):
+                return main.records["container s"].get("config", {}).get(key)
 
-        yield Operation("config set", self.source, ["config", "set", "s", "user.word=a word"],
-                        judge, lambda main, _: main.records["container s"].get(
-                            "config", {}).get("user.word") == "a word", 0.5)
+            def judge(main, _, get=get, key=key, value=value):
+                bad = self.is_source(main, "s")
+                return bad if get(main) in (None, value) else bad + [f"{key} is {get(main)!r}"]
+
+            yield Operation(f"config set {key}", self.source,
+                            ["config", "set", "s", f"{key}={value}"], judge,
+                            lambda main, _, get=get, value=value: get(main) == value, 0.5)
 
     def alias(self):
         def names():
@@ -409,10 +478,52 @@ class Stage:
         yield Operation("storage delete", present, ["storage", "delete", name], judge,
                         lambda *_: not row())
         absent()
+        for key, value in [("user.word", "a word")] + (
+                [("size", "300MiB")] if self.driver == "btrfs" else []):
+            yield Operation(f"storage set {key}", lambda: (absent(), present()),
+                            ["storage", "set", name, f"{key}={value}"], judge,
+                            lambda *_, key=key, value=value: row()["config"].get(key) == value,
+                            0.5)
+        absent()
+
+    def recover(self):
+        """What is known of a pool is lost but for the pool itself."""
+        name, source = "found", self.lab.path("found")
+
+        def rows():
+            return [row for row in self.lab.json("storage", "list") if row["name"] == name]
+
+        def prepare():
+            if rows():
+                self.lab.must("storage", "delete", name, "--force")
+            if self.driver == "btrfs":
+                with open(source, "wb") as file:
+                    file.truncate(256 << 20)
+            else:
+                os.makedirs(source, exist_ok=True)
+            self.lab.must("storage", "create", name, self.driver, "source=" + source)
+            self.lab.must("storage", "umount", name)
+            os.unlink(os.path.join(self.lab.state, "pools", name + ".json"))
+
+        def judge(*_):
+            if not rows():
+                return []
+            done = self.lab.run("storage", "info", name)
+            return [] if done.status == 0 else [f"the pool does not work: {done}"]
+
+        def is_done(*_):
+            return bool(rows())
+
+        if self.driver in ("dir", "btrfs"):
+            yield Operation("storage recover", prepare,
+                            ["storage", "recover", name, self.driver, "source=" + source],
+                            judge, is_done, 0.5)
+            self.lab.run("storage", "delete", name, "--force")
 
     def operations(self):
         """Each in its turn: what one makes ready may be gone when the next begins."""
-        for of in (self.import_others, self.import_image, self.init, self.copy, self.snapshot,
-                   self.restore, self.rename, self.of_snapshots, self.config, self.delete,
-                   self.move, self.alias, self.image_delete, self.storage):
+        for of in (self.import_others, self.import_image, self.init, self.init_where_it_is_not,
+                   self.copy, self.copy_of_snapshot, self.snapshot, self.restore, self.rename,
+                   self.of_snapshots, self.config, self.delete, self.move, self.alias,
+                   self.image_export, self.image_delete, self.storage, self.recover):
             yield from of()

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Run a command and let one of its system calls that change storage fail.
+ * Run a command and let one of its system calls that change storage fail, or kill it there.
  *
  *	inject N ERRNO REPORT COMMAND [ARGUMENT…]
  *
  * N is which one, counted from 1 over the command, its threads and its children; 0 lets
- * all pass. ERRNO is a number. REPORT gets a line for the call that failed, or for each
- * when N is 0: its number, its name, the program and what it was done to, with tabs
- * between. The exit status is the command's, 128 and the signal if one ended it.
+ * all pass. ERRNO is a number, with a + behind it for all calls from there on, or KILL: then the
+ *command is killed when it is about to make that call. We end when its children are gone as well.
+ *REPORT gets a line for the call that failed, or for each when N is 0: its number, its name, the
+ *program and what it was done to, with tabs between. The exit status is the command's, 128 and the
+ *signal if one ended it.
  *
  * A seccomp filter hands these calls to us, and we let them pass or not: so no window
  * is left out, whichever thread or child it is in, and it takes some 10 µs a call.
@@ -152,7 +154,9 @@ static const struct request {
 
 struct injection {
 	unsigned long wanted; /* 0: none */
-	int os_errno;
+	int os_errno;         /* 0: kill */
+	bool goes_on;         /* all that come after it fail, too */
+	pid_t command;
 	unsigned long n;
 	FILE *report;
 };
@@ -378,7 +382,12 @@ static int decide(struct injection *injection, const struct seccomp_notif *notic
 	injection->n++;
 	if (injection->wanted == 0 || injection->n == injection->wanted)
 		tell(injection, notice, call, name);
-	return injection->n == injection->wanted ? injection->os_errno : 0;
+	if (injection->wanted == 0 || injection->n < injection->wanted ||
+	    (injection->n > injection->wanted && !injection->goes_on))
+		return 0;
+	if (injection->os_errno == 0)
+		(void)kill(injection->command, SIGKILL);
+	return injection->os_errno;
 }
 
 /* Until nobody is left who has the filter. */
@@ -417,11 +426,12 @@ int main(int argc, char **argv)
 		return FAILED;
 	}
 	injection.wanted = strtoul(argv[1], NULL, 10);
-	injection.os_errno = atoi(argv[2]);
+	injection.os_errno = strcmp(argv[2], "KILL") == 0 ? 0 : atoi(argv[2]);
+	injection.goes_on = strchr(argv[2], '+') != NULL;
 	injection.report = fopen(argv[3], "we");
 	if (!injection.report)
 		die(argv[3]);
-	pid = start(argv + 4, &notify);
+	pid = injection.command = start(argv + 4, &notify);
 	if (pid > 0 && notify >= 0)
 		serve(&injection, notify);
 	if (pid < 0 || waitpid(pid, &status, 0) < 0)

@@ -588,6 +588,7 @@ const struct driver driver_btrfs = {
 	.pool_space = btrfs_pool_space,
 	.pool_remark = btrfs_pool_remark,
 	.pool_host = btrfs_pool_host,
+	.pool_hold = layout_pool_hold,
 	.pool_record_read = layout_pool_record_read,
 	.pool_record_write = layout_pool_record_write,
 	.pool_mount_path = layout_pool_mount_path,

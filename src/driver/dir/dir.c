@@ -442,6 +442,7 @@ const struct driver driver_dir = {
 	.pool_umount = pool_umount,
 	.pool_destroy = pool_destroy,
 	.pool_space = pool_space,
+	.pool_hold = layout_pool_hold,
 	.pool_record_read = layout_pool_record_read,
 	.pool_record_write = layout_pool_record_write,
 	.pool_mount_path = layout_pool_mount_path,

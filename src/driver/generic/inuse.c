@@ -107,9 +107,7 @@ static void name_process(const char *pid, char *ret, size_t size)
 	n = fd < 0 ? -1 : read(fd, name, sizeof(name) - 1);
 	if (n > 0)
 		name[name[n - 1] == '\n' ? n - 1 : n] = '\0';
-	for (char *c = name; *c; c++)
-		if (iscntrl((unsigned char)*c))
-			*c = '?';
+	text_make_printable(name);
 	(void)snprintf(ret, size, "process %s (%s)", pid, name);
 }
 
@@ -190,7 +188,7 @@ static int look_at_files(const struct search *search, int proc_fd, const char *p
 
 	if (fd < 0)
 		return COPPICE_OK; /* gone */
-	if (!dir) { /* ENOENT: gone since */
+	if (!dir) {                /* ENOENT: gone since */
 		bool is_gone = errno != ENOMEM;
 
 		(void)close(fd);

@@ -327,6 +327,22 @@ static int find_record(struct layout *layout, struct coppice_error *err)
 	return fail(err, COPPICE_INVALID, "there is no Coppice pool at '%s'", layout->path);
 }
 
+int layout_pool_hold(struct pool *pool, enum pool_hold how, struct coppice_error *err)
+{
+	static const int operation[] = {
+		[POOL_RELEASE] = LOCK_UN,
+		[POOL_SHARED] = LOCK_SH | LOCK_NB,
+		[POOL_ALONE] = LOCK_EX | LOCK_NB,
+	};
+
+	if (flock(layout_of(pool)->fd, operation[how]) == 0)
+		return COPPICE_OK;
+	if (errno == EWOULDBLOCK)
+		return fail(err, COPPICE_BUSY, "the pool at '%s' is in use by another Coppice",
+			    layout_of(pool)->path);
+	return fail_errno(err, errno, "cannot lock '%s'", layout_of(pool)->path);
+}
+
 int layout_open(struct layout *layout, const char *path, const struct layout_engine *engine,
 		struct coppice_error *err)
 {

@@ -122,6 +122,7 @@ _nonnull_ int layout_deleted(struct layout *layout, deleted_fn *fn, void *user,
 
 /* ---- ops of struct driver ---- */
 
+int layout_pool_hold(struct pool *pool, enum pool_hold how, struct coppice_error *err);
 int layout_pool_record_read(struct pool *pool, char **ret, struct coppice_error *err);
 int layout_pool_record_write(struct pool *pool, const char *record, struct coppice_error *err);
 const char *layout_pool_mount_path(struct pool *pool);

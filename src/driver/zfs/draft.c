@@ -169,6 +169,7 @@ int zfs_draft_ensure(struct draft *draft, struct coppice_error *err)
 	if (!making_of(draft)->is_explained)
 		zfs_explain(draft->pool, "zfs create -o canmount=off %s/drafts/$draft", zfs->root);
 	making_of(draft)->is_explained = true;
+	making_of(draft)->is_told |= draft->pool->explain != NULL;
 	if (making_of(draft)->has_dataset || draft->pool->is_dry_run)
 		return COPPICE_OK;
 	r = zfs_draft_ensure_of(zfs, draft->id.text, err);
@@ -352,7 +353,7 @@ int zfs_draft_discard(struct draft *draft, struct coppice_error *err)
 
 	if (!pool)
 		return COPPICE_OK;
-	if (making_of(draft)->is_explained)
+	if (making_of(draft)->is_told)
 		zfs_explain(pool, "zfs destroy %s/drafts/$draft", zfs_pool_of(pool)->root);
 	if (draft->fd >= 0) {
 		r = discard(zfs_pool_of(pool), draft, err);

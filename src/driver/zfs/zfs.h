@@ -281,6 +281,7 @@ bool zfs_draft_is_over(const struct zfs_pool *zfs, const char *id, int *ret_fd);
 struct making {
 	bool has_dataset;   /* ROOT/drafts/UUID was made, and is there still */
 	bool is_explained;  /* that it is */
+	bool is_told;       /* to somebody: then its end is, too */
 	size_t n_waiting;   /* snapshots of volumes, called @draft-…, without their names */
 	size_t n_announced; /* under their names already, hidden */
 	size_t n_aside;     /* uuids of those whose names were taken: they are below it */

@@ -22,7 +22,7 @@ struct subject {
 	const char *no_read_only;     /* why it does not enforce read-only; NULL: it does */
 	const char *no_processes;     /* why other processes do not see its pools; NULL: they do */
 	const char *no_files;         /* why its volumes are not files; NULL: they are */
-	const char *no_nanoseconds;   /* why it forgets parts of seconds; NULL: it does not */
+	const char *(*no_nanoseconds)(void); /* why it forgets parts of seconds; NULL: it does not */
 	bool keeps_some;              /* of a device's space for itself, as it grows ever more */
 	bool has_tombstones;          /* what others were cloned from stays, pinned */
 	bool has_accounts;            /* what was written stays charged to who wrote it, also when deleted */

@@ -156,6 +156,11 @@ static const char *needs_zfs(void)
 	return zfs_run(ZFS_ARGS("zpool", "list", "-H"), NULL, &err) < 0 ? err.message : NULL;
 }
 
+static const char *no_nanoseconds_of_zfs(void)
+{
+	return zfs_is_in_kernel() ? NULL : "zfs-fuse sets times of files to whole seconds";
+}
+
 /* The kernel drops deleted subvolumes in the background. */
 static void settle_btrfs(struct pool *pool)
 {
@@ -217,7 +222,7 @@ const struct subject subject_zfs = {
 	.name = "zfs",
 	.driver = &driver_zfs,
 	.size = "2GiB",
-	.no_nanoseconds = "zfs-fuse sets times of files to whole seconds",
+	.no_nanoseconds = no_nanoseconds_of_zfs,
 	.keeps_some = true,
 	.has_tombstones = true,
 	.n_left = zfs_n_left,

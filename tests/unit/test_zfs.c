@@ -238,6 +238,11 @@ static void test_requests_of_commands(void)
 	ok_int(request.what, ==, ZFS_DESTROY);
 	ok(zfs_request_parse(ZFS_ARGS("zfs", "destroy", "t/c@s"), &request));
 	ok_int(request.what, ==, ZFS_DESTROY_SNAPSHOT);
+	ok(zfs_request_parse(ZFS_ARGS("zfs", "hold", "tag", "t/c@s", "t/d@s"), &request));
+	ok_int(request.what, ==, ZFS_HOLD);
+	ok_str(request.from, "tag");
+	ok_int(request.n_names, ==, 2);
+	ok_str(request.names[1], "t/d@s");
 }
 
 /* What it does not know exactly it leaves to the command. */
@@ -258,6 +263,9 @@ static void test_requests_that_are_none(void)
 		ZFS_ARGS("zfs", "clone", "t/i@s", "t/c", "t/d"),
 		ZFS_ARGS("zfs", "rename", "-r", "t/a@s", "t/a@r"),
 		ZFS_ARGS("zfs", "snapshot", "t/a@s", "t/b@s"),
+		ZFS_ARGS("zfs", "hold", "tag"),
+		ZFS_ARGS("zfs", "hold", "-r", "tag", "t/a@s"),
+		ZFS_ARGS("zfs", "holds", "t/a@s"),
 	};
 	struct zfs_request request;
 
@@ -384,6 +392,17 @@ static void test_library_renames_promotes_and_destroys(void)
 	ok_str(list, "unit\t-\nunit/a\tunit/d@t\nunit/d\t-\nunit/d@t\t-\n");
 	free(list);
 	do_by_library(ZFS_ARGS("zfs", "destroy", "unit/a"));
+	do_by_library(ZFS_ARGS("zfs", "snapshot", "unit/d@u"));
+	do_by_library(ZFS_ARGS("zfs", "hold", "tag", "unit/d@t", "unit/d@u"));
+	list = said_by(
+		ZFS_ARGS("zfs", "get", "-Hp", "-o", "value", "userrefs", "unit/d@t", "unit/d@u"));
+	ok_str(list, "1\n1\n");
+	free(list);
+	ok_code(zfs_run(ZFS_ARGS("zfs", "destroy", "unit/d@t"), NULL, &err), COPPICE_BUSY, &err);
+	ok_code(zfs_run(ZFS_ARGS("zfs", "hold", "tag", "unit/d@none"), NULL, &err),
+		COPPICE_NOT_FOUND, &err);
+	do_by_library(ZFS_ARGS("zfs", "release", "tag", "unit/d@t", "unit/d@u"));
+	do_by_library(ZFS_ARGS("zfs", "destroy", "unit/d@u"));
 	do_by_library(ZFS_ARGS("zfs", "destroy", "unit/d@t"));
 	do_by_library(ZFS_ARGS("zfs", "destroy", "unit/d"));
 	list = said_by(ZFS_ARGS("zfs", "list", "-H", "-t", "all", "-o", "name", "-r", "unit"));

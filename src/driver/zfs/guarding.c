@@ -137,11 +137,11 @@ static int run_chunk(void *user, size_t i, struct coppice_error *err)
 
 static int run_batch(struct batch *batch, const char *verb, struct coppice_error *err)
 {
-	size_t n_threads = zfs_threads();
+	size_t n_commands = zfs_commands();
 
 	batch->verb = verb;
-	batch->n_chunks = batch->n < n_threads ? batch->n : n_threads;
-	return parallel_run(batch->n_chunks, n_threads, run_chunk, batch, err);
+	batch->n_chunks = batch->n < n_commands ? batch->n : n_commands;
+	return parallel_run(batch->n_chunks, n_commands, run_chunk, batch, err);
 }
 
 int zfs_guard_begin_all(struct zfs_pool *zfs, char *snapshot[], size_t n, struct coppice_error *err)

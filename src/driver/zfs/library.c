@@ -17,12 +17,17 @@
 static const struct {
 	const char *verb;
 	enum zfs_what what;
-	size_t n_names;
+	enum {
+		ONE,
+		FROM_AND_ONE,
+		TAG_AND_MANY
+	} names;
 	bool has_options;
 } verbs[] = {
-	{ "create", ZFS_CREATE, 1, true },     { "clone", ZFS_CLONE, 2, true },
-	{ "snapshot", ZFS_SNAPSHOT, 1, true }, { "rename", ZFS_RENAME, 2, false },
-	{ "promote", ZFS_PROMOTE, 1, false },  { "destroy", ZFS_DESTROY, 1, false },
+	{ "create", ZFS_CREATE, ONE, true },       { "clone", ZFS_CLONE, FROM_AND_ONE, true },
+	{ "snapshot", ZFS_SNAPSHOT, ONE, true },   { "rename", ZFS_RENAME, FROM_AND_ONE, false },
+	{ "promote", ZFS_PROMOTE, ONE, false },    { "destroy", ZFS_DESTROY, ONE, false },
+	{ "hold", ZFS_HOLD, TAG_AND_MANY, false }, { "release", ZFS_RELEASE, TAG_AND_MANY, false },
 };
 
 /* Its options, and where its names begin; false: there are others. */
@@ -59,11 +64,16 @@ bool zfs_request_parse(const char *const argv[], struct zfs_request *ret)
 	    !is_plain_name(argv[i]))
 		return false;
 	request.what = verbs[v].what;
-	if (verbs[v].n_names == 2)
+	if (verbs[v].names != ONE)
 		request.from = argv[i++];
-	request.name = argv[i];
-	if (!is_plain_name(request.name) || argv[i + 1])
+	request.names = &argv[i];
+	while (is_plain_name(argv[i]))
+		i++;
+	request.n_names = (size_t)(&argv[i] - request.names);
+	if (argv[i] || request.n_names == 0 ||
+	    (request.n_names > 1 && verbs[v].names != TAG_AND_MANY))
 		return false;
+	request.name = request.names[0];
 	if (request.what == ZFS_DESTROY && strchr(request.name, '@'))
 		request.what = ZFS_DESTROY_SNAPSHOT;
 	*ret = request;
@@ -83,11 +93,15 @@ static struct {
 	int (*promote)(const char *name, char *ret_conflict, int size);
 	int (*destroy)(const char *name);
 	int (*destroy_snapshots)(nvlist *names, int is_deferred, nvlist **ret_errors);
+	int (*hold)(nvlist *tags, int cleanup_fd, nvlist **ret_errors);
+	int (*release)(nvlist *tags, nvlist **ret_errors);
 	int (*list_alloc)(nvlist **ret, unsigned flags, int how);
 	void (*list_free)(nvlist *list);
 	int (*list_add_string)(nvlist *list, const char *name, const char *value);
 	int (*list_add_number)(nvlist *list, const char *name, uint64_t value);
 	int (*list_add_flag)(nvlist *list, const char *name);
+	int (*list_add_list)(nvlist *list, const char *name, nvlist *value);
+	int (*list_is_empty)(nvlist *list);
 	bool is_there;
 } core;
 
@@ -103,11 +117,15 @@ static const struct {
 	{ "lzc_promote", &core.promote },
 	{ "lzc_destroy", &core.destroy },
 	{ "lzc_destroy_snaps", &core.destroy_snapshots },
+	{ "lzc_hold", &core.hold },
+	{ "lzc_release", &core.release },
 	{ "nvlist_alloc", &core.list_alloc },
 	{ "nvlist_free", &core.list_free },
 	{ "nvlist_add_string", &core.list_add_string },
 	{ "nvlist_add_uint64", &core.list_add_number },
 	{ "nvlist_add_boolean", &core.list_add_flag },
+	{ "nvlist_add_nvlist", &core.list_add_list },
+	{ "nvlist_empty", &core.list_is_empty },
 };
 
 /* Once for the process, which keeps it: it holds /dev/zfs open. */
@@ -141,6 +159,11 @@ static bool core_is_there(void)
 size_t zfs_threads(void)
 {
 	return core_is_there() ? N_THREADS : N_COMMANDS;
+}
+
+size_t zfs_commands(void)
+{
+	return core_is_there() ? 1 : N_COMMANDS;
 }
 
 static void list_freep(nvlist **list)
@@ -223,6 +246,31 @@ static bool do_destroy_snapshot(const struct zfs_request *request)
 
 #define TYPE_FILESYSTEM 2
 
+/* All in one call. What of them it leaves out, as it is not there, is in its errors only. */
+static bool do_hold(const struct zfs_request *request)
+{
+	_cleanup_(list_freep) nvlist *tags = NULL, *errors = NULL;
+
+	if (!list_new(&tags))
+		return false;
+	for (size_t i = 0; i < request->n_names; i++)
+		if (core.list_add_string(tags, request->names[i], request->from) != 0)
+			return false;
+	return core.hold(tags, -1, &errors) == 0 && (!errors || core.list_is_empty(errors));
+}
+
+static bool do_release(const struct zfs_request *request)
+{
+	_cleanup_(list_freep) nvlist *tags = NULL, *tag = NULL, *errors = NULL;
+
+	if (!list_new(&tags) || !list_new(&tag) || core.list_add_flag(tag, request->from) != 0)
+		return false;
+	for (size_t i = 0; i < request->n_names; i++)
+		if (core.list_add_list(tags, request->names[i], tag) != 0)
+			return false;
+	return core.release(tags, &errors) == 0 && (!errors || core.list_is_empty(errors));
+}
+
 static bool request_do(const struct zfs_request *request)
 {
 	_cleanup_(list_freep) nvlist *options = NULL;
@@ -245,6 +293,10 @@ static bool request_do(const struct zfs_request *request)
 		return core.destroy(request->name) == 0;
 	case ZFS_DESTROY_SNAPSHOT:
 		return do_destroy_snapshot(request);
+	case ZFS_HOLD:
+		return do_hold(request);
+	case ZFS_RELEASE:
+		return do_release(request);
 	}
 	return false;
 }

@@ -87,13 +87,12 @@ static int place_find(const struct pool_spec *spec, struct place *ret, struct co
 	return COPPICE_OK;
 }
 
-/* zfs-fuse is for those who ask for it. */
+/* It is for those who ask for it: on OpenZFS it was tried in a virtual machine only. */
 int zfs_choose(struct coppice_error *err)
 {
 	if (access("/dev/zfs", F_OK) < 0 || access("/sys/module/zfs", F_OK) < 0)
 		return fail(err, COPPICE_UNSUPPORTED, "this kernel has no ZFS");
-	return fail(err, COPPICE_UNSUPPORTED,
-		    "it was tried on zfs-fuse only, not on a kernel's ZFS; to use it, name it");
+	return fail(err, COPPICE_UNSUPPORTED, "ZFS is used where it is named only");
 }
 
 int zfs_probe(const struct pool_spec *spec, struct coppice_error *err)

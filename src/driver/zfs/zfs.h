@@ -94,9 +94,14 @@ struct zfs_request {
 		ZFS_PROMOTE,
 		ZFS_DESTROY,
 		ZFS_DESTROY_SNAPSHOT,
+		ZFS_HOLD,
+		ZFS_RELEASE,
 	} what;
-	const char *name, *from; /* what is made or destroyed; of what: of a clone and a new name */
-	const char *option[8];   /* "property=value" */
+	const char *name;         /* what is made, changed or destroyed; the first of @names */
+	const char *from;         /* the origin of a clone; the old name; the tag; else NULL */
+	const char *const *names; /* n_names of them, all but for hold and release one */
+	size_t n_names;
+	const char *option[8]; /* "property=value" */
 	size_t n_options;
 };
 
@@ -113,6 +118,9 @@ bool zfs_library_run(const char *const argv[]);
 
 /* On how many threads to do a batch: those that do it at once share transaction groups. */
 size_t zfs_threads(void);
+
+/* Into how many to divide a command that takes many names, as each name takes its time. */
+size_t zfs_commands(void);
 
 /* ---- dataset.c: names of datasets ---- */
 

@@ -6,6 +6,7 @@ storage, the state that each begins with, and what must be true of it afterwards
 import collections
 import hashlib
 import os
+import shutil
 import subprocess
 
 import lab
@@ -499,8 +500,9 @@ class Stage:
             if self.driver == "btrfs":
                 with open(source, "wb") as file:
                     file.truncate(256 << 20)
-            else:
-                os.makedirs(source, exist_ok=True)
+            else: # what was not recovered is still a pool
+                shutil.rmtree(source, ignore_errors=True)
+                os.makedirs(source)
             self.lab.must("storage", "create", name, self.driver, "source=" + source)
             self.lab.must("storage", "umount", name)
             os.unlink(os.path.join(self.lab.state, "pools", name + ".json"))

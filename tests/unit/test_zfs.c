@@ -217,6 +217,7 @@ static void test_busy_is_tried_again(void)
 
 static void test_requests_of_commands(void)
 {
+	const char *const hold[] = { "zfs", "hold", "tag", "t/c@s", "t/d@s", NULL };
 	struct zfs_request request;
 
 	ok(zfs_request_parse(
@@ -238,7 +239,7 @@ static void test_requests_of_commands(void)
 	ok_int(request.what, ==, ZFS_DESTROY);
 	ok(zfs_request_parse(ZFS_ARGS("zfs", "destroy", "t/c@s"), &request));
 	ok_int(request.what, ==, ZFS_DESTROY_SNAPSHOT);
-	ok(zfs_request_parse(ZFS_ARGS("zfs", "hold", "tag", "t/c@s", "t/d@s"), &request));
+	ok(zfs_request_parse(hold, &request)); /* borrows from it */
 	ok_int(request.what, ==, ZFS_HOLD);
 	ok_str(request.from, "tag");
 	ok_int(request.n_names, ==, 2);

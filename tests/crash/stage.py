@@ -495,12 +495,15 @@ class Stage:
             return [row for row in self.lab.json("storage", "list") if row["name"] == name]
 
         def prepare():
+            # What was not recovered can be, and lies mounted until it is
+            if os.path.exists(source) and not rows():
+                self.lab.run("storage", "recover", name, self.driver, "source=" + source)
             if rows():
                 self.lab.must("storage", "delete", name, "--force")
             if self.driver == "btrfs":
                 with open(source, "wb") as file:
                     file.truncate(256 << 20)
-            else: # what was not recovered is still a pool
+            else:
                 shutil.rmtree(source, ignore_errors=True)
                 os.makedirs(source)
             self.lab.must("storage", "create", name, self.driver, "source=" + source)

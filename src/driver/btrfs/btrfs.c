@@ -267,7 +267,7 @@ static int set_read_only(int fd, struct coppice_error *err)
  * A snapshot of what was filled: it writes out the data of this one subvolume, which
  * nothing else in Btrfs does, and its commit says that the volume is whole. Then the two
  * are alike, and change places, so that the one goes whose files nobody ever opened: to
- * forget 20,000 inodes takes the kernel 140 ms.
+ * forget 6,000 inodes takes the kernel 40 ms.
  */
 static int volume_seal(struct draft *draft, const struct new_volume *volume, bool is_read_only,
 		       struct coppice_error *err)

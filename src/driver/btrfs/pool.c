@@ -24,6 +24,7 @@
 #include "driver/btrfs/batch.h"
 #include "driver/btrfs/quota.h"
 #include "driver/generic/loop.h"
+#include "driver/generic/pool_file.h"
 
 /* Where a pool lives, worked out from its specification. */
 struct place {
@@ -334,66 +335,13 @@ int btrfs_pool_open(const struct pool_spec *spec, struct pool **ret, struct copp
 
 /* ---- making ---- */
 
-#define SIZE_DEFAULT_MIN (5ULL << 30)
-#define SIZE_DEFAULT_MAX (30ULL << 30)
-#define SIZE_SMALLEST    (256ULL << 20)
-
-/* LXD's rule: a fifth of what is free, between 5 and 30 GiB; the file is sparse. */
-static int file_size(const struct pool_spec *spec, uint64_t *ret, struct coppice_error *err)
+static struct pool_file our_file(const struct pool_spec *spec, const struct place *place)
 {
-	const char *text = spec->get(spec, "size");
-	struct statvfs fs;
-	uint64_t size;
-
-	if (text) {
-		if (!size_parse(text, &size))
-			return fail(err, COPPICE_INVALID, "size '%s' is no size, such as 20GiB",
-				    text);
-		if (size < SIZE_SMALLEST)
-			return fail(err, COPPICE_INVALID,
-				    "size '%s' is too small for Btrfs: at least 256MiB", text);
-	} else {
-		if (statvfs(spec->state_path, &fs) < 0)
-			return fail_errno(err, errno, "cannot look at '%s'", spec->state_path);
-		size = (uint64_t)fs.f_bavail * fs.f_frsize / 5;
-		size = size < SIZE_DEFAULT_MIN ? SIZE_DEFAULT_MIN : size;
-		size = size > SIZE_DEFAULT_MAX ? SIZE_DEFAULT_MAX : size;
-	}
-	*ret = size & ~0xfffULL;
-	return COPPICE_OK;
-}
-
-static int make_file(const struct pool_spec *spec, const struct place *place,
-		     struct coppice_error *err)
-{
-	_cleanup_(freep) char *folder = text_format("%s/disks", spec->state_path);
-	_cleanup_(closep) int fd = -1;
-	uint64_t size = 0;
-	int r;
-
-	if (!folder)
-		return fail_memory(err);
-	r = file_size(spec, &size, err);
-	if (r == COPPICE_OK)
-		r = directory_ensure(AT_FDCWD, folder, 0711, err);
-	if (r < 0)
-		return r;
-	fd = retry(open(place->file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-	if (fd < 0 && errno == EEXIST)
-		return fail(
-			err, COPPICE_EXISTS,
-			"'%s' exists already; to use the pool in it: coppice storage recover %s "
-			"btrfs source=%s",
-			place->file, spec->name, place->file);
-	if (fd < 0)
-		return fail_errno(err, errno, "cannot create '%s'", place->file);
-	if (retry(ftruncate(fd, (off_t)size)) < 0 ||
-	    (is_preallocated(spec) && retry(fallocate(fd, 0, 0, (off_t)size)) < 0)) {
-		r = fail_errno(err, errno, "cannot make '%s' %llu bytes large", place->file,
-			       (unsigned long long)size);
-		(void)unlink(place->file);
-	}
-	return r;
+	return (struct pool_file){ .path = place->file,
+				   .driver = "btrfs",
+				   .engine = "Btrfs",
+				   .smallest_mib = 256,
+				   .is_preallocated = is_preallocated(spec) };
 }
 
 static int undo_unlink(void *owner, const char *name, struct coppice_error *err)
@@ -496,19 +444,21 @@ int btrfs_pool_create(const struct pool_spec *spec, const char *record, struct p
 		      struct coppice_error *err)
 {
 	_cleanup_(undo_rollback) struct undo undo = UNDO_INIT;
+	struct pool_file file;
 	struct place place;
 	int r;
 
 	r = place_find(spec, &place, err);
 	if (r < 0)
 		return r;
+	file = our_file(spec, &place);
 	if (place.kind == PLACE_DIRECTORY) {
 		r = refuse_other_pool(spec, &place, err);
 		if (r == COPPICE_OK)
 			r = make_in_directory(&place, err);
 	} else {
 		if (place.kind == PLACE_OUR_FILE)
-			r = make_file(spec, &place, err);
+			r = pool_file_make(spec, &file, err);
 		if (r == COPPICE_OK && place.kind == PLACE_OUR_FILE)
 			undo_push(&undo, undo_unlink, NULL, place.file);
 		if (r == COPPICE_OK)
@@ -550,6 +500,7 @@ void btrfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void 
 	_cleanup_(freep) char *file = NULL;
 	_cleanup_(freep) char *mount_point = NULL;
 	struct coppice_error ignored;
+	struct pool_file our;
 	struct place place;
 	uint64_t size;
 
@@ -559,7 +510,9 @@ void btrfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void 
 	mount_point = text_shell_quote(place.mount);
 	if (!file || !mount_point)
 		return;
-	if (place.kind == PLACE_OUR_FILE && file_size(spec, &size, &ignored) == COPPICE_OK)
+	our = our_file(spec, &place);
+	if (place.kind == PLACE_OUR_FILE &&
+	    pool_file_size(spec, &our, &size, &ignored) == COPPICE_OK)
 		tell(explain, user, "truncate -s %llu %s", (unsigned long long)size, file);
 	if (place.kind != PLACE_DIRECTORY) {
 		tell(explain, user, "mkfs.btrfs -q -L %s %s", spec->name, file);

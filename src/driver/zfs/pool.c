@@ -12,11 +12,11 @@
 #include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 
 #include "base/file.h"
 #include "base/text.h"
 #include "base/undo.h"
+#include "driver/generic/pool_file.h"
 
 /* The folders of a pool, each after the one that it is in. */
 static const char *const folders[] = {
@@ -306,64 +306,11 @@ int zfs_pool_umount(const struct pool_spec *spec, struct coppice_error *err)
 
 /* ---- making ---- */
 
-#define SIZE_DEFAULT_MIN (5ULL << 30)
-#define SIZE_DEFAULT_MAX (30ULL << 30)
-#define SIZE_SMALLEST    (128ULL << 20)
-
-/* LXD's rule: a fifth of what is free, between 5 and 30 GiB; the file is sparse. */
-static int file_size(const struct pool_spec *spec, uint64_t *ret, struct coppice_error *err)
+static struct pool_file our_file(const struct pool_spec *spec, const struct place *place)
 {
-	const char *text = spec->get(spec, "size");
-	struct statvfs fs;
-	uint64_t size;
-
-	if (text) {
-		if (!size_parse(text, &size))
-			return fail(err, COPPICE_INVALID, "size '%s' is no size, such as 20GiB",
-				    text);
-		if (size < SIZE_SMALLEST)
-			return fail(err, COPPICE_INVALID,
-				    "size '%s' is too small for ZFS: at least 128MiB", text);
-	} else {
-		if (statvfs(spec->state_path, &fs) < 0)
-			return fail_errno(err, errno, "cannot look at '%s'", spec->state_path);
-		size = (uint64_t)fs.f_bavail * fs.f_frsize / 5;
-		size = size < SIZE_DEFAULT_MIN ? SIZE_DEFAULT_MIN : size;
-		size = size > SIZE_DEFAULT_MAX ? SIZE_DEFAULT_MAX : size;
-	}
-	*ret = size & ~0xfffULL;
-	return COPPICE_OK;
-}
-
-static int make_file(const struct pool_spec *spec, const struct place *place,
-		     struct coppice_error *err)
-{
-	_cleanup_(freep) char *folder = text_format("%s/disks", spec->state_path);
-	_cleanup_(closep) int fd = -1;
-	uint64_t size = 0;
-	int r;
-
-	if (!folder)
-		return fail_memory(err);
-	r = file_size(spec, &size, err);
-	if (r == COPPICE_OK)
-		r = directory_ensure(AT_FDCWD, folder, 0711, err);
-	if (r < 0)
-		return r;
-	fd = open(place->vdev, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0 && errno == EEXIST)
-		return fail(err, COPPICE_EXISTS,
-			    "'%s' exists already; to use the pool in it: coppice storage recover "
-			    "%s zfs source=%s",
-			    place->vdev, spec->name, place->vdev);
-	if (fd < 0)
-		return fail_errno(err, errno, "cannot create '%s'", place->vdev);
-	if (ftruncate(fd, (off_t)size) < 0) {
-		r = fail_errno(err, errno, "cannot make '%s' %llu bytes large", place->vdev,
-			       (unsigned long long)size);
-		(void)unlink(place->vdev);
-	}
-	return r;
+	return (struct pool_file){
+		.path = place->vdev, .driver = "zfs", .engine = "ZFS", .smallest_mib = 128
+	};
 }
 
 /*
@@ -561,6 +508,7 @@ int zfs_pool_create(const struct pool_spec *spec, const char *record, struct poo
 {
 	_cleanup_(undo_rollback) struct undo undo = UNDO_INIT;
 	_cleanup_(zfs_pool_closep) struct pool *pool = NULL;
+	struct pool_file file;
 	struct place place;
 	int r;
 
@@ -568,7 +516,8 @@ int zfs_pool_create(const struct pool_spec *spec, const char *record, struct poo
 	if (r == COPPICE_OK)
 		r = pool_new(spec, &place, &pool, err);
 	if (r == COPPICE_OK && place.kind == PLACE_OUR_FILE) {
-		r = make_file(spec, &place, err);
+		file = our_file(spec, &place);
+		r = pool_file_make(spec, &file, err);
 		if (r == COPPICE_OK)
 			undo_push(&undo, undo_file, NULL, place.vdev);
 	}
@@ -626,6 +575,7 @@ void zfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void *u
 	const char *create_argv[32] = { "zfs", "create", "-o", "canmount=off" };
 	_cleanup_(freep) char *vdev = NULL, *zpool = NULL, *create = NULL;
 	struct coppice_error ignored;
+	struct pool_file our;
 	struct place place;
 	uint64_t size;
 
@@ -638,7 +588,9 @@ void zfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void *u
 	create = line_of(create_argv);
 	if (!vdev || !zpool || !create)
 		return;
-	if (place.kind == PLACE_OUR_FILE && file_size(spec, &size, &ignored) == COPPICE_OK)
+	our = our_file(spec, &place);
+	if (place.kind == PLACE_OUR_FILE &&
+	    pool_file_size(spec, &our, &size, &ignored) == COPPICE_OK)
 		tell(explain, user, "truncate -s %llu %s", (unsigned long long)size, vdev);
 	if (place.kind != PLACE_DATASET)
 		tell(explain, user, "%s%s %s", zpool, place.zpool, vdev);

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The file of its own that a pool lives on, where nothing else is given. */
+
+#include "driver/driver.h"
+
+struct pool_file {
+	const char *path;
+	const char *driver, *engine; /* "btrfs", and as people write it: "Btrfs" */
+	unsigned smallest_mib;       /* below which the engine makes no file system */
+	bool is_preallocated;        /* the host's space is taken at once */
+};
+
+/*
+ * How large, in bytes: as the key `size` says; else by LXD's rule: a fifth of what is free,
+ * between 5 and 30 GiB. COPPICE_INVALID: no size, or too small.
+ */
+_nonnull_ int pool_file_size(const struct pool_spec *spec, const struct pool_file *file,
+			     uint64_t *ret, struct coppice_error *err);
+
+/*
+ * Make it, that large, sparse unless told otherwise. Nothing is left when it fails.
+ * COPPICE_EXISTS; COPPICE_INVALID: the size.
+ */
+_nonnull_ int pool_file_make(const struct pool_spec *spec, const struct pool_file *file,
+			     struct coppice_error *err);

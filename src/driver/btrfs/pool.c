@@ -24,6 +24,7 @@
 #include "driver/btrfs/batch.h"
 #include "driver/btrfs/quota.h"
 #include "driver/generic/loop.h"
+#include "driver/generic/mount.h"
 #include "driver/generic/pool_file.h"
 
 /* Where a pool lives, worked out from its specification. */
@@ -151,10 +152,11 @@ static bool is_preallocated(const struct pool_spec *spec)
 
 /* @was_attached: by somebody who may have it mounted where we do not see it. */
 static int mount_device(const struct pool_spec *spec, const char *device, const struct place *place,
-			bool was_attached, struct coppice_error *err)
+			bool was_attached, int *ret_hold, struct coppice_error *err)
 {
 	const char *more = spec->get(spec, "btrfs.mount_options");
 	_cleanup_(freep) char *options = NULL;
+	int r;
 
 	/*
 	 * discard: what is freed goes back to the host at once, not some time later. What
@@ -165,23 +167,24 @@ static int mount_device(const struct pool_spec *spec, const char *device, const 
 	if (!options)
 		return fail_memory(err);
 	/* noatime: else a clone grows by being read. */
-	if (mount(device, place->mount, "btrfs", MS_NOATIME, options) == 0)
+	r = mount_held("btrfs", device, options, MOUNT_ATTR_NOATIME, place->mount, ret_hold);
+	if (r == 0)
 		return COPPICE_OK;
-	if (errno == EINVAL && was_attached)
+	if (r == -EINVAL && was_attached)
 		return fail(err, COPPICE_UNAVAILABLE,
 			    "'%s' cannot be mounted anew while it is mounted in another mount "
 			    "namespace: "
 			    "grep -l %s /proc/[0-9]*/mountinfo tells by whom",
 			    place->file, device);
 	/* One that we made ourselves, without options, is nobody's mistake. */
-	if (errno == EINVAL)
+	if (r == -EINVAL)
 		return fail(
 			err,
 			place->kind == PLACE_OUR_FILE && !more ? COPPICE_FAILED : COPPICE_INVALID,
 			"'%s' does not hold a Btrfs file system that this kernel can mount with "
 			"the options '%s'",
 			place->file, options);
-	return fail_errno(err, errno, "cannot mount '%s' at '%s'", place->file, place->mount);
+	return fail_errno(err, -r, "cannot mount '%s' at '%s'", place->file, place->mount);
 }
 
 static int make_mount_point(const struct pool_spec *spec, const struct place *place,
@@ -199,9 +202,10 @@ static int make_mount_point(const struct pool_spec *spec, const struct place *pl
 /*
  * Attach and mount, once, whoever else is about to: under a lock on the file
  * itself, as attaching it twice would give two file systems on the same bytes.
- * The loop device goes by itself when it is unmounted.
+ * The loop device goes by itself when it is unmounted, which nobody can do while
+ * *ret_hold is open; it stays -1 if it was mounted meanwhile.
  */
-static int mount_place(const struct pool_spec *spec, const struct place *place,
+static int mount_place(const struct pool_spec *spec, const struct place *place, int *ret_hold,
 		       struct coppice_error *err)
 {
 	_cleanup_(loop_close) struct loop loop = LOOP_INIT;
@@ -218,9 +222,10 @@ static int mount_place(const struct pool_spec *spec, const struct place *place,
 	if (r < 0 || is_mounted(place))
 		return r;
 	if (place->kind == PLACE_DEVICE)
-		return mount_device(spec, place->file, place, false, err);
+		return mount_device(spec, place->file, place, false, ret_hold, err);
 	r = loop_attach_locked(place->file, lock_fd, &loop, err);
-	return r < 0 ? r : mount_device(spec, loop.path, place, loop.was_attached, err);
+	return r < 0 ? r
+		     : mount_device(spec, loop.path, place, loop.was_attached, ret_hold, err);
 }
 
 static int umount_place(const struct place *place, struct coppice_error *err)
@@ -301,17 +306,21 @@ static int open_place(const struct pool_spec *spec, const struct place *place, s
 		      struct coppice_error *err)
 {
 	bool was_mounted = is_mounted(place);
+	_cleanup_(closep) int hold = -1;
 	struct coppice_error ignored;
-	int r = was_mounted ? COPPICE_OK : mount_place(spec, place, err);
+	int r = was_mounted ? COPPICE_OK : mount_place(spec, place, &hold, err);
 
 	if (r == COPPICE_OK)
 		r = open_root(spec, place, ret, err);
-	if (r < 0 && !was_mounted)
+	if (r < 0 && !was_mounted) {
+		closep(&hold);
+		hold = -1;
 		(void)umount_place(place, &ignored);
+	}
 	return r;
 }
 
-/* Somebody may unmount it between our two steps, and again. */
+/* Somebody may unmount what was found mounted before it is opened; not what we mount. */
 #define OPEN_TRIES 20
 
 int btrfs_pool_open(const struct pool_spec *spec, struct pool **ret, struct coppice_error *err)
@@ -444,6 +453,7 @@ int btrfs_pool_create(const struct pool_spec *spec, const char *record, struct p
 		      struct coppice_error *err)
 {
 	_cleanup_(undo_rollback) struct undo undo = UNDO_INIT;
+	_cleanup_(closep) int hold = -1; /* closed before that is rolled back */
 	struct pool_file file;
 	struct place place;
 	int r;
@@ -464,7 +474,7 @@ int btrfs_pool_create(const struct pool_spec *spec, const char *record, struct p
 		if (r == COPPICE_OK)
 			r = make_file_system(spec, &place, err);
 		if (r == COPPICE_OK)
-			r = mount_place(spec, &place, err);
+			r = mount_place(spec, &place, &hold, err);
 		if (r == COPPICE_OK)
 			undo_push(&undo, undo_mount, &place, place.mount);
 		if (r == COPPICE_OK)

@@ -89,6 +89,8 @@ static void test_what_failures_mean(void)
 		  "connect: No such file or directory\nPlease make sure that the zfs-fuse daemon "
 		  "is running.\ninternal error: failed to initialize ZFS library\n" },
 		{ 134, COPPICE_UNAVAILABLE, "internal error: Function not implemented\n" },
+		{ 130, COPPICE_INTERRUPTED, "" },
+		{ 143, COPPICE_INTERRUPTED, "" },
 		{ 134, COPPICE_UNAVAILABLE, "cannot open 'tank/c9': dataset does not exist\n" },
 		{ 137, COPPICE_UNAVAILABLE, "" },
 	};

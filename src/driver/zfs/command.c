@@ -116,6 +116,9 @@ int zfs_command_error(const char *const argv[], int exit_status, const char *tex
 	char said[400];
 
 	condense(text, said, sizeof(said));
+	/* Whoever presses Ctrl-C stops all of us: also what has no group of its own yet. */
+	if (exit_status == 128 + SIGINT || exit_status == 128 + SIGTERM)
+		return fail(err, COPPICE_INTERRUPTED, "%s %s was interrupted", argv[0], argv[1]);
 	/* zfs of zfs-fuse aborts when its daemon dies meanwhile. */
 	if (exit_status >= 128)
 		return fail(err, COPPICE_UNAVAILABLE, "%s %s was ended by signal %d: %s", argv[0],

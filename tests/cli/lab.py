@@ -92,6 +92,27 @@ def need(driver):
         skip_all(reason)
 
 
+# ---- processes ----
+
+def process_state(pid):
+    """R, S, T … as proc(5) has it; X: there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return "X"
+
+
+def wait_until(is_so, seconds=60):
+    """False if it never was."""
+    until = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 # ---- running the command ----
 
 class Result:

@@ -224,8 +224,7 @@ static int mount_place(const struct pool_spec *spec, const struct place *place, 
 	if (place->kind == PLACE_DEVICE)
 		return mount_device(spec, place->file, place, false, ret_hold, err);
 	r = loop_attach_locked(place->file, lock_fd, &loop, err);
-	return r < 0 ? r
-		     : mount_device(spec, loop.path, place, loop.was_attached, ret_hold, err);
+	return r < 0 ? r : mount_device(spec, loop.path, place, loop.was_attached, ret_hold, err);
 }
 
 static int umount_place(const struct place *place, struct coppice_error *err)

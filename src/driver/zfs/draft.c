@@ -18,7 +18,9 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 
+#include "base/file.h"
 #include "base/text.h"
 
 /* ---- the maker's lock ---- */
@@ -93,7 +95,9 @@ void zfs_draft_show(const struct zfs_pool *zfs, const char *id)
 		(void)unlink(path);
 }
 
-#define GIVEN_UP "given up\n"
+/* The first line of its file, if it has any; then what is to be cloned, of what, since when. */
+#define ANNOUNCED "announced\n"
+#define GIVEN_UP  "given up \n"
 
 /* What is announced is not to be: said before the first of it is destroyed. */
 static int give_up(int fd, struct coppice_error *err)
@@ -109,7 +113,33 @@ static bool was_given_up(int fd)
 {
 	char first;
 
-	return fd >= 0 && pread(fd, &first, 1, 0) == 1;
+	return fd >= 0 && pread(fd, &first, 1, 0) == 1 && first == GIVEN_UP[0];
+}
+
+int zfs_draft_note(struct draft *draft, const char *from, const struct new_volume *volumes,
+		   size_t n, struct coppice_error *err)
+{
+	_cleanup_(text_done) struct text lines = TEXT_INIT;
+	_cleanup_(freep) char *text = NULL;
+	off_t end = lseek(draft->fd, 0, SEEK_END);
+	int r;
+
+	text_add(&lines, "%s", end == 0 ? ANNOUNCED : "");
+	for (size_t i = 0; i < n; i++) {
+		char name[DATASET_MAX];
+
+		if (!volume_is_snapshot(&volumes[i].ref))
+			text_add(&lines, "%s\t%s\t%lld\n",
+				 zfs_volume_name(zfs_pool_of(draft->pool), &volumes[i].ref, name),
+				 from, (long long)time(NULL));
+	}
+	text = text_take(&lines);
+	if (!text)
+		return fail_memory(err);
+	r = write_all(draft->fd, text, strlen(text), "a draft's file", err);
+	if (r == COPPICE_OK && fdatasync(draft->fd) < 0)
+		r = fail_errno(err, errno, "cannot write what a draft announces");
+	return r;
 }
 
 /* ---- is there anything to reap? ---- */
@@ -249,6 +279,54 @@ static int destroy_content(struct zfs_pool *zfs, struct listing *listing, const 
 	return r;
 }
 
+/* "NAME<tab>FROM<tab>SECONDS": was that made of that, no earlier, and never got its properties? */
+static bool is_unmarked(const struct listing *listing, char *line)
+{
+	char *from = strchr(line, '\t'), *since = from ? strchr(from + 1, '\t') : NULL;
+	_cleanup_(freep) char *created = NULL;
+	const struct dataset *dataset;
+	struct coppice_error ignored;
+
+	if (!since)
+		return false;
+	*from++ = *since++ = '\0';
+	dataset = listing_find(listing, line);
+	return dataset && !dataset->is_gone && !dataset->record && !dataset->draft &&
+	       dataset->origin && strcmp(dataset->origin, from) == 0 &&
+	       zfs_run(ZFS_ARGS("zfs", "get", "-Hp", "-o", "value", "creation", line), &created,
+		       &ignored) == COPPICE_OK &&
+	       strtoll(created, NULL, 10) >= strtoll(since, NULL, 10);
+}
+
+/*
+ * ZFS clones first and sets properties then: an engine that died between the two has left
+ * a clone that nothing tells from one made by hand but what it stands on and its age. It
+ * goes, or it would keep its name for ever.
+ */
+static int destroy_unmarked(struct zfs_pool *zfs, struct listing *listing, int fd,
+			    struct coppice_error *err)
+{
+	_cleanup_(freep) char *text = NULL;
+	struct stat st;
+	int r = COPPICE_OK;
+
+	if (fd < 0 || fstat(fd, &st) < 0 || st.st_size == 0)
+		return COPPICE_OK;
+	text = calloc(1, (size_t)st.st_size + 1);
+	if (!text)
+		return fail_memory(err);
+	if (pread(fd, text, (size_t)st.st_size, 0) < 0)
+		return fail_errno(err, errno, "cannot read what a draft announced");
+	/* What has no end is of a maker who died before he made any. */
+	for (char *line = text, *end; r == COPPICE_OK && (end = strchr(line, '\n')) != NULL;
+	     line = end + 1) {
+		*end = '\0';
+		if (is_unmarked(listing, line))
+			r = zfs_destroy_or_retire(zfs, listing, line, err);
+	}
+	return r;
+}
+
 /* What it announced and is whole is seen from now on: a maker who died may not have guarded it. */
 static int guard_content(struct zfs_pool *zfs, const struct listing *listing, const char *id,
 			 struct coppice_error *err)
@@ -308,6 +386,8 @@ static int draft_end(struct zfs_pool *zfs, const char *id, int fd, struct coppic
 	}
 	if (r == COPPICE_OK)
 		r = destroy_content(zfs, &listing, name, was_given_up(fd), err);
+	if (r == COPPICE_OK)
+		r = destroy_unmarked(zfs, &listing, fd, err);
 	if (r == COPPICE_OK)
 		r = guard_content(zfs, &listing, id, err);
 	if (r == COPPICE_OK && listing_find(&listing, name))

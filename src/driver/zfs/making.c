@@ -473,6 +473,8 @@ int zfs_clone(struct draft *draft, const struct volume_ref *origin,
 	batch.from = from;
 	if (r == COPPICE_OK)
 		r = remember(&batch, 0, err);
+	if (r == COPPICE_OK && draft->is_announced && !batch.are_own_snapshots)
+		r = zfs_draft_note(draft, from, volumes, n, err);
 	if (r == COPPICE_OK) {
 		/* From here on there may be some: discarding must look for them. */
 		making_of(draft)->n_waiting += n;

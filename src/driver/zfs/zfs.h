@@ -305,6 +305,13 @@ int zfs_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
 int zfs_draft_ensure(struct draft *draft, struct coppice_error *err);
 int zfs_draft_ensure_of(struct zfs_pool *zfs, const char *id, struct coppice_error *err);
 
+/*
+ * Write down, durably, what is about to be cloned of @from under its own name: so a clone that
+ * never got its record is known for ours.
+ */
+int zfs_draft_note(struct draft *draft, const char *from, const struct new_volume *volumes,
+		   size_t n, struct coppice_error *err);
+
 /* Is draft @id neither published nor taken back? Then nobody sees what it made. */
 bool zfs_draft_is_pending(const struct zfs_pool *zfs, const char *id);
 

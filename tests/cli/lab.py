@@ -22,6 +22,8 @@ import re
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MANIFEST = os.path.join(SOURCE, "tests", "tools", "manifest")
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# What a shell runs in the background ignores SIGINT, and so would all that is started here
+signal.signal(signal.SIGINT, signal.default_int_handler)
 KINDS = {"images": "image", "containers": "container", "virtual-machines": "virtual-machine",
          "custom": "custom"}
 

@@ -105,6 +105,15 @@ def process_state(pid):
         return "X"
 
 
+def has_stopped(pid, times=50):
+    """Stopped for good, or gone: a tracer stops it for moments, too."""
+    for _ in range(times):
+        if process_state(pid) not in "TtX":
+            return False
+        time.sleep(0.01)
+    return True
+
+
 def wait_until(is_so, seconds=60):
     """False if it never was."""
     until = time.monotonic() + seconds
@@ -116,6 +125,14 @@ def wait_until(is_so, seconds=60):
 
 
 # ---- running the command ----
+
+def strace(call, what):
+    """What to put before a command for a kind of call of it to fare so. (The sanitizer of leaks
+    does not work beside another tracer.)"""
+    asan = os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"
+    return ["env", f"ASAN_OPTIONS={asan}", "strace", "-D", "-f", "-qq", "-o", os.devnull, "-e",
+            f"trace={call}", "-e", f"inject={call}:{what}", "--"]
+
 
 class Result:
     def __init__(self, argv, status, out, err):

@@ -54,6 +54,7 @@ static int data_destroy(struct layout *layout, int dir_fd, const char *name,
 	if (!S_ISDIR(st.st_mode) || st.st_ino != SUBVOLUME_INODE)
 		return tree_remove(dir_fd, name, 0, err);
 	(void)snprintf(args.name, sizeof(args.name), "%s", name);
+	btrfs_pool_of(&layout->pool)->has_destroyed = true;
 	if (ioctl(dir_fd, BTRFS_IOC_SNAP_DESTROY, &args) == 0 || errno == ENOENT)
 		return COPPICE_OK;
 	/* Subvolumes that a container made in it go too; to look for them always costs time. */
@@ -573,6 +574,43 @@ static int in_use(struct pool *pool, const struct volume_ref *refs, size_t n, in
 	return layout_in_use(&btrfs_pool_of(pool)->layout, refs, n, tell, user, err);
 }
 
+/* ---- what goes, goes at once ---- */
+
+/*
+ * The thread of the kernel that drops subvolumes sleeps until the one that commits wakes
+ * it, which by itself sleeps 30 s: so long the space would not come back. Begun here, a
+ * commit wakes both; nobody waits for it.
+ */
+static int drop_soon(struct pool *pool, int r)
+{
+	struct btrfs_pool *btrfs = btrfs_pool_of(pool);
+	struct coppice_error ignored;
+	uint64_t transid;
+
+	if (btrfs->has_destroyed)
+		(void)batch_commit_begin(btrfs->layout.fd, &transid, &ignored);
+	btrfs->has_destroyed = false;
+	return r;
+}
+
+static int reap(struct pool *pool, struct coppice_error *err)
+{
+	return drop_soon(pool, layout_reap(pool, err));
+}
+
+static int draft_discard(struct draft *draft, struct coppice_error *err)
+{
+	struct pool *pool = draft->pool;
+	int r = layout_draft_discard(draft, err);
+
+	return pool ? drop_soon(pool, r) : r;
+}
+
+static int draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
+{
+	return drop_soon(pool, layout_draft_sweep(pool, ret_n, err));
+}
+
 static const struct driver_key pool_keys[] = {
 	{ .name = "btrfs.mount_options" },
 	{ .name = "btrfs.quota" },
@@ -603,7 +641,7 @@ const struct driver driver_btrfs = {
 
 	.draft_open = layout_draft_open,
 	.draft_announce = layout_draft_announce,
-	.draft_discard = layout_draft_discard,
+	.draft_discard = draft_discard,
 	.volume_create = volume_create,
 	.volume_fill = fill_by_copying,
 	.draft_path = layout_draft_path,
@@ -611,7 +649,7 @@ const struct driver driver_btrfs = {
 	.clone = clone_all,
 	.publish = layout_publish,
 	.commit = commit,
-	.draft_sweep = layout_draft_sweep,
+	.draft_sweep = draft_sweep,
 
 	.swap = layout_swap,
 	.rename = layout_rename,
@@ -621,7 +659,7 @@ const struct driver driver_btrfs = {
 
 	.retire = layout_retire,
 	.unretire = layout_unretire,
-	.reap = layout_reap,
+	.reap = reap,
 	.pinned = pinned,
 
 	.stamp = layout_stamp,

@@ -12,7 +12,8 @@ extern const struct driver driver_btrfs;
 
 struct btrfs_pool {
 	struct layout layout;
-	bool has_quota; /* simple quotas are on: accounts, limits and `written` work */
+	bool has_quota;     /* simple quotas are on: accounts, limits and `written` work */
+	bool has_destroyed; /* subvolumes, which the kernel is still to drop */
 };
 
 static inline struct btrfs_pool *btrfs_pool_of(struct pool *pool)

@@ -15,8 +15,9 @@
 #include "base/run.h"
 #include "base/text.h"
 
-/* How often, and how long after the first time: 10 + 20 + … ms, some 4 s in all. */
-#define BUSY_TRIES    28
+/* How often, and how long after the first time: 10 + 20 + … ms, some 18 s in all, as
+ * zfs-fuse takes on a disk that others are busy with. */
+#define BUSY_TRIES    60
 #define BUSY_PAUSE_MS 10
 
 bool zfs_is_in_kernel(void)

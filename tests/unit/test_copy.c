@@ -10,6 +10,7 @@
 
 #include "base/text.h"
 #include "driver/generic/copy.h"
+#include "driver/generic/remove.h"
 #include "driver/generic/walk.h"
 #include "tap.h"
 
@@ -263,6 +264,48 @@ static void test_deep(void)
 	ok(shell("test $(find to | wc -l) = 53") == 0);
 }
 
+static size_t n_descriptors(void)
+{
+	size_t n = 0;
+
+	for (int fd = 0; fd < 1024; fd++)
+		n += fcntl(fd, F_GETFD) >= 0;
+	return n;
+}
+
+/* Whoever made it liked depth. */
+static void test_thousands_of_levels(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct tree_count count = { .found = NULL };
+	struct tree_copied copied;
+	size_t before = n_descriptors();
+	int up, fd, root;
+
+	begin();
+	fd = open("from", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (int i = 0; i < 5000; i++) {
+		ok(mkdirat(fd, "d", 0755) == 0);
+		ok(mknodat(fd, "file", S_IFREG | 0644, 0) == 0);
+		up = fd;
+		fd = openat(up, "d", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		ok(fd >= 0);
+		(void)close(up);
+	}
+	(void)close(fd);
+	copy_well("from", "to", (struct tree_copy){ .threads = 2 }, &copied);
+	ok_int(copied.entries, ==, 10000);
+	root = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	fd = openat(root, "to", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ok_int(tree_usage(fd, &count, &err), ==, COPPICE_OK);
+	ok_int(count.entries, ==, 10000);
+	(void)close(fd);
+	ok_int(tree_remove(root, "to", 2, &err), ==, COPPICE_OK);
+	ok_int(tree_remove(root, "from", 1, &err), ==, COPPICE_OK);
+	(void)close(root);
+	ok_int(n_descriptors(), ==, before);
+}
+
 static void test_mount_refused(void)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
@@ -353,6 +396,7 @@ int main(void)
 		TAP(test_records_stay_apart),
 		TAP(test_links_race),
 		TAP(test_deep),
+		TAP(test_thousands_of_levels),
 		TAP(test_mount_refused),
 		TAP(test_no_space),
 		TAP(test_interrupted),

@@ -99,6 +99,23 @@ static void test_deep(void)
 	ok(faccessat(scratch_fd, "t", F_OK, 0) < 0);
 }
 
+/* Who is root in a container may make files so; they must not stay for ever. */
+static void test_immutable_files_go(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+
+	begin();
+	if (geteuid() != 0)
+		skip("needs root");
+	ok(shell("mkdir -p t/a/b t/c t/e; touch t/a/f t/a/b/f t/c/f t/e/f") == 0);
+	if (shell("chattr +i t/a/f"))
+		skip("no immutable files here");
+	ok(shell("chattr +i t/a/b t/c/f t/c && chattr +a t/e t/e/f && chattr +i t") == 0);
+	if (tree_remove(scratch_fd, "t", 2, &err) < 0)
+		tap_fail("%s", err.message);
+	ok(faccessat(scratch_fd, "t", F_OK, 0) < 0);
+}
+
 static void test_mounts_stop(void)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
@@ -141,6 +158,7 @@ int main(void)
 		TAP(test_whole),
 		TAP(test_no_directory),
 		TAP(test_deep),
+		TAP(test_immutable_files_go),
 		TAP(test_mounts_stop),
 		TAP(test_subvolumes_stop),
 		{ NULL, NULL },

@@ -166,17 +166,16 @@ struct assigning {
 	bool skips_top; /* until all others have the number */
 };
 
-static int put_at(const struct assigning *assigning, int fd, const char *name,
-		  struct coppice_error *err)
+static int put_at(const struct assigning *assigning, const struct tree_dir *dir, int fd,
+		  const char *name, struct coppice_error *err)
 {
 	_cleanup_(closep) int file = tree_open(fd, name, O_RDONLY | O_NONBLOCK | O_NOATIME);
 	int e;
 
 	if (file < 0)
-		return file == -ENOENT ? COPPICE_OK
-				       : fail_errno(err, -file, "cannot open '%s'", name);
+		return file == -ENOENT ? COPPICE_OK : tree_fail(dir, name, -file, "open", err);
 	e = put(file, assigning->project);
-	return e ? fail_errno(err, e, "cannot put a quota project on '%s'", name) : COPPICE_OK;
+	return e ? tree_fail(dir, name, e, "put a quota project on", err) : COPPICE_OK;
 }
 
 /* On what has a place for it. d_type: XFS and ext4 tell it. */
@@ -187,11 +186,11 @@ static int assign_visit(struct tree_walk *walk, struct tree_dir *dir, struct cop
 	struct dirent *entry;
 	int fd, e, r = COPPICE_OK;
 
-	fd = tree_open(walk->root_fd, dir->path, O_RDONLY | O_DIRECTORY | O_NOATIME);
+	fd = tree_dir_open(walk, dir, TREE_WALKED, O_RDONLY | O_DIRECTORY | O_NOATIME);
 	if (fd == -ENOENT)
 		return COPPICE_OK;
 	if (fd < 0)
-		return fail_errno(err, -fd, "cannot open '%s'", dir->path);
+		return tree_fail(dir, NULL, -fd, "open", err);
 	stream = fdopendir(fd);
 	if (!stream) {
 		(void)close(fd);
@@ -200,16 +199,16 @@ static int assign_visit(struct tree_walk *walk, struct tree_dir *dir, struct cop
 	/* Itself first: what is made in it from now on has the number. */
 	e = dir->parent || !assigning->skips_top ? put(fd, assigning->project) : 0;
 	if (e != 0)
-		return fail_errno(err, e, "cannot put a quota project on '%s'", dir->path);
+		return tree_fail(dir, NULL, e, "put a quota project on", err);
 	while (r == COPPICE_OK && (entry = readdir(stream))) {
 		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
 			continue;
 		if (entry->d_type == DT_DIR)
 			r = tree_walk_add(walk, dir, entry->d_name, err);
 		else if (entry->d_type == DT_REG)
-			r = put_at(assigning, fd, entry->d_name, err);
+			r = put_at(assigning, dir, fd, entry->d_name, err);
 	}
-	return r < 0 ? wrap(err, "in '%s'", dir->path) : r;
+	return r;
 }
 
 /*

@@ -80,9 +80,7 @@ struct ends {
 static int fail_entry(const struct place *place, const char *name, int os_errno, const char *what,
 		      struct coppice_error *err)
 {
-	_cleanup_(freep) char *path = tree_path(place->dir, name);
-
-	return fail_errno(err, os_errno, "cannot %s '%s'", what, path ? path : name);
+	return tree_fail(place->dir, name, os_errno, what, err);
 }
 
 static int refuse_entry(const struct place *place, const char *name, const char *what,
@@ -626,11 +624,10 @@ static int visit(struct tree_walk *walk, struct tree_dir *dir, struct coppice_er
 	struct place place = { .copier = copier, .dir = dir, .count = { .is_shared = true } };
 	int r;
 
-	from_fd = tree_open(copier->how->from_fd, dir->path, O_RDONLY | O_DIRECTORY | O_NOATIME);
-	to_fd = tree_open(copier->how->to_fd, dir->path, O_RDONLY | O_DIRECTORY);
+	from_fd = tree_dir_open(walk, dir, TREE_WALKED, O_RDONLY | O_DIRECTORY | O_NOATIME);
+	to_fd = tree_dir_open(walk, dir, TREE_TWIN, O_RDONLY | O_DIRECTORY);
 	if (from_fd < 0 || to_fd < 0)
-		return fail_errno(err, from_fd < 0 ? -from_fd : -to_fd, "cannot open '%s'",
-				  dir->path);
+		return tree_fail(dir, NULL, from_fd < 0 ? -from_fd : -to_fd, "open", err);
 	place.from_fd = from_fd;
 	place.to_fd = to_fd;
 	place.scratch = scratch_take(copier);
@@ -675,6 +672,7 @@ int tree_copy(const struct tree_copy *how, struct tree_copied *ret, struct coppi
 {
 	struct copier copier = {
 		.walk = { .root_fd = how->from_fd,
+			  .twin_fd = how->to_fd,
 			  .threads = how->threads,
 			  .is_interrupted = how->is_interrupted,
 			  .interrupted_user = how->interrupted_user,

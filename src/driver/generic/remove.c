@@ -7,7 +7,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include "driver/generic/walk.h"
 
@@ -18,36 +20,65 @@ struct remover {
 	dev_t dev;
 };
 
-static int fail_entry(const struct tree_dir *dir, const char *name, int os_errno,
-		      struct coppice_error *err)
+static int refuse(const struct tree_dir *dir, const char *why, struct coppice_error *err)
 {
-	_cleanup_(freep) char *path = tree_path(dir, name);
+	_cleanup_(freep) char *path = tree_path(dir, NULL);
 
-	return fail_errno(err, os_errno, "cannot remove '%s'", path ? path : name);
+	return fail(err, COPPICE_BUSY, "'%s': %s", path ? path : dir->name, why);
 }
 
 /* Open @dir, being sure that it belongs to the tree. *ret_fd is -1 when it is gone. */
-static int open_ours(struct remover *remover, const struct tree_dir *dir, int *ret_fd,
+static int open_ours(struct remover *remover, struct tree_dir *dir, int *ret_fd,
 		     struct coppice_error *err)
 {
 	_cleanup_(closep) int fd = -1;
 	struct stat st;
 
-	fd = tree_open(remover->walk.root_fd, dir->path, O_RDONLY | O_DIRECTORY | O_NOATIME);
+	fd = tree_dir_open(&remover->walk, dir, TREE_WALKED, O_RDONLY | O_DIRECTORY | O_NOATIME);
 	*ret_fd = -1;
 	if (fd == -ENOENT)
 		return COPPICE_OK;
 	if (fd == -EXDEV)
-		return fail(err, COPPICE_BUSY, "something is mounted at '%s'", dir->path);
+		return refuse(dir, "something is mounted there", err);
 	if (fd < 0)
-		return fail_errno(err, -fd, "cannot open '%s'", dir->path);
+		return tree_fail(dir, NULL, -fd, "open", err);
 	if (fstat(fd, &st) < 0)
-		return fail_errno(err, errno, "cannot look at '%s'", dir->path);
+		return tree_fail(dir, NULL, errno, "look at", err);
 	if (st.st_dev != remover->dev)
-		return fail(err, COPPICE_BUSY, "'%s' is a subvolume or file system of its own",
-			    dir->path);
+		return refuse(dir, "it is a subvolume or file system of its own", err);
 	*ret_fd = take_fd(&fd);
 	return COPPICE_OK;
+}
+
+/* Somebody made it immutable, or append-only (chattr +i, +a). Was that so? */
+static bool make_removable(int fd)
+{
+	int flags;
+
+	if (fd < 0 || ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0 ||
+	    !(flags & (FS_IMMUTABLE_FL | FS_APPEND_FL)))
+		return false;
+	flags &= ~(FS_IMMUTABLE_FL | FS_APPEND_FL);
+	return ioctl(fd, FS_IOC_SETFLAGS, &flags) == 0;
+}
+
+/* As unlinkat(2), whatever flags the two have. */
+static int unlink_at(int dir_fd, const char *name, int flags)
+{
+	_cleanup_(closep) int fd = -1;
+	bool is_dir_freed, is_freed;
+
+	if (unlinkat(dir_fd, name, flags) == 0)
+		return 0;
+	if (errno != EPERM)
+		return -1;
+	fd = tree_open(dir_fd, name, O_RDONLY | O_NONBLOCK | O_NOATIME);
+	is_freed = make_removable(fd);
+	is_dir_freed = make_removable(dir_fd);
+	if (is_freed || is_dir_freed)
+		return unlinkat(dir_fd, name, flags);
+	errno = EPERM;
+	return -1;
 }
 
 static int remove_entry(struct remover *remover, struct tree_dir *dir, int fd,
@@ -61,13 +92,14 @@ static int remove_entry(struct remover *remover, struct tree_dir *dir, int fd,
 		return COPPICE_OK;
 	if (entry->d_type == DT_UNKNOWN) { /* some file systems do not say */
 		if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0)
-			return errno == ENOENT ? COPPICE_OK : fail_entry(dir, name, errno, err);
+			return errno == ENOENT ? COPPICE_OK
+					       : tree_fail(dir, name, errno, "remove", err);
 		is_dir = S_ISDIR(st.st_mode);
 	}
 	if (is_dir)
 		return tree_walk_add(&remover->walk, dir, name, err);
-	if (unlinkat(fd, name, 0) < 0 && errno != ENOENT)
-		return fail_entry(dir, name, errno, err);
+	if (unlink_at(fd, name, 0) < 0 && errno != ENOENT)
+		return tree_fail(dir, name, errno, "remove", err);
 	return COPPICE_OK;
 }
 
@@ -91,7 +123,7 @@ static int visit(struct tree_walk *walk, struct tree_dir *dir, struct coppice_er
 			r = tree_walk_check(walk, err);
 	}
 	if (r >= 0 && n < 0 && errno != ENOENT) /* that: somebody else removes it, too */
-		return fail_errno(err, errno, "cannot read '%s'", dir->path);
+		return tree_fail(dir, NULL, errno, "read", err);
 	return r;
 }
 
@@ -102,17 +134,16 @@ static int leave(struct tree_walk *walk, struct tree_dir *dir, struct coppice_er
 
 	if (!dir->parent)
 		return COPPICE_OK; /* the root's name is the caller's matter */
-	fd = tree_open(walk->root_fd, dir->parent->path, O_PATH | O_DIRECTORY);
+	fd = tree_dir_open(walk, dir->parent, TREE_WALKED, O_RDONLY | O_DIRECTORY | O_NOATIME);
 	if (fd == -ENOENT)
 		return COPPICE_OK;
 	if (fd < 0)
-		return fail_errno(err, -fd, "cannot open '%s'", dir->parent->path);
-	if (unlinkat(fd, dir->path + dir->name_at, AT_REMOVEDIR) == 0 || errno == ENOENT)
+		return tree_fail(dir->parent, NULL, -fd, "open", err);
+	if (unlink_at(fd, dir->name, AT_REMOVEDIR) == 0 || errno == ENOENT)
 		return COPPICE_OK;
 	if (errno == ENOTEMPTY || errno == EEXIST)
-		return fail(err, COPPICE_BUSY, "cannot remove '%s': somebody writes into it",
-			    dir->path);
-	return fail_errno(err, errno, "cannot remove '%s'", dir->path);
+		return refuse(dir, "somebody writes into it", err);
+	return tree_fail(dir, NULL, errno, "remove", err);
 }
 
 static int empty(int fd, const char *name, unsigned threads, struct coppice_error *err)
@@ -154,7 +185,7 @@ int tree_remove(int parent_fd, const char *name, unsigned threads, struct coppic
 	r = empty(fd, name, threads, err);
 	if (r < 0)
 		return wrap(err, "cannot remove '%s'", name);
-	if (unlinkat(parent_fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+	if (unlink_at(parent_fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
 		return fail_errno(err, errno, "cannot remove '%s'", name);
 	return COPPICE_OK;
 }

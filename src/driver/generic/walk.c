@@ -18,6 +18,10 @@
 #define THREADS_USUAL 4 /* more were slower, measured: the journal is one */
 #define ASK_EVERY_NS  100000000
 
+/* One in so many levels stays open, and so many in all: 65,536 levels deep. */
+#define KEEP_EVERY 256
+#define KEPT_MAX   256
+
 /* ---- opening ---- */
 
 static int open_step(int dir_fd, const char *path, int flags)
@@ -70,20 +74,94 @@ int tree_open(int root_fd, const char *path, int flags)
 	return open_step(dir_fd >= 0 ? dir_fd : root_fd, path, flags);
 }
 
-char *tree_path(const struct tree_dir *dir, const char *name)
+/*
+ * The names from below @top to @dir, and @name, if it has one, each after a slash but the
+ * first. "." where there are none.
+ */
+static char *path_below(const struct tree_dir *top, const struct tree_dir *dir, const char *name)
 {
-	size_t dir_length = dir->parent ? strlen(dir->path) + 1 : 0;
-	size_t name_size = strlen(name) + 1;
-	char *path = malloc(dir_length + name_size);
+	size_t size = name ? strlen(name) + 1 : 0;
+	char *path, *at;
 
+	for (const struct tree_dir *above = dir; above != top && above->parent;
+	     above = above->parent)
+		size += strlen(above->name) + 1;
+	if (size == 0)
+		return strdup(".");
+	path = malloc(size);
 	if (!path)
 		return NULL;
-	if (dir_length > 0) {
-		memcpy(path, dir->path, dir_length - 1);
-		path[dir_length - 1] = '/';
+	at = path + size;
+	*--at = '\0';
+	while (name || (dir != top && dir->parent)) {
+		const char *part = name ? name : dir->name;
+		size_t length = strlen(part);
+
+		if (at[0] == '/' || at == path + size - 1)
+			at -= length;
+		memcpy(at, part, length);
+		if (!name)
+			dir = dir->parent;
+		name = NULL;
+		if (at > path)
+			*--at = '/';
 	}
-	memcpy(path + dir_length, name, name_size);
 	return path;
+}
+
+char *tree_path(const struct tree_dir *dir, const char *name)
+{
+	return path_below(NULL, dir, name);
+}
+
+int tree_fail(const struct tree_dir *dir, const char *name, int os_errno, const char *what,
+	      struct coppice_error *err)
+{
+	_cleanup_(freep) char *path = tree_path(dir, name);
+
+	return fail_errno(err, os_errno, "cannot %s '%s'", what,
+			  path   ? path
+			  : name ? name
+				 : dir->name);
+}
+
+/* Keep it open, if it is one of those that are. */
+static void keep(struct tree_walk *walk, struct tree_dir *dir, enum tree_which which, int fd)
+{
+	bool may_keep;
+
+	if (dir->depth == 0 || dir->depth % KEEP_EVERY != 0 || dir->kept[which] >= 0)
+		return;
+	(void)pthread_mutex_lock(&walk->lock);
+	may_keep = walk->n_kept < KEPT_MAX;
+	walk->n_kept += may_keep;
+	(void)pthread_mutex_unlock(&walk->lock);
+	if (may_keep)
+		dir->kept[which] = fcntl(fd, F_DUPFD_CLOEXEC, 0); /* or -1: so it goes without */
+}
+
+static void unkeep(struct tree_dir *dir)
+{
+	for (size_t which = 0; which < ARRAY_SIZE(dir->kept); which++)
+		closep(&dir->kept[which]);
+}
+
+int tree_dir_open(struct tree_walk *walk, struct tree_dir *dir, enum tree_which which, int flags)
+{
+	int root_fd = which == TREE_TWIN ? walk->twin_fd : walk->root_fd;
+	_cleanup_(freep) char *path = NULL;
+	const struct tree_dir *top = dir;
+	int fd;
+
+	while (top->parent && top->kept[which] < 0)
+		top = top->parent;
+	path = path_below(top, dir, NULL);
+	if (!path)
+		return -ENOMEM;
+	fd = tree_open(top->parent ? top->kept[which] : root_fd, path, flags);
+	if (fd >= 0 && !(flags & O_PATH))
+		keep(walk, dir, which, fd);
+	return fd;
 }
 
 /* ---- the stack; what is called _locked needs the walk's lock ---- */
@@ -126,18 +204,16 @@ int tree_walk_check(struct tree_walk *walk, struct coppice_error *err)
 
 static struct tree_dir *dir_new(struct tree_dir *parent, const char *name)
 {
-	size_t above = parent && parent->parent ? strlen(parent->path) + 1 : 0;
-	size_t name_size = strlen(name) + 1;
-	struct tree_dir *dir = malloc(sizeof(*dir) + above + name_size);
+	size_t size = strlen(name) + 1;
+	struct tree_dir *dir = malloc(sizeof(*dir) + size);
 
 	if (!dir)
 		return NULL;
-	*dir = (struct tree_dir){ .parent = parent, .holds = 1, .name_at = above };
-	if (above > 0) {
-		memcpy(dir->path, parent->path, above - 1);
-		dir->path[above - 1] = '/';
-	}
-	memcpy(dir->path + above, name, name_size);
+	*dir = (struct tree_dir){ .parent = parent,
+				  .holds = 1,
+				  .depth = parent ? parent->depth + 1 : 0,
+				  .kept = { -1, -1 } };
+	memcpy(dir->name, name, size);
 	return dir;
 }
 
@@ -210,7 +286,11 @@ static bool let_go(struct tree_walk *walk, struct tree_dir *dir)
 
 static void forget(struct tree_walk *walk, struct tree_dir *dir)
 {
+	size_t n_kept = (size_t)(dir->kept[TREE_WALKED] >= 0) + (size_t)(dir->kept[TREE_TWIN] >= 0);
+
+	unkeep(dir);
 	(void)pthread_mutex_lock(&walk->lock);
+	walk->n_kept -= n_kept;
 	if (--walk->n_left == 0)
 		(void)pthread_cond_broadcast(&walk->changed);
 	(void)pthread_mutex_unlock(&walk->lock);
@@ -268,6 +348,7 @@ int tree_walk_run(struct tree_walk *walk, struct coppice_error *err)
 	walk->caller = pthread_self();
 	walk->top = NULL;
 	walk->n_left = 0;
+	walk->n_kept = 0;
 	walk->asked_ns = 0;
 	walk->result = COPPICE_OK;
 	walk->err = err;
@@ -343,8 +424,7 @@ static int count_entry(struct usage *usage, struct tree_dir *dir, int fd, const 
 
 	if (statx(fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC,
 		  STATX_TYPE | STATX_NLINK | STATX_INO | STATX_BLOCKS, &st) < 0)
-		return errno == ENOENT ? COPPICE_OK
-				       : fail_errno(err, errno, "cannot look at '%s'", name);
+		return errno == ENOENT ? COPPICE_OK : tree_fail(dir, name, errno, "look at", err);
 	count->entries++;
 	if (st.stx_dev_major != usage->dev_major || st.stx_dev_minor != usage->dev_minor ||
 	    (st.stx_attributes & STATX_ATTR_MOUNT_ROOT))
@@ -372,11 +452,11 @@ static int usage_visit(struct tree_walk *walk, struct tree_dir *dir, struct copp
 	struct dirent *entry;
 	int fd, r;
 
-	fd = tree_open(walk->root_fd, dir->path, O_RDONLY | O_DIRECTORY | O_NOATIME);
+	fd = tree_dir_open(walk, dir, TREE_WALKED, O_RDONLY | O_DIRECTORY | O_NOATIME);
 	if (fd == -ENOENT)
 		return COPPICE_OK;
 	if (fd < 0)
-		return fail_errno(err, -fd, "cannot open '%s'", dir->path);
+		return tree_fail(dir, NULL, -fd, "open", err);
 	stream = fdopendir(fd);
 	if (!stream) {
 		(void)close(fd);
@@ -387,7 +467,7 @@ static int usage_visit(struct tree_walk *walk, struct tree_dir *dir, struct copp
 			continue;
 		r = count_entry(usage, dir, fd, entry->d_name, err);
 		if (r < 0)
-			return wrap(err, "in '%s'", dir->path);
+			return r;
 	}
 	return COPPICE_OK;
 }

@@ -10,6 +10,8 @@
 
 #include "base/text.h"
 
+#define TICK_NS 11000000 /* the longest of any kernel, and some more */
+
 int file_read(int dir_fd, const char *path, size_t max, char **ret, struct coppice_error *err)
 {
 	_cleanup_(closep) int fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC);
@@ -160,6 +162,32 @@ int directory_is_empty(const char *path, bool *ret, struct coppice_error *err)
 		return COPPICE_OK;
 	}
 	*ret = true;
+	return COPPICE_OK;
+}
+
+static int64_t nanoseconds_of(const struct timespec *time)
+{
+	return time->tv_sec * INT64_C(1000000000) + time->tv_nsec;
+}
+
+/* Marked, it has two times, one of them finer than ticks. */
+uint64_t directory_stamp(const struct stat *st)
+{
+	int64_t changed = nanoseconds_of(&st->st_ctim), marked = nanoseconds_of(&st->st_mtim);
+	int64_t now = now_ns();
+
+	if (changed == marked && now >= changed && now - changed < TICK_NS)
+		marked = now;
+	return (uint64_t)changed * 1099511628211ULL ^ (uint64_t)marked;
+}
+
+int directory_mark(int dir_fd, const char *path, struct coppice_error *err)
+{
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT } };
+
+	(void)clock_gettime(CLOCK_REALTIME, &times[1]);
+	if (utimensat(dir_fd, path, times, 0) < 0)
+		return fail_errno(err, errno, "cannot set the time of '%s'", path);
 	return COPPICE_OK;
 }
 

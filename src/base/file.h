@@ -3,6 +3,7 @@
 
 /* Reading and writing whole files and directories. */
 
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "base/error.h"
@@ -30,6 +31,16 @@ _nonnull_ int directory_ensure(int dir_fd, const char *path, mode_t mode,
 
 /* Is there nothing in this directory? "lost+found" does not count. */
 _nonnull_ int directory_is_empty(const char *path, bool *ret, struct coppice_error *err);
+
+/*
+ * A number that is another one after every change of the list of names in a directory, by
+ * whomever: what its times of change say. They are no finer than the kernel's tick, 10 ms at
+ * worst, before Linux 6.13: while the tick of the last change is not over the number is one
+ * that nobody sees again. directory_mark() gives the directory a time of its own, so that it
+ * holds at once.
+ */
+_nonnull_ uint64_t directory_stamp(const struct stat *st);
+_nonnull_ int directory_mark(int dir_fd, const char *path, struct coppice_error *err);
 
 /* Make what was created in, removed from or renamed within a directory durable. */
 _nonnull_ int directory_sync(int fd, const char *what, struct coppice_error *err);

@@ -98,15 +98,20 @@ static int collect(struct accounts *accounts, struct coppice_error *err)
 
 		if (volume_is_snapshot(&accounts->volume[i].ref))
 			continue;
+		accounts->account[n].volume = &accounts->volume[i];
 		accounts->account[n++].uuid = record->uuid;
 		for (size_t k = 0; k < record->n_lineage; k++)
 			accounts->account[n++].uuid = record->lineage[k].uuid;
 	}
 	qsort(accounts->account, n, sizeof(*accounts->account), compare_accounts);
-	for (size_t i = 0; i < n; i++)
-		if (kept == 0 ||
-		    compare_accounts(&accounts->account[i], &accounts->account[kept - 1]) != 0)
-			accounts->account[kept++] = accounts->account[i];
+	for (size_t i = 0; i < n; i++) {
+		const struct account *account = &accounts->account[i];
+
+		if (kept == 0 || compare_accounts(account, &accounts->account[kept - 1]) != 0)
+			accounts->account[kept++] = *account;
+		else if (account->volume)
+			accounts->account[kept - 1].volume = account->volume;
+	}
 	accounts->n_accounts = kept;
 	return COPPICE_OK;
 }
@@ -124,6 +129,9 @@ static int read_charges(struct pool_entry *entry, struct accounts *accounts,
 		return fail_memory(err);
 	for (size_t i = 0; i < n; i++)
 		uuids[i] = accounts->account[i].uuid;
+	for (size_t i = 0; i < n; i++)
+		if (accounts->account[i].volume)
+			refs[i] = accounts->account[i].volume->ref;
 	r = entry->driver->usage(entry->pool, refs, uuids, usage, n, false, err);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
 		accounts->account[i].charged = usage[i].written;

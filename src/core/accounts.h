@@ -26,6 +26,7 @@ struct accounts {
 	size_t n;
 	struct account {
 		struct uuid uuid;
+		const struct accounted *volume; /* NULL: it is gone */
 		struct coppice_bytes charged;
 		struct coppice_bytes refers, unique; /* where the engine counts these as well */
 		bool has_heirs;                      /* others have it in their lineage */

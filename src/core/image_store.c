@@ -358,7 +358,7 @@ static int store_stamp(struct coppice *coppice, uint64_t *ret, struct coppice_er
 
 	if (fstatat(coppice->root_fd, "images", &st, 0) < 0)
 		return fail_errno(err, errno, "cannot look at '%s/images'", coppice->root);
-	*ret = ((uint64_t)st.st_ctim.tv_sec * 1000000000ULL + (uint64_t)st.st_ctim.tv_nsec) >> 1;
+	*ret = directory_stamp(&st) >> 1; /* SQLite's integers have a sign */
 	return COPPICE_OK;
 }
 

@@ -192,7 +192,7 @@ static int fill_usage(struct listing *listing, struct pool_entry *entry, size_t 
 
 	if (!usage || !refs)
 		return fail_memory(err);
-	for (size_t i = 0; i < n && is_exact; i++) {
+	for (size_t i = 0; i < n; i++) {
 		refs[i].kind = VOLUME_CONTAINER;
 		(void)snprintf(refs[i].name.text, sizeof(refs[i].name.text), "%s",
 			       listing->list.instance[first + i].name);

@@ -56,6 +56,22 @@ static void sum_up(const struct accounts *accounts, struct coppice_pool_space *s
 	space->exposure = bytes_add(space->used, shared);
 }
 
+/* What is in the pool, where only a walk tells. */
+static int measure_used(struct pool_entry *entry, const struct accounts *accounts,
+			struct coppice_bytes *ret, struct coppice_error *err)
+{
+	_cleanup_(freep) struct volume_ref *refs = NULL;
+
+	if (!entry->driver->used)
+		return COPPICE_OK;
+	refs = calloc(accounts->n ? accounts->n : 1, sizeof(*refs));
+	if (!refs)
+		return fail_memory(err);
+	for (size_t i = 0; i < accounts->n; i++)
+		refs[i] = accounts->volume[i].ref;
+	return entry->driver->used(entry->pool, refs, accounts->n, ret, err);
+}
+
 static int fill_space(struct coppice *coppice, struct pool_entry *entry, bool is_exact,
 		      struct coppice_pool_space *space, struct coppice_error *err)
 {
@@ -71,6 +87,8 @@ static int fill_space(struct coppice *coppice, struct pool_entry *entry, bool is
 	r = entry->driver->pool_space(entry->pool, &engine, err);
 	if (r == COPPICE_OK)
 		r = accounts_read(coppice, entry, is_exact, &accounts, err);
+	if (r == COPPICE_OK && is_exact)
+		r = measure_used(entry, &accounts, &engine.used, err);
 	if (r < 0)
 		return r;
 	space->total = engine.total;

@@ -341,7 +341,9 @@ int config_check(const struct pool_entry *entry, const struct coppice_setting *s
 		return fail(err, COPPICE_UNSUPPORTED,
 			    "size cannot be limited in pool '%s': the %s driver has no quotas",
 			    entry->name, entry->driver->name);
-	return COPPICE_OK;
+	/* Later the driver would say the same, but others may have been made by then. */
+	return entry->pool && entry->driver->can_limit ? entry->driver->can_limit(entry->pool, err)
+						       : COPPICE_OK;
 }
 
 int undo_draft(void *owner, const char *name, struct coppice_error *err)

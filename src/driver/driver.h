@@ -390,8 +390,15 @@ struct driver {
 			    struct coppice_error *err);
 
 	/*
+	 * Are limits enforced in this pool? COPPICE_OK, or COPPICE_UNSUPPORTED with the reason,
+	 * as the steps say that are given a limit. Cheap. NULL: as traits.can_limit says.
+	 */
+	int (*can_limit)(struct pool *pool, struct coppice_error *err);
+
+	/*
 	 * Change how much a volume may allocate, at most @limit_bytes, 0: no limit; @how:
-	 * LIMIT_… that the driver's keys name. Where there are none, snapshots count. Atomic
+	 * LIMIT_… that the driver's keys name. Where there are none, it is as it is: snapshots
+	 * count on Btrfs, and not on plain directories. Atomic
 	 * but for a kill, which leaves one of the two limits. COPPICE_INVALID: it has more, in
 	 * figures.
 	 */
@@ -462,11 +469,19 @@ struct driver {
 
 	/*
 	 * Count the space of @n volumes in one go: groups[i] → ret[i], in any order;
-	 * what is not counted is unknown. With @is_exact, refs[i] is walked for what
-	 * the engine does not count.
+	 * what is not counted is unknown. refs[i] is the volume itself; without a name
+	 * when it is gone and its group is not. With @is_exact, it is walked for what the
+	 * engine does not count.
 	 */
 	int (*usage)(struct pool *pool, const struct volume_ref *refs, const struct uuid *groups,
 		     struct volume_usage *ret, size_t n, bool is_exact, struct coppice_error *err);
+
+	/*
+	 * What all of these, volumes and snapshots, take together, what they share counted
+	 * once. Walks them. NULL: `used` of pool_space tells.
+	 */
+	int (*used)(struct pool *pool, const struct volume_ref *refs, size_t n,
+		    struct coppice_bytes *ret, struct coppice_error *err);
 
 	/*
 	 * Does any process use the files of one of these, in whatever namespace?

@@ -17,7 +17,7 @@ struct subject {
 	const char *name; /* what it is called as an argument */
 	const struct driver *driver;
 	const char *quota;        /* the pool's btrfs.quota, or NULL */
-	const char *no_limits;    /* why these pools enforce none, though the driver can; or NULL */
+	const char *(*no_limits)(void); /* why these pools enforce none; or returns, or is, NULL */
 	const char *size;             /* of the pool; NULL: it has none */
 	const char *no_read_only;     /* why it does not enforce read-only; NULL: it does */
 	const char *no_processes;     /* why other processes do not see its pools; NULL: they do */
@@ -49,7 +49,7 @@ extern const struct tap_test cases_pool[], cases_make[], cases_announce[], cases
 /* Does a pool of this run enforce limits? */
 static inline bool subject_can_limit(void)
 {
-	return subject->driver->traits.can_limit && !subject->no_limits;
+	return subject->driver->traits.can_limit && !(subject->no_limits && subject->no_limits());
 }
 
 /* ---- pools ---- */

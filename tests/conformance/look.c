@@ -33,6 +33,40 @@ static void test_stamp_changes_when_the_set_does(void)
 	pool_down(pool);
 }
 
+/* The kernel may give one and the same time to all that happens within a tick. */
+static void test_stamp_changes_as_often_as_the_set(void)
+{
+	struct volume_ref refs[2] = { ref_of("c1"), ref_of("c2") };
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool *pool = pool_up();
+	uint64_t at_first, now;
+	const char *mount_path;
+	char paths[2][PATH_MAX];
+
+	if (subject->no_files || subject->n_left)
+		skip("%s: nobody moves its volumes by hand", subject->driver->name);
+	mount_path = subject->driver->pool_mount_path(pool);
+	for (size_t i = 0; i < 2; i++)
+		(void)snprintf(paths[i], sizeof(paths[i]), "%s/containers/%s", mount_path,
+			       refs[i].name.text);
+	make(pool, "c1", "one");
+	at_first = stamp_of(pool);
+	for (size_t i = 0; i < 100; i++) {
+		ok_int(rename(paths[i % 2], paths[(i + 1) % 2]), ==, 0);
+		now = stamp_of(pool);
+		ok(now != at_first);
+		at_first = now;
+		ok_call(subject->driver->rename(pool, &refs[(i + 1) % 2], &refs[i % 2], &err),
+			&err);
+		ok_call(subject->driver->rename(pool, &refs[i % 2], &refs[(i + 1) % 2], &err),
+			&err);
+		now = stamp_of(pool);
+		ok(now != at_first);
+		at_first = now;
+	}
+	pool_down(pool);
+}
+
 static void test_stamp_stays_when_the_set_does(void)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
@@ -255,6 +289,7 @@ static void test_dry_run_changes_nothing_and_explains_the_same(void)
 
 const struct tap_test cases_look[] = {
 	TAP(test_stamp_changes_when_the_set_does),
+	TAP(test_stamp_changes_as_often_as_the_set),
 	TAP(test_stamp_stays_when_the_set_does),
 	TAP(test_scan_finds_all),
 	TAP(test_scan_ends_when_told),

@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "driver/btrfs/btrfs.h"
 #include "driver/dir/dir.h"
+#include "driver/dir/projects.h"
 #include "driver/memory.h"
 #include "driver/zfs/zfs.h"
 
@@ -161,6 +162,21 @@ static const char *no_nanoseconds_of_zfs(void)
 	return zfs_is_in_kernel() ? NULL : "zfs-fuse sets times of files to whole seconds";
 }
 
+static const char *no_limits_without_quotas(void)
+{
+	return "the pool has no simple quotas";
+}
+
+/* Pools lie in the test's directory. */
+static const char *no_limits_of_dir(void)
+{
+	_cleanup_(closep) int fd = open(tap_dir(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct projects projects;
+
+	projects_probe(fd, &projects);
+	return projects.problem;
+}
+
 /* The kernel drops deleted subvolumes in the background. */
 static void settle_btrfs(struct pool *pool)
 {
@@ -189,6 +205,7 @@ const struct subject subject_dir = {
 	.name = "dir",
 	.driver = &driver_dir,
 	.no_read_only = "a plain directory cannot be made read-only",
+	.no_limits = no_limits_of_dir,
 	.why_not = needs_root,
 	.put = files_put,
 	.get = files_get,
@@ -199,7 +216,7 @@ const struct subject subject_btrfs_noquota = {
 	.name = "btrfs-noquota",
 	.driver = &driver_btrfs,
 	.quota = "none",
-	.no_limits = "the pool has no simple quotas",
+	.no_limits = no_limits_without_quotas,
 	.size = "2GiB",
 	.settle = settle_btrfs,
 	.why_not = needs_loop_and_btrfs,

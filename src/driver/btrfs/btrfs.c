@@ -117,8 +117,10 @@ static void join(struct btrfs_pool *btrfs, struct btrfs_ioctl_vol_args_v2 *args,
 	args->qgroup_inherit = &membership->inherit;
 }
 
-static int fail_no_quota(struct coppice_error *err)
+static int can_limit(struct pool *pool, struct coppice_error *err)
 {
+	if (btrfs_pool_of(pool)->has_quota)
+		return COPPICE_OK;
 	return fail(err, COPPICE_UNSUPPORTED,
 		    "size cannot be limited: the pool has no simple quotas (they need Linux 6.7 "
 		    "and a pool made with them)");
@@ -128,10 +130,12 @@ static int fail_no_quota(struct coppice_error *err)
 static int refuse_limits(struct pool *pool, const struct new_volume *volumes, size_t n,
 			 struct coppice_error *err)
 {
-	for (size_t i = 0; i < n && !btrfs_pool_of(pool)->has_quota; i++)
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
 		if (volumes[i].limit_bytes > 0)
-			return fail_no_quota(err);
-	return COPPICE_OK;
+			r = can_limit(pool, err);
+	return r;
 }
 
 static int open_account(struct btrfs_pool *btrfs, const struct new_volume *volume,
@@ -402,7 +406,7 @@ static int limit_set(struct pool *pool, const struct volume_ref *ref, const stru
 	char text[QUOTA_GROUP_TEXT_MAX];
 
 	if (!btrfs->has_quota)
-		return fail_no_quota(err);
+		return limit_bytes ? can_limit(pool, err) : COPPICE_OK;
 	(void)quota_group_format(quota_group(group), text);
 	if (limit_bytes > 0)
 		layout_explain(&btrfs->layout, "btrfs qgroup limit %llu %s %s",
@@ -612,6 +616,7 @@ const struct driver driver_btrfs = {
 	.swap = layout_swap,
 	.rename = layout_rename,
 	.record_write = layout_record_write,
+	.can_limit = can_limit,
 	.limit_set = limit_set,
 
 	.retire = layout_retire,

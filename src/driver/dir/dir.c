@@ -10,27 +10,153 @@
 
 #include "base/file.h"
 #include "base/text.h"
+#include "driver/dir/projects.h"
+#include "driver/dir/sharing.h"
 #include "driver/generic/copy.h"
 #include "driver/generic/fill.h"
 #include "driver/generic/layout.h"
 #include "driver/generic/remove.h"
 #include "driver/generic/walk.h"
 
+struct dir_pool {
+	struct layout layout;
+	struct projects projects;
+};
+
 static struct layout *layout_of(struct pool *pool)
 {
 	return CONTAINER_OF(pool, struct layout, pool);
 }
 
+static struct dir_pool *dir_pool_of(struct pool *pool)
+{
+	return CONTAINER_OF(pool, struct dir_pool, layout.pool);
+}
+
+/* ---- limits: the quotas of projects, where the file system has them ---- */
+
+static int can_limit(struct pool *pool, struct coppice_error *err)
+{
+	const struct dir_pool *dir = dir_pool_of(pool);
+
+	if (dir->projects.can_limit)
+		return COPPICE_OK;
+	return fail(err, COPPICE_UNSUPPORTED, "size cannot be limited: %s", dir->projects.problem);
+}
+
+static int refuse_limits(struct pool *pool, const struct new_volume *volumes, size_t n,
+			 struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
+		if (volumes[i].limit_bytes > 0)
+			r = can_limit(pool, err);
+	return r;
+}
+
+/* What a limit on the tree would hold for: the engine's figure, or else a count. */
+static int bytes_of(struct dir_pool *dir, int fd, uint64_t *ret, struct coppice_error *err)
+{
+	struct tree_count count = {
+		.is_interrupted = dir->layout.pool.is_interrupted,
+		.interrupted_user = dir->layout.pool.interrupted_user,
+	};
+	struct project_use use = { 0 };
+	uint32_t project = 0;
+	int r = COPPICE_OK;
+
+	if (dir->projects.can_count)
+		r = project_of(fd, &project, err);
+	if (r == COPPICE_OK && project)
+		r = project_read(fd, project, &use, err);
+	else if (r == COPPICE_OK)
+		r = tree_usage(fd, &count, err);
+	if (r == COPPICE_OK)
+		*ret = project ? use.used_bytes : count.allocated_bytes;
+	return r;
+}
+
+/* Is the limit enough for what is there? */
+static int check_limit(const char *name, uint64_t limit_bytes, uint64_t used_bytes,
+		       struct coppice_error *err)
+{
+	char wanted[SIZE_TEXT_MAX], has[SIZE_TEXT_MAX];
+
+	if (used_bytes <= limit_bytes)
+		return COPPICE_OK;
+	size_format(limit_bytes, wanted);
+	size_format(used_bytes, has);
+	return fail(err, COPPICE_INVALID,
+		    "'%s' cannot be limited to %s (%llu bytes): it has %s (%llu)", name, wanted,
+		    (unsigned long long)limit_bytes, has, (unsigned long long)used_bytes);
+}
+
+/* Limit what is in a draft, by now whole. */
+static int limit_new(struct dir_pool *dir, int fd, const struct new_volume *volume,
+		     struct coppice_error *err)
+{
+	uint32_t project;
+	uint64_t used;
+	int r;
+
+	if (volume->limit_bytes == 0)
+		return COPPICE_OK;
+	r = bytes_of(dir, fd, &used, err);
+	if (r == COPPICE_OK)
+		r = check_limit(volume->ref.name.text, volume->limit_bytes, used, err);
+	if (r == COPPICE_OK)
+		r = project_of(fd, &project, err);
+	return r < 0 ? r : project_limit(fd, project, volume->limit_bytes, err);
+}
+
+static void project_explain(struct dir_pool *dir, const char *path)
+{
+	if (!dir->projects.can_count)
+		return;
+	layout_explain(&dir->layout, "project=$(shuf -n 1 -i 1073741824-2147483647)");
+	layout_explain(&dir->layout, "chattr +P -p \"$project\" %s", path);
+}
+
+/* Of the project in the shell's variable. */
+static void limit_explain(struct dir_pool *dir, uint64_t limit_bytes)
+{
+	layout_explain(&dir->layout,
+		       "xfs_quota -x -f -c \"limit -p bhard=%lluk $project\" \"$(stat -c %%m %s)\"",
+		       (unsigned long long)(limit_bytes + 1023) / 1024, dir->layout.quoted);
+}
+
 /* ---- what the layout asks of us ---- */
 
+/* A limit goes before the files do: then nobody finds it without them. */
 static int data_destroy(struct layout *layout, int dir_fd, const char *name,
 			struct coppice_error *err)
 {
-	return tree_remove(dir_fd, name, 0, err);
+	struct dir_pool *dir = dir_pool_of(&layout->pool);
+	_cleanup_(closep) int fd = -1;
+	struct project_use use = { 0 };
+	uint32_t project = 0;
+	int r = COPPICE_OK;
+
+	if (dir->projects.can_count)
+		fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0)
+		r = project_of(fd, &project, err);
+	if (r == COPPICE_OK && project)
+		r = project_read(fd, project, &use, err);
+	if (r == COPPICE_OK && use.limit_bytes)
+		r = project_limit(fd, project, 0, err);
+	return r < 0 ? r : tree_remove(dir_fd, name, 0, err);
 }
 
 static void data_destroy_explain(struct layout *layout, const char *path)
 {
+	struct dir_pool *dir = dir_pool_of(&layout->pool);
+
+	if (dir->projects.can_count) {
+		layout_explain(layout, "read -r project _ < <(lsattr -pd %s)", path);
+		limit_explain(dir, 0);
+	}
 	layout_explain(layout, "rm -rf --one-file-system %s", path);
 }
 
@@ -61,13 +187,13 @@ static int probe(const struct pool_spec *spec, struct coppice_error *err)
 
 static void pool_close(struct pool *pool)
 {
-	struct layout *layout;
+	struct dir_pool *dir;
 
 	if (!pool)
 		return;
-	layout = layout_of(pool);
-	layout_done(layout);
-	free(layout);
+	dir = dir_pool_of(pool);
+	layout_done(&dir->layout);
+	free(dir);
 }
 
 DEFINE_CLEANUP(struct pool *, pool_close)
@@ -75,19 +201,20 @@ DEFINE_CLEANUP(struct pool *, pool_close)
 static int open_at(const char *path, const struct pool_spec *spec, struct pool **ret,
 		   struct coppice_error *err)
 {
-	struct layout *layout = calloc(1, sizeof(*layout));
+	struct dir_pool *dir = calloc(1, sizeof(*dir));
 	_cleanup_(pool_closep) struct pool *pool = NULL;
 	int r;
 
-	if (!layout)
+	if (!dir)
 		return fail_memory(err);
-	pool = &layout->pool;
+	pool = &dir->layout.pool;
 	pool->driver = &driver_dir;
-	r = layout_open(layout, path, &engine, err);
+	r = layout_open(&dir->layout, path, &engine, err);
 	if (r == COPPICE_OK)
-		r = layout_check_owner(layout, spec, err);
+		r = layout_check_owner(&dir->layout, spec, err);
 	if (r < 0)
 		return r;
+	projects_probe(dir->layout.fd, &dir->projects);
 	*ret = take_ptr(&pool);
 	return COPPICE_OK;
 }
@@ -248,15 +375,20 @@ static int make_live(struct draft *draft, const struct new_volume *volume, int *
 	*ret_fd = openat(draft->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (*ret_fd < 0)
 		return fail_errno(err, errno, "cannot open '%s'", path);
+	if (dir_pool_of(draft->pool)->projects.can_count)
+		return project_assign(*ret_fd, &volume->uuid, err);
 	return COPPICE_OK;
 }
 
-static int refuse_limit(const struct new_volume *volume, struct coppice_error *err)
+/* Its directory in the draft, as a word for a shell. */
+static void item_explain(struct draft *draft, const struct new_volume *volume)
 {
-	if (volume->limit_bytes == 0)
-		return COPPICE_OK;
-	return fail(err, COPPICE_UNSUPPORTED,
-		    "size cannot be limited on the dir driver: it has no quotas");
+	char item[PATH_MAX], path[PATH_MAX + 16];
+
+	layout_item_explain(draft, volume);
+	(void)snprintf(path, sizeof(path), "\"$draft\"/%s/live", layout_item_path(volume, item));
+	layout_explain(layout_of(draft->pool), "mkdir %s", path);
+	project_explain(dir_pool_of(draft->pool), path);
 }
 
 static int volume_create(struct draft *draft, const struct new_volume *volume, char **ret_path,
@@ -268,16 +400,16 @@ static int volume_create(struct draft *draft, const struct new_volume *volume, c
 	char *path;
 	int r;
 
-	r = refuse_limit(volume, err);
+	r = refuse_limits(draft->pool, volume, 1, err);
 	if (r < 0)
 		return r;
-	layout_item_explain(draft, volume);
-	layout_explain(layout, "mkdir \"$draft\"/%s/live", layout_item_path(volume, item));
+	item_explain(draft, volume);
 	if (!draft->pool->is_dry_run)
 		r = make_live(draft, volume, &fd, err);
 	if (r < 0)
 		return r;
-	path = text_format("%s/drafts/%s/%s/live", layout->path, draft->id.text, item);
+	path = text_format("%s/drafts/%s/%s/live", layout->path, draft->id.text,
+			   layout_item_path(volume, item));
 	if (!path)
 		return fail_memory(err);
 	*ret_path = path;
@@ -295,17 +427,29 @@ static int sync_data(int fd, struct coppice_error *err)
 static int volume_seal(struct draft *draft, const struct new_volume *volume, bool is_read_only,
 		       struct coppice_error *err)
 {
+	struct dir_pool *dir = dir_pool_of(draft->pool);
+	_cleanup_(closep) int fd = -1;
+	char item[PATH_MAX], path[PATH_MAX + 8];
 	int r;
 
-	layout_explain(layout_of(draft->pool), "sync -f \"$draft\"");
+	if (volume->limit_bytes)
+		limit_explain(dir, volume->limit_bytes);
+	layout_explain(&dir->layout, "sync -f \"$draft\"");
 	if (draft->pool->is_dry_run)
 		return COPPICE_OK;
 	r = layout_item_record(draft, volume, err);
+	if (r < 0)
+		return r;
+	(void)snprintf(path, sizeof(path), "%s/live", layout_item_path(volume, item));
+	fd = openat(draft->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return fail_errno(err, errno, "cannot open '%s'", path);
+	r = limit_new(dir, fd, volume, err);
 	return r < 0 ? r : sync_data(draft->fd, err);
 }
 
-static int copy_one(struct draft *draft, int origin_fd, const struct new_volume *volume,
-		    struct coppice_error *err)
+static int copy_one(struct draft *draft, int origin_fd, const char *origin_name,
+		    const struct new_volume *volume, struct coppice_error *err)
 {
 	_cleanup_(closep) int fd = -1;
 	struct tree_copied copied;
@@ -314,11 +458,13 @@ static int copy_one(struct draft *draft, int origin_fd, const struct new_volume 
 	r = make_live(draft, volume, &fd, err);
 	if (r < 0)
 		return r;
-	return tree_copy(&(struct tree_copy){ .from_fd = origin_fd,
-					      .to_fd = fd,
-					      .is_interrupted = draft->pool->is_interrupted,
-					      .interrupted_user = draft->pool->interrupted_user },
-			 &copied, err);
+	r = tree_copy(&(struct tree_copy){ .from_fd = origin_fd,
+					   .to_fd = fd,
+					   .is_interrupted = draft->pool->is_interrupted,
+					   .interrupted_user = draft->pool->interrupted_user },
+		      &copied, err);
+	return r < 0 ? wrap(err, "cannot copy '%s'", origin_name)
+		     : limit_new(dir_pool_of(draft->pool), fd, volume, err);
 }
 
 static void clone_explain(struct draft *draft, const struct volume_ref *origin,
@@ -328,44 +474,112 @@ static void clone_explain(struct draft *draft, const struct volume_ref *origin,
 	char path[PATH_MAX], item[PATH_MAX];
 
 	for (size_t i = 0; i < n; i++) {
-		layout_item_explain(draft, &volumes[i]);
-		layout_explain(layout, "cp -a --reflink=auto %s/%s/live \"$draft\"/%s/live",
+		item_explain(draft, &volumes[i]);
+		layout_explain(layout, "cp -a --reflink=auto %s/%s/live/. \"$draft\"/%s/live",
 			       layout->quoted, layout_ref_path(origin, path),
 			       layout_item_path(&volumes[i], item));
+		if (volumes[i].limit_bytes)
+			limit_explain(dir_pool_of(draft->pool), volumes[i].limit_bytes);
 	}
 	layout_explain(layout, "sync -f \"$draft\"");
+}
+
+/* Is what each of them may have enough for a copy of this? */
+static int check_limits(struct dir_pool *dir, int origin_fd, const struct new_volume *volumes,
+			size_t n, struct coppice_error *err)
+{
+	uint64_t used = 0;
+	bool is_known = false;
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		if (volumes[i].limit_bytes == 0)
+			continue;
+		if (!is_known)
+			r = bytes_of(dir, origin_fd, &used, err);
+		is_known = true;
+		if (r == COPPICE_OK)
+			r = check_limit(volumes[i].ref.name.text, volumes[i].limit_bytes, used,
+					err);
+	}
+	return r;
+}
+
+/* The tree of a volume or snapshot. */
+static int open_live(struct layout *layout, const struct volume_ref *ref, int *ret,
+		     struct coppice_error *err)
+{
+	char path[PATH_MAX], live[PATH_MAX + 8], text[VOLUME_REF_TEXT_MAX];
+
+	(void)snprintf(live, sizeof(live), "%s/live", layout_ref_path(ref, path));
+	*ret = openat(layout->fd, live, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (*ret < 0 && errno == ENOENT)
+		return fail(err, COPPICE_NOT_FOUND, "no %s '%s'",
+			    volume_is_snapshot(ref) ? "snapshot" : volume_kind_name(ref->kind),
+			    volume_ref_format(ref, text));
+	return *ret < 0 ? fail_errno(err, errno, "cannot open '%s'", live) : COPPICE_OK;
 }
 
 static int clone_batch(struct draft *draft, const struct volume_ref *origin,
 		       const struct new_volume *volumes, size_t n, bool is_read_only,
 		       struct coppice_error *err)
 {
-	struct layout *layout = layout_of(draft->pool);
+	struct dir_pool *dir = dir_pool_of(draft->pool);
 	_cleanup_(closep) int origin_fd = -1;
-	char path[PATH_MAX], live[PATH_MAX + 8];
-	int r = COPPICE_OK;
+	int r;
 
-	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
-		r = refuse_limit(&volumes[i], err);
+	r = refuse_limits(draft->pool, volumes, n, err);
+	if (r < 0)
+		return r;
+	r = open_live(&dir->layout, origin, &origin_fd, err);
+	if (r == COPPICE_OK)
+		r = check_limits(dir, origin_fd, volumes, n, err);
+	if (r == COPPICE_NOT_FOUND && draft->pool->is_dry_run)
+		r = COPPICE_OK; /* it would have been made by now */
 	if (r < 0)
 		return r;
 	clone_explain(draft, origin, volumes, n);
 	if (draft->pool->is_dry_run)
 		return COPPICE_OK;
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
+		r = copy_one(draft, origin_fd, origin->name.text, &volumes[i], err);
+	return r < 0 ? r : sync_data(draft->fd, err);
+}
 
-	(void)snprintf(live, sizeof(live), "%s/live", layout_ref_path(origin, path));
-	origin_fd = openat(layout->fd, live, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (origin_fd < 0 && errno == ENOENT)
-		return fail(err, COPPICE_NOT_FOUND, "no %s '%s'", volume_kind_name(origin->kind),
-			    origin->name.text);
-	if (origin_fd < 0)
-		return fail_errno(err, errno, "cannot open '%s'", live);
-	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
-		r = copy_one(draft, origin_fd, &volumes[i], err);
-		if (r < 0)
-			return wrap(err, "cannot copy '%s'", origin->name.text);
-	}
-	return sync_data(draft->fd, err);
+/* The limit is on the tree; it goes over to the one that takes its place. */
+static int swap(struct draft *draft, const struct new_volume *replacement,
+		const struct volume_ref *ref, struct coppice_error *err)
+{
+	struct dir_pool *dir = dir_pool_of(draft->pool);
+	_cleanup_(closep) int old_fd = -1;
+	_cleanup_(closep) int new_fd = -1;
+	char item[PATH_MAX], path[PATH_MAX + 8];
+	struct project_use use = { 0 };
+	uint32_t project = 0;
+	int r;
+
+	if (!dir->projects.can_limit)
+		return layout_swap(draft, replacement, ref, err);
+	r = open_live(&dir->layout, ref, &old_fd, err);
+	if (r == COPPICE_OK)
+		r = project_of(old_fd, &project, err);
+	if (r == COPPICE_OK && project)
+		r = project_read(old_fd, project, &use, err);
+	if (r < 0 || use.limit_bytes == 0)
+		return r < 0 ? r : layout_swap(draft, replacement, ref, err);
+	limit_explain(dir, use.limit_bytes);
+	if (draft->pool->is_dry_run)
+		return layout_swap(draft, replacement, ref, err);
+	(void)snprintf(path, sizeof(path), "%s/live", layout_item_path(replacement, item));
+	new_fd = openat(draft->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (new_fd < 0)
+		return fail_errno(err, errno, "cannot open '%s'", path);
+	r = project_of(new_fd, &project, err);
+	if (r == COPPICE_OK)
+		r = project_limit(new_fd, project, use.limit_bytes, err);
+	if (r == COPPICE_OK)
+		r = sync_data(new_fd, err);
+	return r < 0 ? r : layout_swap(draft, replacement, ref, err);
 }
 
 /* Everything synced its own directories already. */
@@ -376,42 +590,116 @@ static int commit(struct pool *pool, struct coppice_error *err)
 
 /* ---- space ---- */
 
-static int usage_of_one(struct layout *layout, const struct volume_ref *ref,
+/* What the engine counts; else unknown, or, if it is to be exact, walked. */
+static int usage_of_one(struct dir_pool *dir, const struct volume_ref *ref, bool is_exact,
 			struct volume_usage *ret, struct coppice_error *err)
 {
 	_cleanup_(closep) int fd = -1;
-	char path[PATH_MAX], live[PATH_MAX + 8];
-	uint64_t allocated, entries;
-	int r;
+	uint32_t project = 0;
+	uint64_t used;
+	int r = open_live(&dir->layout, ref, &fd, err);
 
-	(void)snprintf(live, sizeof(live), "%s/live", layout_ref_path(ref, path));
-	fd = openat(layout->fd, live, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return fail_errno(err, errno, "cannot open '%s'", live);
-	r = tree_usage(fd, layout->pool.is_interrupted, layout->pool.interrupted_user, &allocated,
-		       &entries, err);
+	/* Somebody took it away meanwhile: nothing is known of it. */
+	if (r == COPPICE_NOT_FOUND && !is_exact)
+		return COPPICE_OK;
+	if (r == COPPICE_OK && dir->projects.can_count)
+		r = project_of(fd, &project, err);
+	if (r < 0 || (!project && !is_exact))
+		return r;
+	r = bytes_of(dir, fd, &used, err);
 	if (r == COPPICE_OK)
-		ret->refers = (struct coppice_bytes){ COPPICE_EXACT, allocated };
+		ret->refers = (struct coppice_bytes){ COPPICE_EXACT, used };
 	return r;
 }
 
 static int usage(struct pool *pool, const struct volume_ref *refs, const struct uuid *groups,
 		 struct volume_usage *ret, size_t n, bool is_exact, struct coppice_error *err)
 {
+	struct dir_pool *dir = dir_pool_of(pool);
 	int r = COPPICE_OK;
 
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
 		ret[i] = (struct volume_usage){ 0 };
-		if (is_exact)
-			r = usage_of_one(layout_of(pool), &refs[i], &ret[i], err);
+		if (refs[i].name.text[0] && (is_exact || dir->projects.can_count))
+			r = usage_of_one(dir, &refs[i], is_exact, &ret[i], err);
 	}
 	return r;
+}
+
+static int used(struct pool *pool, const struct volume_ref *refs, size_t n,
+		struct coppice_bytes *ret, struct coppice_error *err)
+{
+	_cleanup_(sharing_done) struct sharing sharing = { .pool = pool };
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		_cleanup_(closep) int fd = -1;
+
+		r = open_live(layout_of(pool), &refs[i], &fd, err);
+		if (r == COPPICE_OK)
+			r = sharing_add(&sharing, fd, err);
+		else if (r == COPPICE_NOT_FOUND)
+			r = COPPICE_OK; /* gone since */
+	}
+	if (r == COPPICE_OK && !sharing.is_unsure)
+		*ret = (struct coppice_bytes){
+			COPPICE_EXACT,
+			sharing.allocated_bytes - sharing.repeated_bytes,
+		};
+	return r;
+}
+
+/* A tree of before the file system kept accounts: every file gets the number. */
+static void assign_tree_explain(struct dir_pool *dir, const struct volume_ref *ref)
+{
+	char path[PATH_MAX];
+
+	layout_explain(&dir->layout, "project=$(shuf -n 1 -i 1073741824-2147483647)");
+	layout_explain(&dir->layout,
+		       "find %s/%s/live -xdev \\( -type f -o -type d \\) -exec chattr -p "
+		       "\"$project\" {} +",
+		       dir->layout.quoted, layout_ref_path(ref, path));
+	layout_explain(&dir->layout, "find %s/%s/live -xdev -type d -exec chattr +P {} +",
+		       dir->layout.quoted, layout_ref_path(ref, path));
 }
 
 static int limit_set(struct pool *pool, const struct volume_ref *ref, const struct uuid *group,
 		     uint64_t limit_bytes, unsigned how, struct coppice_error *err)
 {
-	return refuse_limit(&(struct new_volume){ .limit_bytes = limit_bytes }, err);
+	struct dir_pool *dir = dir_pool_of(pool);
+	_cleanup_(closep) int fd = -1;
+	uint32_t project = 0;
+	char path[PATH_MAX];
+	uint64_t bytes;
+	int r;
+
+	if (!dir->projects.can_limit)
+		return limit_bytes ? can_limit(pool, err) : COPPICE_OK;
+	r = open_live(&dir->layout, ref, &fd, err);
+	if (r == COPPICE_OK)
+		r = project_of(fd, &project, err);
+	if (r == COPPICE_OK)
+		r = bytes_of(dir, fd, &bytes, err);
+	if (r == COPPICE_OK && limit_bytes)
+		r = check_limit(ref->name.text, limit_bytes, bytes, err);
+	if (r < 0 || (!project && !limit_bytes))
+		return r;
+	if (project)
+		layout_explain(&dir->layout, "read -r project _ < <(lsattr -pd %s/%s/live)",
+			       dir->layout.quoted, layout_ref_path(ref, path));
+	else
+		assign_tree_explain(dir, ref);
+	limit_explain(dir, limit_bytes);
+	if (pool->is_dry_run)
+		return COPPICE_OK;
+	if (!project) {
+		r = project_assign_tree(pool, fd, group, err);
+		if (r == COPPICE_OK)
+			r = project_of(fd, &project, err);
+	}
+	if (r == COPPICE_OK)
+		r = project_limit(fd, project, limit_bytes, err);
+	return r < 0 ? r : sync_data(fd, err);
 }
 
 /* What is deleted is gone at once. */
@@ -431,7 +719,7 @@ static const struct driver_key pool_keys[] = { { .name = NULL } };
 const struct driver driver_dir = {
 	.name = "dir",
 	.pool_keys = pool_keys,
-	.traits = { .can_clone = false, .can_limit = false, .is_loop_able = false },
+	.traits = { .can_clone = false, .can_limit = true, .is_loop_able = false },
 
 	.probe = probe,
 	.pool_create = pool_create,
@@ -458,9 +746,10 @@ const struct driver driver_dir = {
 	.commit = commit,
 	.draft_sweep = layout_draft_sweep,
 
-	.swap = layout_swap,
+	.swap = swap,
 	.rename = layout_rename,
 	.record_write = layout_record_write,
+	.can_limit = can_limit,
 	.limit_set = limit_set,
 
 	.retire = layout_retire,
@@ -474,5 +763,6 @@ const struct driver driver_dir = {
 	.record_read = layout_record_read,
 	.path = layout_path,
 	.usage = usage,
+	.used = used,
 	.in_use = in_use,
 };

@@ -185,16 +185,19 @@ int layout_sync(struct layout *layout, int fd, const char *what, struct coppice_
 }
 
 /* What was renamed into a snapshots folder is durable when that folder is synced. */
-int layout_sync_parent(struct layout *layout, const struct volume_ref *ref,
-		       struct coppice_error *err)
+int layout_changed(struct layout *layout, const struct volume_ref *ref, struct coppice_error *err)
 {
 	_cleanup_(closep) int fd = -1;
 	char path[PATH_MAX];
+	int r;
 
+	if (!volume_is_snapshot(ref)) {
+		r = directory_mark(layout->fd, kind_folder[ref->kind], err);
+		return r < 0 ? r
+			     : layout_sync(layout, layout->kind_fd[ref->kind], ref->name.text, err);
+	}
 	if (!layout->engine->needs_directory_sync)
 		return COPPICE_OK;
-	if (!volume_is_snapshot(ref))
-		return directory_sync(layout->kind_fd[ref->kind], ref->name.text, err);
 	(void)snprintf(path, sizeof(path), "%s/%s/snapshots", kind_folder[ref->kind],
 		       ref->name.text);
 	fd = openat(layout->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -220,7 +223,9 @@ int layout_fail(struct coppice_error *err, int os_errno, const char *what,
 static int make_folder(int fd, const char *name, struct coppice_error *err)
 {
 	/* What is in them may hold setuid programs of old: root only. */
-	return directory_ensure(fd, name, 0700, err);
+	int r = directory_ensure(fd, name, 0700, err);
+
+	return r < 0 ? r : directory_mark(fd, name, err);
 }
 
 /* Can attributes be kept here? Tried on the directory itself. */
@@ -463,7 +468,7 @@ int layout_record_read(struct pool *pool, const struct volume_ref *ref, char **r
 int layout_stamp(struct pool *pool, uint64_t *ret, struct coppice_error *err)
 {
 	struct layout *layout = layout_of(pool);
-	uint64_t hash = 14695981039346656037ULL; /* FNV-1a over the times of change */
+	uint64_t hash = 14695981039346656037ULL; /* FNV-1a */
 
 	for (size_t kind = 0; kind < VOLUME_KINDS; kind++) {
 		struct stat st;
@@ -471,8 +476,7 @@ int layout_stamp(struct pool *pool, uint64_t *ret, struct coppice_error *err)
 		if (fstat(layout->kind_fd[kind], &st) < 0)
 			return fail_errno(err, errno, "cannot look at '%s/%s'", layout->path,
 					  kind_folder[kind]);
-		hash = (hash ^ (uint64_t)st.st_ctim.tv_sec) * 1099511628211ULL;
-		hash = (hash ^ (uint64_t)st.st_ctim.tv_nsec) * 1099511628211ULL;
+		hash = (hash ^ directory_stamp(&st)) * 1099511628211ULL;
 	}
 	*ret = hash >> 1; /* SQLite's integers have a sign */
 	return COPPICE_OK;
@@ -480,13 +484,9 @@ int layout_stamp(struct pool *pool, uint64_t *ret, struct coppice_error *err)
 
 int layout_touch(struct pool *pool, struct coppice_error *err)
 {
-	struct layout *layout = layout_of(pool);
-
 	if (pool->is_dry_run)
 		return COPPICE_OK;
-	if (futimens(layout->kind_fd[VOLUME_CONTAINER], NULL) < 0)
-		return fail_errno(err, errno, "cannot touch '%s'", layout->path);
-	return COPPICE_OK;
+	return directory_mark(layout_of(pool)->fd, kind_folder[VOLUME_CONTAINER], err);
 }
 
 static int scan_one(struct layout *layout, const struct volume_ref *ref, bool is_valid, scan_fn *fn,

@@ -354,7 +354,7 @@ static int retire_sync(struct layout *layout, const struct volume_ref *refs, siz
 	int r = COPPICE_OK;
 
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
-		r = layout_sync_parent(layout, &refs[i], err);
+		r = layout_changed(layout, &refs[i], err);
 	return r < 0 ? r : layout_sync(layout, layout->deleted_fd, "deleted", err);
 }
 

@@ -429,7 +429,7 @@ int layout_publish(struct draft *draft, const struct new_volume *volumes, size_t
 		if (i > 0 && !volume_is_snapshot(&volumes[i].ref) &&
 		    volumes[i].ref.kind == volumes[i - 1].ref.kind)
 			continue; /* the same folder as the one before */
-		r = layout_sync_parent(layout, &volumes[i].ref, err);
+		r = layout_changed(layout, &volumes[i].ref, err);
 		if (r < 0) {
 			take_back(layout, draft, volumes, n);
 			return r;
@@ -552,7 +552,7 @@ int layout_rename(struct pool *pool, const struct volume_ref *from, const struct
 				    volume_ref_format(to, text));
 		return layout_fail(err, errno, "rename", from);
 	}
-	r = layout_sync_parent(layout, to, err);
+	r = layout_changed(layout, to, err);
 	if (r < 0)
 		(void)renameat2(layout->fd, to_path, layout->fd, from_path, RENAME_NOREPLACE);
 	return r;

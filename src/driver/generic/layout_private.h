@@ -42,9 +42,9 @@ int layout_remove_folder(int parent_fd, const char *name, struct coppice_error *
 /* Where the engine has no commit for all: make this directory's entries durable. */
 int layout_sync(struct layout *layout, int fd, const char *what, struct coppice_error *err);
 
-/* The same of the folder that holds a volume or snapshot. */
-int layout_sync_parent(struct layout *layout, const struct volume_ref *ref,
-		       struct coppice_error *err);
+/* Something came into, or left, the folder that holds this volume or snapshot: its stamp and, for
+ * want of one commit for all, its entries. */
+int layout_changed(struct layout *layout, const struct volume_ref *ref, struct coppice_error *err);
 
 /* "no snapshot 'c1/before'" for ENOENT, else "cannot WHAT 'c1/before': …". */
 int layout_fail(struct coppice_error *err, int os_errno, const char *what,

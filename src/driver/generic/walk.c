@@ -303,7 +303,7 @@ struct usage {
 	struct tree_walk walk;
 	unsigned dev_major, dev_minor;
 	void *counted; /* tree of struct counted */
-	uint64_t allocated_bytes, entries;
+	struct tree_count *count;
 };
 
 static int compare_counted(const void *a, const void *b)
@@ -336,6 +336,7 @@ static int count_first(struct usage *usage, uint64_t inode, bool *ret, struct co
 static int count_entry(struct usage *usage, struct tree_dir *dir, int fd, const char *name,
 		       struct coppice_error *err)
 {
+	struct tree_count *count = usage->count;
 	bool is_first = true;
 	struct statx st;
 	int r;
@@ -344,7 +345,7 @@ static int count_entry(struct usage *usage, struct tree_dir *dir, int fd, const 
 		  STATX_TYPE | STATX_NLINK | STATX_INO | STATX_BLOCKS, &st) < 0)
 		return errno == ENOENT ? COPPICE_OK
 				       : fail_errno(err, errno, "cannot look at '%s'", name);
-	usage->entries++;
+	count->entries++;
 	if (st.stx_dev_major != usage->dev_major || st.stx_dev_minor != usage->dev_minor ||
 	    (st.stx_attributes & STATX_ATTR_MOUNT_ROOT))
 		return COPPICE_OK;
@@ -357,9 +358,10 @@ static int count_entry(struct usage *usage, struct tree_dir *dir, int fd, const 
 		if (r < 0)
 			return r;
 	}
-	if (is_first)
-		usage->allocated_bytes += st.stx_blocks * 512;
-	return COPPICE_OK;
+	if (!is_first)
+		return COPPICE_OK;
+	count->allocated_bytes += st.stx_blocks * 512;
+	return count->found ? count->found(count->user, fd, name, &st, err) : COPPICE_OK;
 }
 
 /* The tree may be in use: what vanishes while we look is not there. */
@@ -390,15 +392,15 @@ static int usage_visit(struct tree_walk *walk, struct tree_dir *dir, struct copp
 	return COPPICE_OK;
 }
 
-int tree_usage(int dir_fd, interrupted_fn *is_interrupted, void *interrupted_user,
-	       uint64_t *ret_allocated_bytes, uint64_t *ret_entries, struct coppice_error *err)
+int tree_usage(int dir_fd, struct tree_count *count, struct coppice_error *err)
 {
 	struct usage usage = {
 		.walk = { .root_fd = dir_fd,
 			  .threads = 1,
-			  .is_interrupted = is_interrupted,
-			  .interrupted_user = interrupted_user,
+			  .is_interrupted = count->is_interrupted,
+			  .interrupted_user = count->interrupted_user,
 			  .visit = usage_visit },
+		.count = count,
 	};
 	struct statx st;
 	int r;
@@ -407,12 +409,9 @@ int tree_usage(int dir_fd, interrupted_fn *is_interrupted, void *interrupted_use
 		return fail_errno(err, errno, "cannot look at the tree");
 	usage.dev_major = st.stx_dev_major;
 	usage.dev_minor = st.stx_dev_minor;
-	usage.allocated_bytes = st.stx_blocks * 512;
+	count->allocated_bytes = st.stx_blocks * 512;
+	count->entries = 0;
 	r = tree_walk_run(&usage.walk, err);
 	tdestroy(usage.counted, free);
-	if (r < 0)
-		return r;
-	*ret_allocated_bytes = usage.allocated_bytes;
-	*ret_entries = usage.entries;
-	return COPPICE_OK;
+	return r;
 }

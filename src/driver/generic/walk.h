@@ -73,10 +73,24 @@ _nonnull_ int tree_open(int root_fd, const char *path, int flags);
 /* "etc/passwd" for messages and for tree_open(): no "./" in front. NULL: no memory. */
 _nonnull_ _must_check_ char *tree_path(const struct tree_dir *dir, const char *name);
 
+/* Called for each file, at the first of its names; what it returns < 0 ends the counting. */
+typedef int counted_fn(void *user, int dir_fd, const char *name, const struct statx *st,
+		       struct coppice_error *err);
+
+struct tree_count {
+	interrupted_fn *is_interrupted; /* NULL: never */
+	void *interrupted_user;
+	counted_fn *found; /* NULL: nobody looks closer */
+	void *user;
+
+	/* What came of it. */
+	uint64_t allocated_bytes;
+	uint64_t entries; /* without the top */
+};
+
 /*
- * Count what the files of a tree allocate, and its entries without the top.
- * Files with several names count once. Nothing in other file systems counts.
- * @is_interrupted may be NULL.
+ * Count what the files of a tree allocate, and its entries. Files with several names
+ * count once. Nothing in other file systems counts. COPPICE_INTERRUPTED; COPPICE_FAILED;
+ * what @found returns.
  */
-int tree_usage(int dir_fd, interrupted_fn *is_interrupted, void *interrupted_user,
-	       uint64_t *ret_allocated_bytes, uint64_t *ret_entries, struct coppice_error *err);
+_nonnull_ int tree_usage(int dir_fd, struct tree_count *count, struct coppice_error *err);

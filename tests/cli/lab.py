@@ -297,7 +297,7 @@ def digest(top):
                                       if os.path.islink(os.path.join(here, f)))]) + [b"."]:
             path = os.path.join(here, name)
             st = os.lstat(path)
-            words = [os.path.relpath(path, os.fsencode(top)), st.st_mode, st.st_uid, st.st_gid]
+            words = [path[len(os.fsencode(top)):], st.st_mode, st.st_uid, st.st_gid]
             if stat.S_ISREG(st.st_mode):
                 with open(path, "rb") as file:
                     words += [st.st_size, hashlib.sha256(file.read()).digest()]

@@ -4,6 +4,9 @@
 
 #include "conformance.h"
 
+#include <sys/resource.h>
+#include <sys/stat.h>
+
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -94,6 +97,32 @@ static void test_discard_of_a_volume_half_made(void)
 	draft_down(&draft);
 	ok_int(access(path, F_OK), ==, -1);
 	ok_int(count(pool), ==, 0);
+	pool_down(pool);
+}
+
+/* It is no sweeper that makes open(2) fail then: no draft after the other is made. */
+static void test_draft_without_descriptors_fails_at_once(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool *pool = pool_up();
+	struct draft draft = { .fd = -1 };
+	struct rlimit limit, none;
+	char drafts[PATH_MAX];
+	int next = dup(0), r;
+
+	if (subject->no_files || subject->n_left)
+		skip("%s: drafts are no directories", subject->driver->name);
+	(void)close(next);
+	ok_int(getrlimit(RLIMIT_NOFILE, &limit), ==, 0);
+	none = limit;
+	none.rlim_cur = (rlim_t)next;
+	ok_int(setrlimit(RLIMIT_NOFILE, &none), ==, 0);
+	r = subject->driver->draft_open(pool, &draft, &err);
+	ok_int(setrlimit(RLIMIT_NOFILE, &limit), ==, 0);
+	ok_int(r, ==, COPPICE_FAILED);
+	(void)snprintf(drafts, sizeof(drafts), "%s/drafts", subject->driver->pool_mount_path(pool));
+	ok_int(rmdir(drafts), ==, 0); /* nothing is in it */
+	ok_int(mkdir(drafts, 0700), ==, 0);
 	pool_down(pool);
 }
 
@@ -408,6 +437,7 @@ const struct tap_test cases_make[] = {
 	TAP(test_nothing_is_visible_before_publish),
 	TAP(test_discard_leaves_nothing),
 	TAP(test_discard_of_a_volume_half_made),
+	TAP(test_draft_without_descriptors_fails_at_once),
 	TAP(test_sealed_image_is_read_only),
 	TAP(test_clone_is_equal_and_isolated),
 	TAP(test_clone_of_an_image_is_writable),

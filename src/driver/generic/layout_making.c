@@ -16,11 +16,12 @@
 /* ---- drafts ---- */
 
 /*
- * A sweeper that came between mkdir and flock took the draft for a dead one: then
- * its directory has no name any more, and another is made.
+ * A sweeper that came between mkdir and flock took the draft for a dead one: then its
+ * directory has no name any more, or the sweeper has it locked, and another is made.
  */
 static int draft_try_open(struct layout *layout, struct draft *draft, struct coppice_error *err)
 {
+	_cleanup_(closep) int fd = -1;
 	struct stat st;
 	int r;
 
@@ -29,14 +30,19 @@ static int draft_try_open(struct layout *layout, struct draft *draft, struct cop
 		return r;
 	if (mkdirat(layout->drafts_fd, draft->id.text, 0700) < 0)
 		return fail_errno(err, errno, "cannot create a draft in '%s'", layout->path);
-	draft->fd = openat(layout->drafts_fd, draft->id.text,
-			   O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (draft->fd >= 0 && flock(draft->fd, LOCK_EX | LOCK_NB) == 0 &&
-	    fstat(draft->fd, &st) == 0 && st.st_nlink > 0)
+	fd = openat(layout->drafts_fd, draft->id.text,
+		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &st) == 0) {
+		if (st.st_nlink == 0)
+			return fail(err, COPPICE_BUSY, "a sweeper took the draft");
+		draft->fd = take_fd(&fd);
 		return COPPICE_OK;
-	closep(&draft->fd);
-	draft->fd = -1;
-	return fail(err, COPPICE_BUSY, "a sweeper took the draft");
+	}
+	if (errno == ENOENT || errno == EWOULDBLOCK)
+		return fail(err, COPPICE_BUSY, "a sweeper took the draft");
+	r = fail_errno(err, errno, "cannot open a draft in '%s'", layout->path);
+	(void)unlinkat(layout->drafts_fd, draft->id.text, AT_REMOVEDIR);
+	return r;
 }
 
 int layout_draft_open(struct pool *pool, struct draft *ret, struct coppice_error *err)

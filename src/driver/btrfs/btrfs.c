@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #include "base/text.h"
+#include "driver/btrfs/ballast.h"
 #include "driver/btrfs/batch.h"
 #include "driver/btrfs/quota.h"
 #include "driver/btrfs/shape.h"
@@ -593,6 +594,29 @@ static int drop_soon(struct pool *pool, int r)
 	return r;
 }
 
+/* ---- going also where nothing else goes ---- */
+
+static int draft_open(struct pool *pool, struct draft *ret, struct coppice_error *err)
+{
+	if (!pool->is_dry_run)
+		btrfs_ballast_ensure(btrfs_pool_of(pool));
+	return layout_draft_open(pool, ret, err);
+}
+
+static int retire(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids,
+		  size_t n, struct coppice_error *err)
+{
+	int r = layout_retire(pool, refs, uuids, n, err);
+
+	if (r != COPPICE_NO_SPACE)
+		return r;
+	if (btrfs_ballast_drop(btrfs_pool_of(pool)))
+		r = layout_retire(pool, refs, uuids, n, err);
+	return r == COPPICE_NO_SPACE
+		       ? wrap(err, "Btrfs has no room left for its books; make the pool larger")
+		       : r;
+}
+
 static int reap(struct pool *pool, struct coppice_error *err)
 {
 	return drop_soon(pool, layout_reap(pool, err));
@@ -603,12 +627,18 @@ static int draft_discard(struct draft *draft, struct coppice_error *err)
 	struct pool *pool = draft->pool;
 	int r = layout_draft_discard(draft, err);
 
+	if (r == COPPICE_NO_SPACE && pool && btrfs_ballast_drop(btrfs_pool_of(pool)))
+		r = layout_draft_discard(draft, err);
 	return pool ? drop_soon(pool, r) : r;
 }
 
 static int draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
 {
-	return drop_soon(pool, layout_draft_sweep(pool, ret_n, err));
+	int r = layout_draft_sweep(pool, ret_n, err);
+
+	if (r == COPPICE_NO_SPACE && btrfs_ballast_drop(btrfs_pool_of(pool)))
+		r = layout_draft_sweep(pool, ret_n, err);
+	return drop_soon(pool, r);
 }
 
 static const struct driver_key pool_keys[] = {
@@ -639,7 +669,7 @@ const struct driver driver_btrfs = {
 	.pool_record_write = layout_pool_record_write,
 	.pool_mount_path = layout_pool_mount_path,
 
-	.draft_open = layout_draft_open,
+	.draft_open = draft_open,
 	.draft_announce = layout_draft_announce,
 	.draft_discard = draft_discard,
 	.volume_create = volume_create,
@@ -657,7 +687,7 @@ const struct driver driver_btrfs = {
 	.can_limit = can_limit,
 	.limit_set = limit_set,
 
-	.retire = layout_retire,
+	.retire = retire,
 	.unretire = layout_unretire,
 	.reap = reap,
 	.pinned = pinned,

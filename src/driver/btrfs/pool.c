@@ -21,6 +21,7 @@
 #include "base/run.h"
 #include "base/text.h"
 #include "base/undo.h"
+#include "driver/btrfs/ballast.h"
 #include "driver/btrfs/batch.h"
 #include "driver/btrfs/quota.h"
 #include "driver/generic/loop.h"
@@ -550,6 +551,7 @@ static int unmake_in_directory(const struct pool_spec *spec, const struct place 
 		*err = why;
 		return why.code;
 	}
+	(void)btrfs_ballast_drop(btrfs_pool_of(pool));
 	return layout_unmake(&btrfs_pool_of(pool)->layout, err);
 }
 

@@ -99,6 +99,17 @@ char *text_shell_quote(const char *s)
 	return text_take(&text);
 }
 
+/* Controls are the 32 of ASCII, DEL, and in UTF-8 U+0080 to U+009F. */
+void coppice_text_make_printable(char *text)
+{
+	for (unsigned char *at = (unsigned char *)text; *at; at++) {
+		if (at[0] < 0x20 || at[0] == 0x7f)
+			at[0] = '?';
+		else if (at[0] == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0)
+			at[0] = at[1] = '?';
+	}
+}
+
 static const struct {
 	const char *suffix;
 	uint64_t factor;
@@ -117,13 +128,6 @@ static const struct {
 	{ "TiB", 1ULL << 40 },
 	{ "PiB", 1ULL << 50 },
 };
-
-void text_make_printable(char *text)
-{
-	for (char *at = text; *at; at++)
-		if ((unsigned char)*at < 0x20 || *at == 0x7f)
-			*at = '?';
-}
 
 bool size_parse(const char *s, uint64_t *ret_bytes)
 {

@@ -33,9 +33,6 @@ _printf_(1, 2) _must_check_ char *text_format(const char *fmt, ...);
  */
 _nonnull_ _must_check_ char *text_shell_quote(const char *s);
 
-/* What a terminal would obey becomes '?': whatever a name in it holds, it is one line. */
-_nonnull_ void text_make_printable(char *text);
-
 /*
  * Parse a size as LXD writes it: 10GiB, 512MiB, 1TB, 4096, 10kB, 1.5GiB is refused.
  * Returns false unless the whole of @s is one; at most INT64_MAX.

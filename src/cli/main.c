@@ -89,7 +89,7 @@ static void print_error(const struct coppice_error *err)
 	/* The reader has gone, as in `coppice list | head -1`: nobody wants to hear of it. */
 	if (err->code == COPPICE_FAILED && err->os_errno == EPIPE)
 		return;
-	(void)fprintf(stderr, "coppice: %s\n", err->message);
+	line_say("", err->message);
 }
 
 int main(int argc, char **argv)

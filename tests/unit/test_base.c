@@ -82,6 +82,19 @@ static void test_messages_are_one_printable_line(void)
 	ok(!strchr(err.message, 0x7f));
 }
 
+/* Some terminals obey the controls above ASCII too: U+009B begins what ESC [ does. */
+static void test_messages_have_no_controls_of_unicode(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+
+	(void)fail(&err, COPPICE_INVALID, "%s",
+		   "a\xc2\x9b"
+		   "31mb\xc2\xa0ä");
+	ok_str(err.message, "a??31mb\xc2\xa0ä");
+	(void)fail(&err, COPPICE_INVALID, "%s", "cut\xc2");
+	ok_str(err.message, "cut\xc2");
+}
+
 static void test_each_code_has_a_status(void)
 {
 	bool seen[131] = { false };
@@ -730,6 +743,7 @@ int main(void)
 		TAP(test_wrap_puts_context_in_front),
 		TAP(test_long_messages_are_cut),
 		TAP(test_messages_are_one_printable_line),
+		TAP(test_messages_have_no_controls_of_unicode),
 		TAP(test_each_code_has_a_status),
 		TAP(test_undo_goes_backwards_past_failures),
 		TAP(test_undo_after_commit_does_nothing),

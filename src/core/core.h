@@ -171,6 +171,15 @@ void volume_done(struct volume *volume);
 _nonnull_ int volume_find(struct coppice *coppice, const struct volume_ref *ref, struct volume *ret,
 			  struct coppice_error *err);
 
+/* "instance 'c1'", "snapshot 'c1/s0'", "image 0123456789ab": how messages name it. */
+#define VOLUME_TITLE_MAX (VOLUME_REF_TEXT_MAX + 16)
+_nonnull_ const char *volume_title(const struct volume_ref *ref,
+				   char buffer[static VOLUME_TITLE_MAX]);
+
+/* record_format() with an error that says whose record it is. */
+_nonnull_ int volume_record_format(const struct volume_ref *ref, const struct record *record,
+				   char **ret, struct coppice_error *err);
+
 /* In which pool is there an instance of that name? NULL: in none. */
 _nonnull_ int volume_pool_of(struct coppice *coppice, const char *name, char **ret,
 			     struct coppice_error *err);

@@ -337,7 +337,7 @@ static int write_in_pool(struct coppice *coppice, struct pool_entry *entry,
 	image_record_done(&record.of_image);
 	r = image_record_copy(&record.of_image, image, err);
 	if (r == COPPICE_OK)
-		r = record_format(&record, &text, err);
+		r = volume_record_format(ref, &record, &text, err);
 	if (r == COPPICE_OK)
 		r = change_begin(coppice, entry, err);
 	if (r < 0)

@@ -129,7 +129,7 @@ static int forget_source(struct coppice *coppice, struct pool_entry *entry,
 	if (r < 0)
 		return r;
 	record.moved_from = (struct uuid){ "" };
-	r = record_format(&record, &text, err);
+	r = volume_record_format(ref, &record, &text, err);
 	if (r == COPPICE_OK)
 		r = change_begin(coppice, entry, err);
 	if (r < 0)

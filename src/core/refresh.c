@@ -125,7 +125,8 @@ static int describe_record(struct refreshing *refreshing, const struct copying *
 	char *before = NULL;
 	int r;
 
-	r = record_format(&refreshing->target->record, &before, err);
+	r = volume_record_format(&refreshing->target->ref, &refreshing->target->record, &before,
+				 err);
 	if (r == COPPICE_OK)
 		r = record_parse(before, record, err);
 	free(before);
@@ -135,7 +136,9 @@ static int describe_record(struct refreshing *refreshing, const struct copying *
 		if (!has_ancestor(record, &shared.lineage[i]))
 			r = record_add_ancestor(record, &shared.lineage[i], err);
 	record_done(&shared);
-	return r < 0 ? r : record_format(record, &refreshing->text, err);
+	return r < 0 ? r
+		     : volume_record_format(&refreshing->target->ref, record, &refreshing->text,
+					    err);
 }
 
 static int describe_snapshot(struct coppice *coppice, const struct refreshing *refreshing,

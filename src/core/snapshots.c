@@ -290,7 +290,7 @@ int coppice_config_set(struct coppice *coppice, const char *instance,
 	if (r == COPPICE_OK)
 		r = lock_and_find(coppice, &ref, &locks, volume, err);
 	if (r == COPPICE_OK)
-		r = record_format(&volume->record, &reconfiguring.old, err);
+		r = volume_record_format(&volume->ref, &volume->record, &reconfiguring.old, err);
 	if (r < 0)
 		return r;
 	reconfiguring.old_limit = config_limit(&volume->record.config);
@@ -302,7 +302,7 @@ int coppice_config_set(struct coppice *coppice, const char *instance,
 					 err);
 	}
 	if (r == COPPICE_OK)
-		r = record_format(&volume->record, &reconfiguring.new, err);
+		r = volume_record_format(&volume->ref, &volume->record, &reconfiguring.new, err);
 	if (r < 0)
 		return r;
 	reconfiguring.new_limit = config_limit(&volume->record.config);

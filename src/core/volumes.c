@@ -12,6 +12,28 @@ void volume_done(struct volume *volume)
 	record_done(&volume->instance_record);
 }
 
+const char *volume_title(const struct volume_ref *ref, char buffer[static VOLUME_TITLE_MAX])
+{
+	char text[VOLUME_REF_TEXT_MAX];
+
+	if (ref->kind == VOLUME_IMAGE)
+		(void)snprintf(buffer, VOLUME_TITLE_MAX, "image %.12s", ref->name.text);
+	else
+		(void)snprintf(buffer, VOLUME_TITLE_MAX, "%s '%s'",
+			       volume_is_snapshot(ref) ? "snapshot" : "instance",
+			       volume_ref_format(ref, text));
+	return buffer;
+}
+
+int volume_record_format(const struct volume_ref *ref, const struct record *record, char **ret,
+			 struct coppice_error *err)
+{
+	char title[VOLUME_TITLE_MAX];
+	int r = record_format(record, ret, err);
+
+	return r < 0 ? wrap(err, "%s", volume_title(ref, title)) : COPPICE_OK;
+}
+
 /* ---- finding ---- */
 
 /* Which of the two of it counts is not known before the move is finished. */
@@ -239,7 +261,7 @@ int making_finish(struct coppice *coppice, struct makings *makings, size_t i,
 
 	making->volume.uuid = making->record.uuid;
 	making->volume.group = owner ? owner->record.uuid : group ? *group : making->record.uuid;
-	r = record_format(&making->record, &making->text, err);
+	r = volume_record_format(&making->volume.ref, &making->record, &making->text, err);
 	if (r < 0)
 		return r;
 	making->volume.record = making->text;

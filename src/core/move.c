@@ -190,6 +190,8 @@ static int move_to_pool(struct coppice *coppice, struct copying *copying, struct
 		r = copying_run(coppice, copying, err);
 	if (r == COPPICE_OK)
 		r = retire_moved(coppice, copying, &moved, &is_finished, err);
+	if (r == COPPICE_OK)
+		nested_tell(coppice, copying->nested_note);
 	if (is_finished)
 		mark_remove(coppice, &mark);
 	return r;

@@ -125,7 +125,7 @@ static int forget_source(struct coppice *coppice, struct pool_entry *entry,
 		return COPPICE_OK;
 	r = entry->driver->record_read(entry->pool, ref, &old, err);
 	if (r == COPPICE_OK)
-		r = record_parse(old, &record, err);
+		r = volume_record_parse(entry, ref, old, &record, err);
 	if (r < 0)
 		return r;
 	record.moved_from = (struct uuid){ "" };

@@ -403,7 +403,8 @@ static int from_json(json_t *json, struct record *ret, struct coppice_error *err
 	if (!json_is_object(json))
 		return fail(err, COPPICE_INVALID, "it is no JSON object");
 	if (json_integer_value(json_object_get(json, "version")) > VERSION)
-		return fail(err, COPPICE_INVALID, "a newer version of Coppice wrote it");
+		return fail(err, COPPICE_UNSUPPORTED,
+			    "a newer version of Coppice wrote the record");
 	if (!get_uuid(json, "uuid", &ret->uuid))
 		return fail(err, COPPICE_INVALID, "it has no uuid");
 	if (!kind || !volume_kind_parse(kind, &ret->kind))
@@ -432,7 +433,7 @@ int record_parse(const char *text, struct record *ret, struct coppice_error *err
 	json_decref(json);
 	if (r < 0) {
 		record_done(&record);
-		return wrap(err, "the record is damaged");
+		return r == COPPICE_INVALID ? wrap(err, "the record is damaged") : r;
 	}
 	*ret = record;
 	return COPPICE_OK;

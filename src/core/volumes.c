@@ -34,6 +34,24 @@ int volume_record_format(const struct volume_ref *ref, const struct record *reco
 	return r < 0 ? wrap(err, "%s", volume_title(ref, title)) : COPPICE_OK;
 }
 
+int volume_record_parse(const struct pool_entry *entry, const struct volume_ref *ref,
+			const char *text, struct record *ret, struct coppice_error *err)
+{
+	char title[VOLUME_TITLE_MAX];
+	struct coppice_error why;
+	int r = record_parse(text, ret, &why);
+
+	if (r == COPPICE_OK)
+		return COPPICE_OK;
+	(void)volume_title(ref, title);
+	if (r == COPPICE_INVALID)
+		return fail(err, COPPICE_FAILED,
+			    "%s in pool '%s': %s; 'coppice check %s --repair' gives it a new one",
+			    title, entry->name, why.message, entry->name);
+	*err = why;
+	return wrap(err, "%s in pool '%s'", title, entry->name);
+}
+
 /* ---- finding ---- */
 
 /* Which of the two of it counts is not known before the move is finished. */
@@ -50,7 +68,7 @@ static int look_up(struct coppice *coppice, const char *name, char **ret, struct
 	return catalog_find(coppice->catalog, VOLUME_CONTAINER, name, ret, err);
 }
 
-/* What is damaged is in no catalog, and is there: it can be deleted. */
+/* What is damaged is in no catalog, and is there. */
 static int look_in_pools(struct coppice *coppice, const char *name, char **ret,
 			 struct coppice_error *err)
 {
@@ -62,7 +80,8 @@ static int look_in_pools(struct coppice *coppice, const char *name, char **ret,
 		_cleanup_(freep) char *record = NULL;
 		struct coppice_error ignored;
 
-		if (entry->driver->record_read(entry->pool, &ref, &record, &ignored) < 0)
+		if (entry->driver->record_read(entry->pool, &ref, &record, &ignored) ==
+		    COPPICE_NOT_FOUND)
 			continue;
 		*ret = strdup(entry->name);
 		return *ret ? COPPICE_OK : fail_memory(err);
@@ -98,7 +117,7 @@ static int read_record(struct pool_entry *entry, const struct volume_ref *ref, s
 	_cleanup_(freep) char *text = NULL;
 	int r = entry->driver->record_read(entry->pool, ref, &text, err);
 
-	return r < 0 ? r : record_parse(text, ret, err);
+	return r < 0 ? r : volume_record_parse(entry, ref, text, ret, err);
 }
 
 int volume_find(struct coppice *coppice, const struct volume_ref *ref, struct volume *ret,

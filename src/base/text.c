@@ -99,6 +99,49 @@ char *text_shell_quote(const char *s)
 	return text_take(&text);
 }
 
+/* How many bytes the character at @at has; 0: it is none, or is cut short. */
+static size_t utf8_length(const unsigned char *at)
+{
+	static const struct {
+		unsigned char mask, bits;
+		uint32_t least; /* smaller ones are to be written shorter */
+	} lengths[] = { { 0x80, 0x00, 0 },
+			{ 0xe0, 0xc0, 0x80 },
+			{ 0xf0, 0xe0, 0x800 },
+			{ 0xf8, 0xf0, 0x10000 } };
+
+	for (size_t n = 0; n < ARRAY_SIZE(lengths); n++) {
+		uint32_t value = at[0] & (unsigned char)~lengths[n].mask;
+
+		if ((at[0] & lengths[n].mask) != lengths[n].bits)
+			continue;
+		for (size_t i = 1; i <= n; i++) {
+			if ((at[i] & 0xc0) != 0x80)
+				return 0;
+			value = value << 6 | (at[i] & 0x3f);
+		}
+		if (value < lengths[n].least || value > 0x10ffff ||
+		    (value >= 0xd800 && value < 0xe000))
+			return 0;
+		return n + 1;
+	}
+	return 0;
+}
+
+bool text_is_utf8(const char *text)
+{
+	const unsigned char *at = (const unsigned char *)text;
+
+	while (*at) {
+		size_t n = utf8_length(at);
+
+		if (n == 0)
+			return false;
+		at += n;
+	}
+	return true;
+}
+
 /* Controls are the 32 of ASCII, DEL, and in UTF-8 U+0080 to U+009F. */
 void coppice_text_make_printable(char *text)
 {

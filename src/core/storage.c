@@ -84,6 +84,10 @@ static int check_keys(const struct driver *driver, const struct coppice_setting 
 			return fail(err, COPPICE_INVALID,
 				    "unknown key '%s' for a pool of the %s driver", settings[i].key,
 				    driver->name);
+		if (value && strcmp(settings[i].key, "source") == 0 && !text_is_utf8(value))
+			return fail(err, COPPICE_INVALID,
+				    "source '%s' is not UTF-8, and records can hold nothing else",
+				    value);
 		if (value && check_value(driver, settings[i].key, value, err) < 0)
 			return err->code;
 	}

@@ -183,6 +183,34 @@ static void test_uuid(void)
 
 /* ---- text ---- */
 
+static void test_what_is_utf8(void)
+{
+	static const char *const good[] = { "",
+					    "plain",
+					    "\xc3\xa4",
+					    "\xe2\x89\xa4",
+					    "\xf0\x9f\x8c\xb3",
+					    "\xed\x9f\xbf",
+					    "\xf4\x8f\xbf\xbf" };
+	/* cut, stray, overlong, a surrogate, above U+10FFFF */
+	static const char *const bad[] = { "\xff",
+					   "a\xc3",
+					   "\xe2\x89",
+					   "\x80",
+					   "\xc0\xaf",
+					   "\xe0\x80\xaf",
+					   "\xf0\x80\x80\xaf",
+					   "\xed\xa0\x80",
+					   "\xf4\x90\x80\x80",
+					   "\xf8\x88\x80\x80\x80",
+					   "\xc3(" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++)
+		ok(text_is_utf8(good[i]));
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		ok(!text_is_utf8(bad[i]));
+}
+
 static void test_text_grows(void)
 {
 	struct text text = TEXT_INIT;
@@ -748,6 +776,7 @@ int main(void)
 		TAP(test_undo_goes_backwards_past_failures),
 		TAP(test_undo_after_commit_does_nothing),
 		TAP(test_uuid),
+		TAP(test_what_is_utf8),
 		TAP(test_text_grows),
 		TAP(test_shell_quote),
 		TAP(test_size_parse),

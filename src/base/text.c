@@ -80,6 +80,42 @@ char *text_format(const char *fmt, ...)
 	return n < 0 ? NULL : s;
 }
 
+/* How many bytes at @at are a control: of ASCII 1, of UTF-8 (U+0080 to U+009F) 2; else 0. */
+static size_t control_length(const unsigned char *at)
+{
+	if (at[0] < 0x20 || at[0] == 0x7f)
+		return at[0] != '\0';
+	return at[0] == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0 ? 2 : 0;
+}
+
+static bool has_control(const char *s)
+{
+	for (; *s; s++)
+		if (control_length((const unsigned char *)s) > 0)
+			return true;
+	return false;
+}
+
+/* $'a\012b': bash alone knows it. */
+static char *quote_controls(const char *s)
+{
+	struct text text = TEXT_INIT;
+
+	text_add(&text, "$'");
+	while (*s) {
+		size_t n = control_length((const unsigned char *)s);
+
+		if (n == 0) {
+			text_add(&text, *s == '\'' || *s == '\\' ? "\\%c" : "%c", *s);
+			s++;
+		}
+		for (; n > 0; n--, s++)
+			text_add(&text, "\\%03o", (unsigned char)*s);
+	}
+	text_add(&text, "'");
+	return text_take(&text);
+}
+
 char *text_shell_quote(const char *s)
 {
 	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -88,6 +124,8 @@ char *text_shell_quote(const char *s)
 
 	if (*s && s[strspn(s, plain)] == '\0')
 		return strdup(s);
+	if (has_control(s))
+		return quote_controls(s);
 	text_add(&text, "'");
 	for (; *s; s++) {
 		if (*s == '\'')
@@ -142,15 +180,11 @@ bool text_is_utf8(const char *text)
 	return true;
 }
 
-/* Controls are the 32 of ASCII, DEL, and in UTF-8 U+0080 to U+009F. */
 void coppice_text_make_printable(char *text)
 {
-	for (unsigned char *at = (unsigned char *)text; *at; at++) {
-		if (at[0] < 0x20 || at[0] == 0x7f)
-			at[0] = '?';
-		else if (at[0] == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0)
-			at[0] = at[1] = '?';
-	}
+	for (char *at = text; *at; at++)
+		for (size_t n = control_length((unsigned char *)at); n > 0; n--)
+			at[n - 1] = '?';
 }
 
 static const struct {

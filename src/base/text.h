@@ -28,7 +28,8 @@ _nonnull_ char *text_take(struct text *text);
 _printf_(1, 2) _must_check_ char *text_format(const char *fmt, ...);
 
 /*
- * Quote for a shell: 'it'\''s'. Left as it is when it needs no quotes.
+ * Quote for bash: 'it'\''s', and what a terminal would obey as in $'\033'. Left as it is when it
+ * needs no quotes.
  * Returns NULL when out of memory; free() the result.
  */
 _nonnull_ _must_check_ char *text_shell_quote(const char *s);

@@ -183,6 +183,26 @@ static void test_uuid(void)
 
 /* ---- text ---- */
 
+/* What is quoted is what it was, to the shell that the lines are for. */
+static void test_shell_quote_is_undone_by_bash(void)
+{
+	static const char *const texts[] = { "a\nb\t\x1b[31m", "it's \\ \x7f '\x01'1",
+					     "\xc2\x9b"
+					     "9ä\xff" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		_cleanup_(freep) char *quoted = text_shell_quote(texts[i]);
+		_cleanup_(freep) char *script = text_format("printf %%s %s", quoted);
+		const char *const argv[] = { "bash", "-c", script, NULL };
+		struct coppice_error err = COPPICE_ERROR_INIT;
+		struct run_result result = { 0 };
+
+		ok_call(runner.run(argv, &result, &err), &err);
+		ok_str(result.out, texts[i]);
+		run_result_done(&result);
+	}
+}
+
 static void test_what_is_utf8(void)
 {
 	static const char *const good[] = { "",
@@ -238,7 +258,10 @@ static void test_shell_quote(void)
 		{ "two words", "'two words'" },
 		{ "it's", "'it'\\''s'" },
 		{ "$HOME;`x`", "'$HOME;`x`'" },
-		{ "a\nb", "'a\nb'" },
+		{ "a\nb", "$'a\\012b'" }, /* explained on one line, which no terminal obeys */
+		{ "\x1b[31m\x7f'\\\xc2\x9b"
+		  "1ä",
+		  "$'\\033[31m\\177\\'\\\\\\302\\2331ä'" },
 		{ "~", "'~'" },
 	};
 
@@ -779,6 +802,7 @@ int main(void)
 		TAP(test_what_is_utf8),
 		TAP(test_text_grows),
 		TAP(test_shell_quote),
+		TAP(test_shell_quote_is_undone_by_bash),
 		TAP(test_size_parse),
 		TAP(test_size_format),
 		TAP(test_natural_compare),

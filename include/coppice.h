@@ -94,6 +94,16 @@ COPPICE_API int coppice_exit_status(enum coppice_code code);
 COPPICE_API int coppice_http_status(enum coppice_code code);
 
 /**
+ * Make one line of a text, which a terminal shows and never obeys.
+ *
+ * Each byte of a control character becomes '?', in place. Messages and notes of the library
+ * are so already; what a caller adds to them may come from anybody, too.
+ *
+ * @param text  UTF-8, or any bytes up to a NUL
+ */
+COPPICE_API void coppice_text_make_printable(char *text);
+
+/**
  * Give the version of the library, as "1.2.3".
  *
  * @return a constant; never freed
@@ -160,8 +170,8 @@ struct coppice_options {
  * @param options  borrowed for the call; NULL means the defaults
  * @param ret      the handle; give it to coppice_close()
  * @param err      filled on failure, untouched on success
- * @return COPPICE_OK; COPPICE_FAILED when the directory cannot be made, read or
- *         written; COPPICE_UNSUPPORTED when its catalog is of a newer version
+ * @return COPPICE_OK; COPPICE_INVALID when its path is not UTF-8; COPPICE_FAILED when
+ *         the directory cannot be made, read or written; COPPICE_UNSUPPORTED when its catalog is of a newer version
  */
 COPPICE_API int coppice_open(const struct coppice_options *options, struct coppice **ret,
 			     struct coppice_error *err);
@@ -288,6 +298,18 @@ COPPICE_API int coppice_storage_delete(struct coppice *coppice, const char *name
  */
 COPPICE_API int coppice_storage_list(struct coppice *coppice, struct coppice_pool_list *ret,
 				     struct coppice_error *err);
+
+/**
+ * Describe one pool, as the list does. Does not mount anything.
+ *
+ * @param coppice  handle
+ * @param name     of the pool
+ * @param ret      a list of that one; give it to coppice_pool_list_free()
+ * @param err      filled on failure, untouched on success
+ * @return COPPICE_OK; COPPICE_INVALID for what can be no name; COPPICE_NOT_FOUND
+ */
+COPPICE_API int coppice_storage_get(struct coppice *coppice, const char *name,
+				    struct coppice_pool_list *ret, struct coppice_error *err);
 
 /**
  * Set or remove configuration keys of a pool: `size` (grows only), `user.*`.

@@ -5,8 +5,6 @@
 #include <stdarg.h>
 #include <string.h>
 
-#include "base/text.h"
-
 /* One row a code: what a program exits with, what a server answers. */
 struct code_row {
 	int exit_status;
@@ -73,12 +71,6 @@ static enum coppice_code code_from_errno(int os_errno)
 	}
 }
 
-/* One line for people, whatever a name in it holds: it may come from an attacker. */
-static void make_printable(struct coppice_error *err)
-{
-	text_make_printable(err->message);
-}
-
 /* What the message leaves room for is cut, never overrun. */
 static void append(struct coppice_error *err, const char *text)
 {
@@ -96,7 +88,7 @@ int fail(struct coppice_error *err, enum coppice_code code, const char *fmt, ...
 	va_start(args, fmt);
 	(void)vsnprintf(err->message, sizeof(err->message), fmt, args);
 	va_end(args);
-	make_printable(err);
+	coppice_text_make_printable(err->message);
 	return code;
 }
 
@@ -110,7 +102,7 @@ int fail_errno(struct coppice_error *err, int os_errno, const char *fmt, ...)
 	va_start(args, fmt);
 	(void)vsnprintf(err->message, sizeof(err->message), fmt, args);
 	va_end(args);
-	make_printable(err);
+	coppice_text_make_printable(err->message);
 	append(err, strerror_r(os_errno, why, sizeof(why)));
 	return err->code;
 }
@@ -124,7 +116,7 @@ int wrap(struct coppice_error *err, const char *fmt, ...)
 	va_start(args, fmt);
 	(void)vsnprintf(err->message, sizeof(err->message), fmt, args);
 	va_end(args);
-	make_printable(err);
+	coppice_text_make_printable(err->message);
 	append(err, inner);
 	return err->code;
 }

@@ -80,6 +80,42 @@ char *text_format(const char *fmt, ...)
 	return n < 0 ? NULL : s;
 }
 
+/* How many bytes at @at are a control: of ASCII 1, of UTF-8 (U+0080 to U+009F) 2; else 0. */
+static size_t control_length(const unsigned char *at)
+{
+	if (at[0] < 0x20 || at[0] == 0x7f)
+		return at[0] != '\0';
+	return at[0] == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0 ? 2 : 0;
+}
+
+static bool has_control(const char *s)
+{
+	for (; *s; s++)
+		if (control_length((const unsigned char *)s) > 0)
+			return true;
+	return false;
+}
+
+/* $'a\012b': bash alone knows it. */
+static char *quote_controls(const char *s)
+{
+	struct text text = TEXT_INIT;
+
+	text_add(&text, "$'");
+	while (*s) {
+		size_t n = control_length((const unsigned char *)s);
+
+		if (n == 0) {
+			text_add(&text, *s == '\'' || *s == '\\' ? "\\%c" : "%c", *s);
+			s++;
+		}
+		for (; n > 0; n--, s++)
+			text_add(&text, "\\%03o", (unsigned char)*s);
+	}
+	text_add(&text, "'");
+	return text_take(&text);
+}
+
 char *text_shell_quote(const char *s)
 {
 	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -88,6 +124,8 @@ char *text_shell_quote(const char *s)
 
 	if (*s && s[strspn(s, plain)] == '\0')
 		return strdup(s);
+	if (has_control(s))
+		return quote_controls(s);
 	text_add(&text, "'");
 	for (; *s; s++) {
 		if (*s == '\'')
@@ -97,6 +135,56 @@ char *text_shell_quote(const char *s)
 	}
 	text_add(&text, "'");
 	return text_take(&text);
+}
+
+/* How many bytes the character at @at has; 0: it is none, or is cut short. */
+static size_t utf8_length(const unsigned char *at)
+{
+	static const struct {
+		unsigned char mask, bits;
+		uint32_t least; /* smaller ones are to be written shorter */
+	} lengths[] = { { 0x80, 0x00, 0 },
+			{ 0xe0, 0xc0, 0x80 },
+			{ 0xf0, 0xe0, 0x800 },
+			{ 0xf8, 0xf0, 0x10000 } };
+
+	for (size_t n = 0; n < ARRAY_SIZE(lengths); n++) {
+		uint32_t value = at[0] & (unsigned char)~lengths[n].mask;
+
+		if ((at[0] & lengths[n].mask) != lengths[n].bits)
+			continue;
+		for (size_t i = 1; i <= n; i++) {
+			if ((at[i] & 0xc0) != 0x80)
+				return 0;
+			value = value << 6 | (at[i] & 0x3f);
+		}
+		if (value < lengths[n].least || value > 0x10ffff ||
+		    (value >= 0xd800 && value < 0xe000))
+			return 0;
+		return n + 1;
+	}
+	return 0;
+}
+
+bool text_is_utf8(const char *text)
+{
+	const unsigned char *at = (const unsigned char *)text;
+
+	while (*at) {
+		size_t n = utf8_length(at);
+
+		if (n == 0)
+			return false;
+		at += n;
+	}
+	return true;
+}
+
+void coppice_text_make_printable(char *text)
+{
+	for (char *at = text; *at; at++)
+		for (size_t n = control_length((unsigned char *)at); n > 0; n--)
+			at[n - 1] = '?';
 }
 
 static const struct {
@@ -117,13 +205,6 @@ static const struct {
 	{ "TiB", 1ULL << 40 },
 	{ "PiB", 1ULL << 50 },
 };
-
-void text_make_printable(char *text)
-{
-	for (char *at = text; *at; at++)
-		if ((unsigned char)*at < 0x20 || *at == 0x7f)
-			*at = '?';
-}
 
 bool size_parse(const char *s, uint64_t *ret_bytes)
 {

@@ -28,13 +28,14 @@ _nonnull_ char *text_take(struct text *text);
 _printf_(1, 2) _must_check_ char *text_format(const char *fmt, ...);
 
 /*
- * Quote for a shell: 'it'\''s'. Left as it is when it needs no quotes.
+ * Quote for bash: 'it'\''s', and what a terminal would obey as in $'\033'. Left as it is when it
+ * needs no quotes.
  * Returns NULL when out of memory; free() the result.
  */
 _nonnull_ _must_check_ char *text_shell_quote(const char *s);
 
-/* What a terminal would obey becomes '?': whatever a name in it holds, it is one line. */
-_nonnull_ void text_make_printable(char *text);
+/* JSON, and so whatever Coppice writes down, can hold nothing else. */
+_nonnull_ bool text_is_utf8(const char *text);
 
 /*
  * Parse a size as LXD writes it: 10GiB, 512MiB, 1TB, 4096, 10kB, 1.5GiB is refused.

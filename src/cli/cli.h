@@ -182,6 +182,9 @@ int settings_unset(struct request *request, size_t first, struct coppice_error *
 /* The value of a key, or NULL. */
 const char *settings_get(const struct coppice_settings *settings, const char *key);
 
+/* Every line on standard error is said here: "coppice: ", @begin, and @text without controls. */
+void line_say(const char *begin, const char *text);
+
 #define SIZE_TEXT_MAX 32
 #define TIME_TEXT_MAX 80
 void size_text(uint64_t bytes, char ret[static SIZE_TEXT_MAX]);

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cli/cli.h"
+#include "cli/run.h"
 #include "cli/session.h"
 
 /*
@@ -71,25 +71,41 @@ static int run(int argc, char **argv, struct request *request, struct coppice_er
 	return run_command(request, err);
 }
 
-/* What was printed counts only when it arrived. */
-static int close_output(struct coppice_error *err)
+/* Does something of it stay, whether or not anybody hears of it? */
+static bool is_lasting(const struct request *request)
+{
+	if (!request->command || request->is_help || request->is_version || request->is_dry_run)
+		return false;
+	return request->command->is_changing || request->is_repair ||
+	       request->command->run == run_image_export;
+}
+
+/*
+ * What was printed counts only when it arrived. @is_done: the command has done what it should,
+ * and must not be taken for one that could simply be tried again.
+ */
+static int close_output(bool is_done, struct coppice_error *err)
 {
 	bool is_failed = ferror(stdout);
 
 	errno = 0;
 	if (fclose(stdout) == 0 && !is_failed)
 		return COPPICE_OK;
-	(void)cli_fail_errno(err, errno ? errno : EIO, "cannot write to standard output");
+	(void)cli_fail_errno(err, errno ? errno : EIO, "%scannot write to standard output",
+			     is_done ? "done, but " : "");
 	err->code = COPPICE_FAILED;
 	return err->code;
 }
 
 static void print_error(const struct coppice_error *err)
 {
-	/* The reader has gone, as in `coppice list | head -1`: nobody wants to hear of it. */
-	if (err->code == COPPICE_FAILED && err->os_errno == EPIPE)
-		return;
-	(void)fprintf(stderr, "coppice: %s\n", err->message);
+	line_say("", err->message);
+}
+
+/* The reader has gone, as in `coppice list | head -1`: nobody wants to hear of it. */
+static bool is_reader_gone(const struct coppice_error *err)
+{
+	return err->code == COPPICE_FAILED && err->os_errno == EPIPE;
 }
 
 int main(int argc, char **argv)
@@ -98,6 +114,7 @@ int main(int argc, char **argv)
 	struct coppice_error err = COPPICE_ERROR_INIT;
 	struct coppice_error output = COPPICE_ERROR_INIT;
 	static char buffer[1 << 16];
+	bool is_done;
 	int r;
 
 	keep_standard_streams();
@@ -106,11 +123,13 @@ int main(int argc, char **argv)
 	if (!isatty(STDOUT_FILENO))
 		(void)setvbuf(stdout, buffer, _IOFBF, sizeof(buffer));
 	r = run(argc, argv, &request, &err);
+	is_done = r == COPPICE_OK && is_lasting(&request);
 	request_done(&request);
-	if (r < 0)
+	if (r < 0 && !is_reader_gone(&err))
 		print_error(&err);
-	if (close_output(&output) < 0 && r == COPPICE_OK) {
-		print_error(&output);
+	if (close_output(is_done, &output) < 0 && r == COPPICE_OK) {
+		if (is_done || !is_reader_gone(&output))
+			print_error(&output);
 		r = output.code;
 	}
 	return coppice_exit_status((enum coppice_code)r);

@@ -86,6 +86,7 @@ static void bar_draw(const struct coppice_progress *progress)
 	size_text(progress->done_bytes, done);
 	if (progress->total_bytes == 0) {
 		(void)snprintf(line, sizeof(line), "%s  %s", progress->what, done);
+		coppice_text_make_printable(line);
 		(void)fprintf(stderr, "\r%.*s\033[K", room, line);
 		return;
 	}
@@ -94,6 +95,7 @@ static void bar_draw(const struct coppice_progress *progress)
 		part = 1;
 	(void)snprintf(line, sizeof(line), "%s  %3d%%  %s  ", progress->what, (int)(part * 100),
 		       done);
+	coppice_text_make_printable(line);
 	cells = room - (int)strlen(line) - 2;
 	if (cells < 5) {
 		(void)fprintf(stderr, "\r%.*s\033[K", room, line);
@@ -138,7 +140,7 @@ static void hook_notice(void *user, const char *line)
 
 	bar_erase(session);
 	if (!session->request->is_quiet)
-		(void)fprintf(stderr, "coppice: note: %s\n", line);
+		line_say("note: ", line);
 }
 
 int session_open(struct session *session, const struct request *request, struct coppice_error *err)

@@ -162,22 +162,6 @@ int run_storage_list(const struct request *request, struct coppice *coppice,
 
 /* ---- one pool ---- */
 
-static int pool_find(struct coppice *coppice, const char *name, struct coppice_pool_list *ret_list,
-		     const struct coppice_pool **ret, struct coppice_error *err)
-{
-	int r = coppice_storage_list(coppice, ret_list, err);
-
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < ret_list->n; i++) {
-		if (strcmp(ret_list->pool[i].name, name) != 0)
-			continue;
-		*ret = &ret_list->pool[i];
-		return COPPICE_OK;
-	}
-	return cli_fail(err, COPPICE_NOT_FOUND, "no pool '%s'", name);
-}
-
 static void card_space(struct sheet *card, const struct coppice_pool_space *space)
 {
 	card_number(card, "Instances", space->n_instances);
@@ -233,12 +217,11 @@ int run_storage_show(const struct request *request, struct coppice *coppice,
 		     struct coppice_error *err)
 {
 	_cleanup_(coppice_pool_list_free) struct coppice_pool_list list = { 0 };
-	const struct coppice_pool *pool = NULL;
-	int r = pool_find(coppice, request->words.word[0], &list, &pool, err);
+	int r = coppice_storage_get(coppice, request->words.word[0], &list, err);
 
 	if (r < 0)
 		return r;
-	return pool_print(pool, NULL, request_format(request, FORMAT_YAML), err);
+	return pool_print(&list.pool[0], NULL, request_format(request, FORMAT_YAML), err);
 }
 
 int run_storage_info(const struct request *request, struct coppice *coppice,
@@ -246,29 +229,28 @@ int run_storage_info(const struct request *request, struct coppice *coppice,
 {
 	_cleanup_(coppice_pool_list_free) struct coppice_pool_list list = { 0 };
 	_cleanup_(coppice_space_list_free) struct coppice_space_list space = { 0 };
-	const struct coppice_pool *pool = NULL;
 	int r = coppice_space(coppice, request->words.word[0], request->is_exact, &space, err);
 
 	if (r < 0)
 		return r;
 	/* Counting mounted it, so look only now where it is. */
-	r = pool_find(coppice, request->words.word[0], &list, &pool, err);
+	r = coppice_storage_get(coppice, request->words.word[0], &list, err);
 	if (r < 0)
 		return r;
-	return pool_print(pool, &space.pool[0], request_format(request, FORMAT_TABLE), err);
+	return pool_print(&list.pool[0], &space.pool[0], request_format(request, FORMAT_TABLE),
+			  err);
 }
 
 int run_storage_get(const struct request *request, struct coppice *coppice,
 		    struct coppice_error *err)
 {
 	_cleanup_(coppice_pool_list_free) struct coppice_pool_list list = { 0 };
-	const struct coppice_pool *pool = NULL;
 	const char *value;
-	int r = pool_find(coppice, request->words.word[0], &list, &pool, err);
+	int r = coppice_storage_get(coppice, request->words.word[0], &list, err);
 
 	if (r < 0)
 		return r;
-	value = settings_get(&pool->config, request->words.word[1]);
+	value = settings_get(&list.pool[0].config, request->words.word[1]);
 	(void)printf("%s\n", value ? value : "");
 	return COPPICE_OK;
 }

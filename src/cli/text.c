@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Sizes and times as people read and write them. */
+/* Lines, sizes and times as people read and write them. */
 
 #include <ctype.h>
 #include <inttypes.h>
@@ -58,6 +58,15 @@ void size_text(uint64_t bytes, char ret[static SIZE_TEXT_MAX])
 	for (; value >= 1024 && unit + 1 < ARRAY_SIZE(units); unit++)
 		value /= 1024;
 	(void)snprintf(ret, SIZE_TEXT_MAX, "%.2f%s", value, units[unit]);
+}
+
+void line_say(const char *begin, const char *text)
+{
+	_cleanup_(freep) char *line = strdup(text);
+
+	if (line)
+		coppice_text_make_printable(line);
+	(void)fprintf(stderr, "coppice: %s%s\n", begin, line ? line : "out of memory");
 }
 
 void time_text(int64_t ns, char ret[static TIME_TEXT_MAX])

@@ -159,21 +159,55 @@ int catalog_put_record(struct coppice *coppice, const char *pool, const struct v
 	return put_row(coppice, pool, ref, record, text, err);
 }
 
+/* What is damaged is not listed; check tells of it. */
+static bool is_good(const struct found_volume *found, struct record *ret)
+{
+	struct coppice_error ignored;
+
+	return found->record && !found->problem &&
+	       record_parse(found->record, ret, &ignored) == COPPICE_OK;
+}
+
+bool volume_is_left_out(const struct found_volume *found)
+{
+	struct record record = { 0 };
+	bool is_left_out = !is_good(found, &record);
+
+	record_done(&record);
+	return is_left_out;
+}
+
+/* Beside the stamps of pools, of which none can be called so: how many are left out. */
+static const char *left_out_key(const struct pool_entry *entry, char buffer[static 300])
+{
+	(void)snprintf(buffer, 300, "/left-out/%s", entry->name);
+	return buffer;
+}
+
+int catalog_left_out(struct coppice *coppice, const struct pool_entry *entry, uint64_t *ret,
+		     struct coppice_error *err)
+{
+	char key[300];
+
+	return catalog_stamp_get(coppice->catalog, left_out_key(entry, key), ret, err);
+}
+
 struct rebuilding {
 	struct coppice *coppice;
 	struct pool_entry *entry;
+	uint64_t n_left_out;
 };
 
 static int rebuild_one(void *user, const struct found_volume *found, struct coppice_error *err)
 {
 	struct rebuilding *rebuilding = user;
-	struct coppice_error ignored;
 	struct record record;
 	int r;
 
-	/* What is damaged is not listed; check tells of it. */
-	if (!found->record || found->problem || record_parse(found->record, &record, &ignored) < 0)
+	if (!is_good(found, &record)) {
+		rebuilding->n_left_out++;
 		return COPPICE_OK;
+	}
 	r = put_row(rebuilding->coppice, rebuilding->entry->name, &found->ref, &record,
 		    found->record, err);
 	record_done(&record);
@@ -183,11 +217,15 @@ static int rebuild_one(void *user, const struct found_volume *found, struct copp
 int catalog_rebuild(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
 {
 	struct rebuilding rebuilding = { .coppice = coppice, .entry = entry };
+	char key[300];
 	int r;
 
 	r = catalog_pool_clear(coppice->catalog, entry->name, err);
 	if (r == COPPICE_OK)
 		r = entry->driver->scan(entry->pool, rebuild_one, &rebuilding, err);
+	if (r == COPPICE_OK)
+		r = catalog_stamp_put(coppice->catalog, left_out_key(entry, key),
+				      rebuilding.n_left_out, err);
 	return r == COPPICE_OK ? images_rebuild(coppice, err) : r;
 }
 

@@ -51,6 +51,17 @@ static int make_root(const char *root, struct coppice_error *err)
 	return COPPICE_OK;
 }
 
+/* Pools say in their records where it is. Before it is made. */
+static int check_root(const char *root, struct coppice_error *err)
+{
+	_cleanup_(freep) char *here = root[0] == '/' ? NULL : getcwd(NULL, 0);
+
+	if (text_is_utf8(root) && (!here || text_is_utf8(here)))
+		return COPPICE_OK;
+	return fail(err, COPPICE_INVALID, "cannot use state directory '%s': its path is not UTF-8",
+		    root);
+}
+
 static int open_root(struct coppice *coppice, struct coppice_error *err)
 {
 	const char *root = coppice->options.root;
@@ -60,6 +71,8 @@ static int open_root(struct coppice *coppice, struct coppice_error *err)
 		root = getenv("COPPICE_DIR");
 	if (!root || !*root)
 		root = ROOT_DEFAULT;
+	if (check_root(root, err) < 0)
+		return err->code;
 	coppice->root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (coppice->root_fd < 0 && errno == ENOENT) {
 		r = make_root(root, err);
@@ -70,7 +83,7 @@ static int open_root(struct coppice *coppice, struct coppice_error *err)
 	if (coppice->root_fd < 0)
 		return fail_root(err, errno, root);
 	coppice->root = realpath(root, NULL);
-	return coppice->root ? COPPICE_OK : fail_root(err, errno, root);
+	return coppice->root ? check_root(coppice->root, err) : fail_root(err, errno, root);
 }
 
 /* Who owns the pools of this directory; made once, by whoever comes first. */

@@ -13,6 +13,7 @@ void copying_done(struct copying *copying)
 	for (size_t i = 0; i < copying->n_snapshots; i++)
 		record_done(&copying->snapshots[i].record);
 	free(copying->snapshots);
+	free(copying->nested_note);
 }
 
 /* ---- the snapshots that go along ---- */
@@ -348,9 +349,9 @@ int copying_run(struct coppice *coppice, struct copying *copying, struct coppice
 	int r;
 
 	copying->way = copying_way(copying);
-	r = refuse_nested(coppice, copying->source.entry, &copying->source.ref,
+	r = refuse_nested(copying->source.entry, &copying->source.ref,
 			  copying->is_move ? NESTED_DESTROYED : NESTED_LEFT_OUT, copying->may_lose,
-			  err);
+			  &copying->nested_note, err);
 	if (r == COPPICE_OK)
 		r = room_check(copying->target, err);
 	if (r == COPPICE_OK)
@@ -361,6 +362,8 @@ int copying_run(struct coppice *coppice, struct copying *copying, struct coppice
 		r = make_and_publish(coppice, copying, &draft, &makings, err);
 	if (r == COPPICE_OK)
 		undo_commit(&undo);
+	if (r == COPPICE_OK && !copying->is_move)
+		nested_tell(coppice, copying->nested_note);
 	return r;
 }
 

@@ -20,6 +20,7 @@ struct copying {
 	} * snapshots; /* by age */
 	size_t n_snapshots;
 	const struct volume_ref *base; /* an earlier copy to be refreshed; or NULL */
+	char *nested_note;             /* of a move, for when it is over */
 };
 
 _nonnull_ void copying_done(struct copying *copying);

@@ -142,6 +142,13 @@ _nonnull_ int catalog_refresh(struct coppice *coppice, struct pool_entry *entry,
 _nonnull_ int catalog_rebuild(struct coppice *coppice, struct pool_entry *entry,
 			      struct coppice_error *err);
 
+/* How many volumes of it the catalog does not have because they are damaged. */
+_nonnull_ int catalog_left_out(struct coppice *coppice, const struct pool_entry *entry,
+			       uint64_t *ret, struct coppice_error *err);
+
+/* Is this one of them? */
+_nonnull_ bool volume_is_left_out(const struct found_volume *found);
+
 /* Put what a record says of a volume into the catalog. */
 _nonnull_ int catalog_put_record(struct coppice *coppice, const char *pool,
 				 const struct volume_ref *ref, const struct record *record,
@@ -170,6 +177,19 @@ void volume_done(struct volume *volume);
  */
 _nonnull_ int volume_find(struct coppice *coppice, const struct volume_ref *ref, struct volume *ret,
 			  struct coppice_error *err);
+
+/* "instance 'c1'", "snapshot 'c1/s0'", "image 0123456789ab": how messages name it. */
+#define VOLUME_TITLE_MAX (VOLUME_REF_TEXT_MAX + 16)
+_nonnull_ const char *volume_title(const struct volume_ref *ref,
+				   char buffer[static VOLUME_TITLE_MAX]);
+
+/* record_format() with an error that says whose record it is. */
+_nonnull_ int volume_record_format(const struct volume_ref *ref, const struct record *record,
+				   char **ret, struct coppice_error *err);
+
+/* record_parse() of what was read there: damage is COPPICE_FAILED, saying where and what to do. */
+_nonnull_ int volume_record_parse(const struct pool_entry *entry, const struct volume_ref *ref,
+				  const char *text, struct record *ret, struct coppice_error *err);
 
 /* In which pool is there an instance of that name? NULL: in none. */
 _nonnull_ int volume_pool_of(struct coppice *coppice, const char *name, char **ret,

@@ -19,7 +19,7 @@ static void tell(void (*hook)(void *, const char *), void *user, bool is_for_peo
 		return;
 	}
 	if (is_for_people)
-		text_make_printable(line);
+		coppice_text_make_printable(line);
 	hook(user, line);
 }
 

@@ -215,8 +215,11 @@ static int import_into(struct coppice *coppice, const struct coppice_import *imp
 		r = lock_and_check(coppice, import, importing, err);
 	if (r == COPPICE_OK)
 		r = describe_image(import, importing, err);
-	if (r == COPPICE_OK)
+	if (r == COPPICE_OK) {
 		r = unpacking_finish_description(unpacking, &importing->record, &files, err);
+		if (r < 0)
+			r = wrap(err, "cannot import '%s'", how.name);
+	}
 	if (r == COPPICE_OK && is_interrupted(coppice))
 		r = fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was imported");
 	return r < 0 ? r : keep(coppice, importing, err);

@@ -220,7 +220,7 @@ static int delete_in_pool(struct coppice *coppice, struct pool_entry *entry,
 	if (r == COPPICE_NOT_FOUND)
 		return COPPICE_OK;
 	if (r == COPPICE_OK)
-		r = record_parse(text, &record, err);
+		r = volume_record_parse(entry, &ref, text, &record, err);
 	if (r == COPPICE_OK)
 		r = tell_sharers(coppice, entry, &ref, &record.uuid, name, err);
 	if (r < 0)
@@ -331,13 +331,13 @@ static int write_in_pool(struct coppice *coppice, struct pool_entry *entry,
 		return r;
 	r = entry->driver->record_read(entry->pool, ref, &old, err);
 	if (r == COPPICE_OK)
-		r = record_parse(old, &record, err);
+		r = volume_record_parse(entry, ref, old, &record, err);
 	if (r < 0)
 		return r;
 	image_record_done(&record.of_image);
 	r = image_record_copy(&record.of_image, image, err);
 	if (r == COPPICE_OK)
-		r = record_format(&record, &text, err);
+		r = volume_record_format(ref, &record, &text, err);
 	if (r == COPPICE_OK)
 		r = change_begin(coppice, entry, err);
 	if (r < 0)

@@ -243,7 +243,7 @@ static int make_instances(struct coppice *coppice, struct init *init, struct cop
 	if (r == COPPICE_NOT_FOUND && coppice->options.is_dry_run)
 		r = COPPICE_OK;
 	else if (r == COPPICE_OK)
-		r = record_parse(record, &init->image_record, err);
+		r = volume_record_parse(entry, &init->image, record, &init->image_record, err);
 	if (r == COPPICE_OK)
 		r = draft_begin(entry, &draft, &undo, err);
 	if (r == COPPICE_OK)

@@ -44,12 +44,15 @@ enum nested_fate {
 };
 
 /*
- * Are there subvolumes within it? COPPICE_UNSUPPORTED naming them, or a notice if
- * @may_lose says so.
+ * Are there subvolumes within it? COPPICE_UNSUPPORTED naming them, or if @may_lose says so
+ * a note in *ret_note, for nested_tell() once it has happened; free() it.
  */
-_nonnull_ int refuse_nested(struct coppice *coppice, struct pool_entry *entry,
-			    const struct volume_ref *ref, enum nested_fate fate, unsigned may_lose,
+_nonnull_ int refuse_nested(struct pool_entry *entry, const struct volume_ref *ref,
+			    enum nested_fate fate, unsigned may_lose, char **ret_note,
 			    struct coppice_error *err);
+
+/* @note: NULL where there were none. */
+void nested_tell(struct coppice *coppice, const char *note);
 
 /* The same as a list of paths, as the container sees them; free() it and each. */
 _nonnull_ int nested_list(struct pool_entry *entry, const struct volume_ref *ref, char ***ret,

@@ -249,6 +249,50 @@ static int list_pool(struct listing *listing, struct pool_entry *entry, struct c
 	return r;
 }
 
+/* ---- what is left out ---- */
+
+#define NAMED_MAX 5 /* in one line for people */
+
+struct leaving_out {
+	const char *pattern;
+	struct text names;
+	size_t n;
+};
+
+static int note_left_out(void *user, const struct found_volume *found, struct coppice_error *err)
+{
+	struct leaving_out *leaving_out = user;
+	char name[VOLUME_REF_TEXT_MAX];
+
+	if (found->ref.kind == VOLUME_IMAGE || !volume_is_left_out(found) ||
+	    (leaving_out->pattern && fnmatch(leaving_out->pattern, found->ref.name.text, 0) != 0))
+		return COPPICE_OK;
+	if (leaving_out->n++ < NAMED_MAX)
+		text_add(&leaving_out->names, "%s'%s'", leaving_out->n > 1 ? ", " : "",
+			 volume_ref_format(&found->ref, name));
+	return COPPICE_OK;
+}
+
+/*
+ * What is damaged is in no catalog; that there was something is. What it was is asked of the
+ * pool, so what was mended or deleted since is not told.
+ */
+static void tell_left_out(struct coppice *coppice, struct pool_entry *entry, const char *pattern)
+{
+	struct leaving_out leaving_out = { .pattern = pattern, .names = TEXT_INIT };
+	struct coppice_error ignored;
+	uint64_t n = 0;
+
+	if (!entry->pool || catalog_left_out(coppice, entry, &n, &ignored) < 0 || n == 0)
+		return;
+	if (entry->driver->scan(entry->pool, note_left_out, &leaving_out, &ignored) == COPPICE_OK &&
+	    leaving_out.names.data)
+		notice(coppice, "pool '%s': left out, as damaged: %s%s; see: coppice check %s",
+		       entry->name, leaving_out.names.data,
+		       leaving_out.n > NAMED_MAX ? " and others" : "", entry->name);
+	text_done(&leaving_out.names);
+}
+
 int coppice_instance_list(struct coppice *coppice, const char *pattern, const char *pool,
 			  unsigned detail, struct coppice_instance_list *ret,
 			  struct coppice_error *err)
@@ -264,8 +308,10 @@ int coppice_instance_list(struct coppice *coppice, const char *pattern, const ch
 	if (r == COPPICE_OK && !only)
 		pools_open_all(coppice);
 	for (size_t i = 0; i < coppice->n_pools && r == COPPICE_OK; i++)
-		if (!only || coppice->pools[i] == only)
+		if (!only || coppice->pools[i] == only) {
 			r = list_pool(&listing, coppice->pools[i], err);
+			tell_left_out(coppice, coppice->pools[i], pattern);
+		}
 	free(listing.uuids);
 	if (r < 0) {
 		coppice_instance_list_free(&listing.list);

@@ -125,11 +125,11 @@ static int forget_source(struct coppice *coppice, struct pool_entry *entry,
 		return COPPICE_OK;
 	r = entry->driver->record_read(entry->pool, ref, &old, err);
 	if (r == COPPICE_OK)
-		r = record_parse(old, &record, err);
+		r = volume_record_parse(entry, ref, old, &record, err);
 	if (r < 0)
 		return r;
 	record.moved_from = (struct uuid){ "" };
-	r = record_format(&record, &text, err);
+	r = volume_record_format(ref, &record, &text, err);
 	if (r == COPPICE_OK)
 		r = change_begin(coppice, entry, err);
 	if (r < 0)
@@ -190,6 +190,8 @@ static int move_to_pool(struct coppice *coppice, struct copying *copying, struct
 		r = copying_run(coppice, copying, err);
 	if (r == COPPICE_OK)
 		r = retire_moved(coppice, copying, &moved, &is_finished, err);
+	if (r == COPPICE_OK)
+		nested_tell(coppice, copying->nested_note);
 	if (is_finished)
 		mark_remove(coppice, &mark);
 	return r;

@@ -58,8 +58,8 @@ int nested_list(struct pool_entry *entry, const struct volume_ref *ref, char ***
 	return COPPICE_OK;
 }
 
-int refuse_nested(struct coppice *coppice, struct pool_entry *entry, const struct volume_ref *ref,
-		  enum nested_fate fate, unsigned may_lose, struct coppice_error *err)
+int refuse_nested(struct pool_entry *entry, const struct volume_ref *ref, enum nested_fate fate,
+		  unsigned may_lose, char **ret_note, struct coppice_error *err)
 {
 	const char *becomes = fate == NESTED_DESTROYED ? "destroyed" : "left out";
 	_cleanup_(paths_done) struct paths paths = { 0 };
@@ -80,6 +80,13 @@ int refuse_nested(struct coppice *coppice, struct pool_entry *entry, const struc
 			"'%s' has subvolumes within it that would be %s: %s; --skip-nested goes on "
 			"without them",
 			ref->name.text, becomes, names.data);
-	notice(coppice, "subvolumes within '%s' are %s: %s", ref->name.text, becomes, names.data);
-	return COPPICE_OK;
+	*ret_note = text_format("subvolumes within '%s' are %s: %s", ref->name.text, becomes,
+				names.data);
+	return *ret_note ? COPPICE_OK : fail_memory(err);
+}
+
+void nested_tell(struct coppice *coppice, const char *note)
+{
+	if (note)
+		notice(coppice, "%s", note);
 }

@@ -125,12 +125,21 @@ static void put_number(json_t *object, const char *key, int64_t number)
 		(void)json_object_set_new(object, key, json_integer(number));
 }
 
+/* As it mostly is: then once is enough, where little fits. */
+static bool is_description_a_property(const struct image_record *record)
+{
+	const char *property = settings_get(&record->properties, "description");
+
+	return property && record->description && strcmp(property, record->description) == 0;
+}
+
 static json_t *image_to_json(const struct image_record *record)
 {
 	json_t *json = json_object();
 	json_t *aliases = json_array();
 
-	put_text(json, "description", record->description);
+	if (!is_description_a_property(record))
+		put_text(json, "description", record->description);
 	put_text(json, "architecture", record->architecture);
 	put_text(json, "file_name", record->file_name);
 	put_number(json, "size", (int64_t)record->size_bytes);
@@ -194,6 +203,53 @@ static int dump(json_t *json, char **ret, struct coppice_error *err)
 	return COPPICE_OK;
 }
 
+/* What of a record somebody could make shorter. */
+struct part {
+	const char *what, *name; /* name: or "" */
+	size_t size_bytes;
+};
+
+static void note_part(struct part *largest, struct part part)
+{
+	if (part.size_bytes > largest->size_bytes)
+		*largest = part;
+}
+
+static void note_settings(struct part *largest, const char *what,
+			  const struct coppice_settings *settings)
+{
+	for (size_t i = 0; i < settings->n; i++)
+		note_part(largest, (struct part){ what, settings->setting[i].key,
+						  strlen(settings->setting[i].value) });
+}
+
+static struct part largest_part(const struct record *record)
+{
+	const struct image_record *image = &record->of_image;
+	struct part largest = { "", "", 0 }, aliases = { "aliases", "", 0 };
+
+	note_settings(&largest, "value of", &record->config);
+	note_settings(&largest, "property", &image->properties);
+	if (image->description && !is_description_a_property(image))
+		note_part(&largest, (struct part){ "description", "", strlen(image->description) });
+	for (size_t i = 0; i < image->n_aliases; i++)
+		aliases.size_bytes += strlen(image->alias[i]);
+	note_part(&largest, aliases);
+	return largest;
+}
+
+static int fail_too_long(const struct record *record, size_t length, struct coppice_error *err)
+{
+	struct part largest = largest_part(record);
+	bool is_named = largest.name[0] != '\0';
+
+	return fail(err, COPPICE_INVALID,
+		    "its record would have %zu bytes, and at most %d fit; the largest that can be "
+		    "shortened: %s%s%.40s%s, of %zu bytes",
+		    length, RECORD_TEXT_MAX, largest.what, is_named ? " '" : "", largest.name,
+		    is_named ? "'" : "", largest.size_bytes);
+}
+
 int record_format(const struct record *record, char **ret, struct coppice_error *err)
 {
 	_cleanup_(freep) char *text = NULL;
@@ -202,10 +258,7 @@ int record_format(const struct record *record, char **ret, struct coppice_error 
 	if (r < 0)
 		return r;
 	if (strlen(text) > RECORD_TEXT_MAX)
-		return fail(err, COPPICE_INVALID,
-			    "the record would have %zu bytes, and at most %d fit: shorten the "
-			    "configuration or properties",
-			    strlen(text), RECORD_TEXT_MAX);
+		return fail_too_long(record, strlen(text), err);
 	*ret = take_ptr(&text);
 	return COPPICE_OK;
 }
@@ -269,6 +322,7 @@ static bool get_uuid(json_t *object, const char *key, struct uuid *ret)
 
 static int image_from_json(json_t *json, struct image_record *ret, struct coppice_error *err)
 {
+	const char *property;
 	json_t *alias;
 	size_t i;
 	int r;
@@ -284,6 +338,11 @@ static int image_from_json(json_t *json, struct image_record *ret, struct coppic
 		r = get_text(json, "file_name", &ret->file_name, err);
 	if (r == COPPICE_OK)
 		r = settings_from_json(&ret->properties, json_object_get(json, "properties"), err);
+	property = settings_get(&ret->properties, "description");
+	if (r == COPPICE_OK && !ret->description && property) {
+		ret->description = strdup(property);
+		r = ret->description ? COPPICE_OK : fail_memory(err);
+	}
 	json_array_foreach(json_object_get(json, "aliases"), i, alias)
 	{
 		if (r == COPPICE_OK && json_is_string(alias))
@@ -344,7 +403,8 @@ static int from_json(json_t *json, struct record *ret, struct coppice_error *err
 	if (!json_is_object(json))
 		return fail(err, COPPICE_INVALID, "it is no JSON object");
 	if (json_integer_value(json_object_get(json, "version")) > VERSION)
-		return fail(err, COPPICE_INVALID, "a newer version of Coppice wrote it");
+		return fail(err, COPPICE_UNSUPPORTED,
+			    "a newer version of Coppice wrote the record");
 	if (!get_uuid(json, "uuid", &ret->uuid))
 		return fail(err, COPPICE_INVALID, "it has no uuid");
 	if (!kind || !volume_kind_parse(kind, &ret->kind))
@@ -373,7 +433,7 @@ int record_parse(const char *text, struct record *ret, struct coppice_error *err
 	json_decref(json);
 	if (r < 0) {
 		record_done(&record);
-		return wrap(err, "the record is damaged");
+		return r == COPPICE_INVALID ? wrap(err, "the record is damaged") : r;
 	}
 	*ret = record;
 	return COPPICE_OK;

@@ -53,7 +53,10 @@ struct record {
 void record_done(struct record *record);
 void image_record_done(struct image_record *record);
 
-/* COPPICE_INVALID when it is none, or too long. Out: free(). */
+/*
+ * COPPICE_INVALID when it is none, or too long; COPPICE_UNSUPPORTED when a newer Coppice wrote it.
+ * Out: free().
+ */
 _nonnull_ int record_parse(const char *text, struct record *ret, struct coppice_error *err);
 _nonnull_ int record_format(const struct record *record, char **ret, struct coppice_error *err);
 

@@ -125,7 +125,8 @@ static int describe_record(struct refreshing *refreshing, const struct copying *
 	char *before = NULL;
 	int r;
 
-	r = record_format(&refreshing->target->record, &before, err);
+	r = volume_record_format(&refreshing->target->ref, &refreshing->target->record, &before,
+				 err);
 	if (r == COPPICE_OK)
 		r = record_parse(before, record, err);
 	free(before);
@@ -135,7 +136,9 @@ static int describe_record(struct refreshing *refreshing, const struct copying *
 		if (!has_ancestor(record, &shared.lineage[i]))
 			r = record_add_ancestor(record, &shared.lineage[i], err);
 	record_done(&shared);
-	return r < 0 ? r : record_format(record, &refreshing->text, err);
+	return r < 0 ? r
+		     : volume_record_format(&refreshing->target->ref, record, &refreshing->text,
+					    err);
 }
 
 static int describe_snapshot(struct coppice *coppice, const struct refreshing *refreshing,
@@ -259,15 +262,17 @@ int copying_refresh(struct coppice *coppice, struct copying *copying, const stru
 		    struct coppice_error *err)
 {
 	_cleanup_(refreshing_done) struct refreshing refreshing = { .target = target };
+	_cleanup_(freep) char *left_out = NULL;
+	_cleanup_(freep) char *destroyed = NULL;
 	int r;
 
 	copying->way = copying_way(copying);
 	copying->base = &target->ref;
-	r = refuse_nested(coppice, copying->source.entry, &copying->source.ref, NESTED_LEFT_OUT,
-			  copying->may_lose, err);
+	r = refuse_nested(copying->source.entry, &copying->source.ref, NESTED_LEFT_OUT,
+			  copying->may_lose, &left_out, err);
 	if (r == COPPICE_OK)
-		r = refuse_nested(coppice, target->entry, &target->ref, NESTED_DESTROYED,
-				  copying->may_lose, err);
+		r = refuse_nested(target->entry, &target->ref, NESTED_DESTROYED, copying->may_lose,
+				  &destroyed, err);
 	if (r == COPPICE_OK)
 		r = refuse_in_use(coppice, target, 1, copying->may_lose, err);
 	if (r == COPPICE_OK)
@@ -278,6 +283,9 @@ int copying_refresh(struct coppice *coppice, struct copying *copying, const stru
 		r = describe_record(&refreshing, copying, err);
 	if (r == COPPICE_OK)
 		r = refresh(coppice, &refreshing, copying, err);
-	return r < 0 ? r
-		     : retire_some(coppice, &refreshing, refreshing.n_replaced, refreshing.n, err);
+	if (r < 0)
+		return r;
+	nested_tell(coppice, left_out);
+	nested_tell(coppice, destroyed);
+	return retire_some(coppice, &refreshing, refreshing.n_replaced, refreshing.n, err);
 }

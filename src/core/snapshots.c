@@ -103,6 +103,7 @@ int coppice_snapshot_create(struct coppice *coppice, const char *instance, const
 	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
 	_cleanup_(volume_done) struct volume volume = { 0 };
 	struct volume_ref ref = { .kind = VOLUME_CONTAINER };
+	_cleanup_(freep) char *note = NULL;
 	struct volume_name chosen;
 	char *copy = NULL;
 	int r;
@@ -115,7 +116,7 @@ int coppice_snapshot_create(struct coppice *coppice, const char *instance, const
 	if (r == COPPICE_OK)
 		r = choose_name(coppice, &volume, name, &chosen, err);
 	if (r == COPPICE_OK)
-		r = refuse_nested(coppice, volume.entry, &ref, NESTED_LEFT_OUT, may_lose, err);
+		r = refuse_nested(volume.entry, &ref, NESTED_LEFT_OUT, may_lose, &note, err);
 	if (r == COPPICE_OK && ret_name) {
 		copy = strdup(chosen.text);
 		r = copy ? COPPICE_OK : fail_memory(err);
@@ -126,6 +127,7 @@ int coppice_snapshot_create(struct coppice *coppice, const char *instance, const
 		free(copy);
 		return r;
 	}
+	nested_tell(coppice, note);
 	if (ret_name)
 		*ret_name = copy;
 	return COPPICE_OK;
@@ -177,6 +179,7 @@ int coppice_snapshot_restore(struct coppice *coppice, const char *instance, cons
 	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
 	_cleanup_(volume_done) struct volume volume = { 0 };
 	struct volume_ref ref = { .kind = VOLUME_CONTAINER };
+	_cleanup_(freep) char *note = NULL;
 	struct volume_ref live;
 	struct volume used;
 	int r;
@@ -191,10 +194,14 @@ int coppice_snapshot_restore(struct coppice *coppice, const char *instance, cons
 	live = (struct volume_ref){ .kind = ref.kind, .name = ref.name };
 	used = volume;
 	used.ref = live;
-	r = refuse_nested(coppice, used.entry, &live, NESTED_DESTROYED, may_lose, err);
+	r = refuse_nested(used.entry, &live, NESTED_DESTROYED, may_lose, &note, err);
 	if (r == COPPICE_OK)
 		r = refuse_in_use(coppice, &used, 1, may_lose, err);
-	return r < 0 ? r : restore(coppice, &volume, &live, err);
+	if (r == COPPICE_OK)
+		r = restore(coppice, &volume, &live, err);
+	if (r == COPPICE_OK)
+		nested_tell(coppice, note);
+	return r;
 }
 
 /* ---- configuration ---- */
@@ -290,7 +297,7 @@ int coppice_config_set(struct coppice *coppice, const char *instance,
 	if (r == COPPICE_OK)
 		r = lock_and_find(coppice, &ref, &locks, volume, err);
 	if (r == COPPICE_OK)
-		r = record_format(&volume->record, &reconfiguring.old, err);
+		r = volume_record_format(&volume->ref, &volume->record, &reconfiguring.old, err);
 	if (r < 0)
 		return r;
 	reconfiguring.old_limit = config_limit(&volume->record.config);
@@ -302,7 +309,7 @@ int coppice_config_set(struct coppice *coppice, const char *instance,
 					 err);
 	}
 	if (r == COPPICE_OK)
-		r = record_format(&volume->record, &reconfiguring.new, err);
+		r = volume_record_format(&volume->ref, &volume->record, &reconfiguring.new, err);
 	if (r < 0)
 		return r;
 	reconfiguring.new_limit = config_limit(&volume->record.config);

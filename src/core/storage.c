@@ -84,6 +84,10 @@ static int check_keys(const struct driver *driver, const struct coppice_setting 
 			return fail(err, COPPICE_INVALID,
 				    "unknown key '%s' for a pool of the %s driver", settings[i].key,
 				    driver->name);
+		if (value && strcmp(settings[i].key, "source") == 0 && !text_is_utf8(value))
+			return fail(err, COPPICE_INVALID,
+				    "source '%s' is not UTF-8, and records can hold nothing else",
+				    value);
 		if (value && check_value(driver, settings[i].key, value, err) < 0)
 			return err->code;
 	}
@@ -804,18 +808,18 @@ static int fill_pool(struct coppice *coppice, struct pool_entry *entry, struct c
 		     : catalog_volumes(coppice->catalog, &query, count_row, &ret->n_volumes, err);
 }
 
-int coppice_storage_list(struct coppice *coppice, struct coppice_pool_list *ret,
-			 struct coppice_error *err)
+static int list_entries(struct coppice *coppice, struct pool_entry **entries, size_t n,
+			struct coppice_pool_list *ret, struct coppice_error *err)
 {
 	struct coppice_pool_list list = { 0 };
 	int r = COPPICE_OK;
 
-	list.pool = calloc(coppice->n_pools ? coppice->n_pools : 1, sizeof(*list.pool));
+	list.pool = calloc(n ? n : 1, sizeof(*list.pool));
 	if (!list.pool)
 		return fail_memory(err);
-	for (size_t i = 0; i < coppice->n_pools && r == COPPICE_OK; i++) {
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
 		list.n = i + 1;
-		r = fill_pool(coppice, coppice->pools[i], &list.pool[i], err);
+		r = fill_pool(coppice, entries[i], &list.pool[i], err);
 	}
 	if (r < 0) {
 		coppice_pool_list_free(&list);
@@ -823,4 +827,19 @@ int coppice_storage_list(struct coppice *coppice, struct coppice_pool_list *ret,
 	}
 	*ret = list;
 	return COPPICE_OK;
+}
+
+int coppice_storage_list(struct coppice *coppice, struct coppice_pool_list *ret,
+			 struct coppice_error *err)
+{
+	return list_entries(coppice, coppice->pools, coppice->n_pools, ret, err);
+}
+
+int coppice_storage_get(struct coppice *coppice, const char *name, struct coppice_pool_list *ret,
+			struct coppice_error *err)
+{
+	struct pool_entry *entry;
+	int r = pools_find(coppice, name, &entry, err);
+
+	return r < 0 ? r : list_entries(coppice, &entry, 1, ret, err);
 }

@@ -12,6 +12,46 @@ void volume_done(struct volume *volume)
 	record_done(&volume->instance_record);
 }
 
+const char *volume_title(const struct volume_ref *ref, char buffer[static VOLUME_TITLE_MAX])
+{
+	char text[VOLUME_REF_TEXT_MAX];
+
+	if (ref->kind == VOLUME_IMAGE)
+		(void)snprintf(buffer, VOLUME_TITLE_MAX, "image %.12s", ref->name.text);
+	else
+		(void)snprintf(buffer, VOLUME_TITLE_MAX, "%s '%s'",
+			       volume_is_snapshot(ref) ? "snapshot" : "instance",
+			       volume_ref_format(ref, text));
+	return buffer;
+}
+
+int volume_record_format(const struct volume_ref *ref, const struct record *record, char **ret,
+			 struct coppice_error *err)
+{
+	char title[VOLUME_TITLE_MAX];
+	int r = record_format(record, ret, err);
+
+	return r < 0 ? wrap(err, "%s", volume_title(ref, title)) : COPPICE_OK;
+}
+
+int volume_record_parse(const struct pool_entry *entry, const struct volume_ref *ref,
+			const char *text, struct record *ret, struct coppice_error *err)
+{
+	char title[VOLUME_TITLE_MAX];
+	struct coppice_error why;
+	int r = record_parse(text, ret, &why);
+
+	if (r == COPPICE_OK)
+		return COPPICE_OK;
+	(void)volume_title(ref, title);
+	if (r == COPPICE_INVALID)
+		return fail(err, COPPICE_FAILED,
+			    "%s in pool '%s': %s; 'coppice check %s --repair' gives it a new one",
+			    title, entry->name, why.message, entry->name);
+	*err = why;
+	return wrap(err, "%s in pool '%s'", title, entry->name);
+}
+
 /* ---- finding ---- */
 
 /* Which of the two of it counts is not known before the move is finished. */
@@ -28,7 +68,7 @@ static int look_up(struct coppice *coppice, const char *name, char **ret, struct
 	return catalog_find(coppice->catalog, VOLUME_CONTAINER, name, ret, err);
 }
 
-/* What is damaged is in no catalog, and is there: it can be deleted. */
+/* What is damaged is in no catalog, and is there. */
 static int look_in_pools(struct coppice *coppice, const char *name, char **ret,
 			 struct coppice_error *err)
 {
@@ -40,7 +80,8 @@ static int look_in_pools(struct coppice *coppice, const char *name, char **ret,
 		_cleanup_(freep) char *record = NULL;
 		struct coppice_error ignored;
 
-		if (entry->driver->record_read(entry->pool, &ref, &record, &ignored) < 0)
+		if (entry->driver->record_read(entry->pool, &ref, &record, &ignored) ==
+		    COPPICE_NOT_FOUND)
 			continue;
 		*ret = strdup(entry->name);
 		return *ret ? COPPICE_OK : fail_memory(err);
@@ -76,7 +117,7 @@ static int read_record(struct pool_entry *entry, const struct volume_ref *ref, s
 	_cleanup_(freep) char *text = NULL;
 	int r = entry->driver->record_read(entry->pool, ref, &text, err);
 
-	return r < 0 ? r : record_parse(text, ret, err);
+	return r < 0 ? r : volume_record_parse(entry, ref, text, ret, err);
 }
 
 int volume_find(struct coppice *coppice, const struct volume_ref *ref, struct volume *ret,
@@ -239,7 +280,7 @@ int making_finish(struct coppice *coppice, struct makings *makings, size_t i,
 
 	making->volume.uuid = making->record.uuid;
 	making->volume.group = owner ? owner->record.uuid : group ? *group : making->record.uuid;
-	r = record_format(&making->record, &making->text, err);
+	r = volume_record_format(&making->volume.ref, &making->record, &making->text, err);
 	if (r < 0)
 		return r;
 	making->volume.record = making->text;

@@ -302,16 +302,10 @@ static int read_start(struct reading *reading, char *buffer, size_t *ret_length,
 /* Text from the child: it may quote names of the archive, which can hold anything. */
 static char *text_clean(const char *data, size_t length)
 {
-	char *copy = malloc(length + 1);
+	char *copy = strndup(data, length);
 
-	if (!copy)
-		return NULL;
-	for (size_t i = 0; i < length; i++) {
-		unsigned char c = (unsigned char)data[i];
-
-		copy[i] = c < ' ' || c == 0x7f ? '?' : data[i];
-	}
-	copy[length] = '\0';
+	if (copy)
+		coppice_text_make_printable(copy);
 	return copy;
 }
 

@@ -82,6 +82,19 @@ static void test_messages_are_one_printable_line(void)
 	ok(!strchr(err.message, 0x7f));
 }
 
+/* Some terminals obey the controls above ASCII too: U+009B begins what ESC [ does. */
+static void test_messages_have_no_controls_of_unicode(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+
+	(void)fail(&err, COPPICE_INVALID, "%s",
+		   "a\xc2\x9b"
+		   "31mb\xc2\xa0ä");
+	ok_str(err.message, "a??31mb\xc2\xa0ä");
+	(void)fail(&err, COPPICE_INVALID, "%s", "cut\xc2");
+	ok_str(err.message, "cut\xc2");
+}
+
 static void test_each_code_has_a_status(void)
 {
 	bool seen[131] = { false };
@@ -170,6 +183,54 @@ static void test_uuid(void)
 
 /* ---- text ---- */
 
+/* What is quoted is what it was, to the shell that the lines are for. */
+static void test_shell_quote_is_undone_by_bash(void)
+{
+	static const char *const texts[] = { "a\nb\t\x1b[31m", "it's \\ \x7f '\x01'1",
+					     "\xc2\x9b"
+					     "9ä\xff" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		_cleanup_(freep) char *quoted = text_shell_quote(texts[i]);
+		_cleanup_(freep) char *script = text_format("printf %%s %s", quoted);
+		const char *const argv[] = { "bash", "-c", script, NULL };
+		struct coppice_error err = COPPICE_ERROR_INIT;
+		struct run_result result = { 0 };
+
+		ok_call(runner.run(argv, &result, &err), &err);
+		ok_str(result.out, texts[i]);
+		run_result_done(&result);
+	}
+}
+
+static void test_what_is_utf8(void)
+{
+	static const char *const good[] = { "",
+					    "plain",
+					    "\xc3\xa4",
+					    "\xe2\x89\xa4",
+					    "\xf0\x9f\x8c\xb3",
+					    "\xed\x9f\xbf",
+					    "\xf4\x8f\xbf\xbf" };
+	/* cut, stray, overlong, a surrogate, above U+10FFFF */
+	static const char *const bad[] = { "\xff",
+					   "a\xc3",
+					   "\xe2\x89",
+					   "\x80",
+					   "\xc0\xaf",
+					   "\xe0\x80\xaf",
+					   "\xf0\x80\x80\xaf",
+					   "\xed\xa0\x80",
+					   "\xf4\x90\x80\x80",
+					   "\xf8\x88\x80\x80\x80",
+					   "\xc3(" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++)
+		ok(text_is_utf8(good[i]));
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		ok(!text_is_utf8(bad[i]));
+}
+
 static void test_text_grows(void)
 {
 	struct text text = TEXT_INIT;
@@ -197,7 +258,10 @@ static void test_shell_quote(void)
 		{ "two words", "'two words'" },
 		{ "it's", "'it'\\''s'" },
 		{ "$HOME;`x`", "'$HOME;`x`'" },
-		{ "a\nb", "'a\nb'" },
+		{ "a\nb", "$'a\\012b'" }, /* explained on one line, which no terminal obeys */
+		{ "\x1b[31m\x7f'\\\xc2\x9b"
+		  "1ä",
+		  "$'\\033[31m\\177\\'\\\\\\302\\2331ä'" },
 		{ "~", "'~'" },
 	};
 
@@ -730,12 +794,15 @@ int main(void)
 		TAP(test_wrap_puts_context_in_front),
 		TAP(test_long_messages_are_cut),
 		TAP(test_messages_are_one_printable_line),
+		TAP(test_messages_have_no_controls_of_unicode),
 		TAP(test_each_code_has_a_status),
 		TAP(test_undo_goes_backwards_past_failures),
 		TAP(test_undo_after_commit_does_nothing),
 		TAP(test_uuid),
+		TAP(test_what_is_utf8),
 		TAP(test_text_grows),
 		TAP(test_shell_quote),
+		TAP(test_shell_quote_is_undone_by_bash),
 		TAP(test_size_parse),
 		TAP(test_size_format),
 		TAP(test_natural_compare),

@@ -8,6 +8,7 @@
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
+#include "base/file.h"
 #include "base/text.h"
 #include "driver/generic/copy.h"
 #include "driver/generic/remove.h"
@@ -55,6 +56,34 @@ static void begin(void)
 	ok(chdir(scratch) == 0);
 	ok(mkdir("from", 0755) == 0);
 	ok(mkdir("to", 0755) == 0);
+}
+
+/*
+ * Linux says "no space" of both. A tmpfs of 64 KiB has less free than one can tell from full; here
+ * stands for a file system on which there is much.
+ */
+static void test_an_attribute_too_large_is_no_full_disk(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct attribute_refused refused = { "user.a", "etc/file", 20000, 20006, -1, NULL };
+
+	begin();
+	ok(mkdir("mnt", 0755) == 0);
+	ok(mount("none", "mnt", "tmpfs", 0, "size=64k") == 0);
+	refused.fd = open("from", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ok_int(fail_attribute(&refused, ENOSPC, &err), ==, COPPICE_UNSUPPORTED);
+	ok(strstr(err.message, "user.a") && strstr(err.message, "etc/file") &&
+	   strstr(err.message, "20000 bytes"));
+	ok_int(fail_attribute(&refused, E2BIG, &err), ==, COPPICE_UNSUPPORTED);
+	ok_int(fail_attribute(&refused, ERANGE, &err), ==, COPPICE_UNSUPPORTED);
+	ok_int(fail_attribute(&refused, EDQUOT, &err), ==, COPPICE_NO_SPACE);
+	refused.all_bytes = 100;
+	ok_int(fail_attribute(&refused, ENOSPC, &err), ==, COPPICE_NO_SPACE);
+	refused.all_bytes = 20006;
+	closep(&refused.fd);
+	refused.fd = open("mnt", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ok_int(fail_attribute(&refused, ENOSPC, &err), ==, COPPICE_NO_SPACE);
+	closep(&refused.fd);
 }
 
 static void fail_here(const char *message)
@@ -394,6 +423,7 @@ int main(void)
 	return tap_run((struct tap_test[]){
 		TAP(test_everything),
 		TAP(test_records_stay_apart),
+		TAP(test_an_attribute_too_large_is_no_full_disk),
 		TAP(test_links_race),
 		TAP(test_deep),
 		TAP(test_thousands_of_levels),

@@ -121,19 +121,34 @@ static bool is_skipped(const struct tree_copy *how, const char *name)
 	return false;
 }
 
+/* @all_bytes counts what it has so far. */
 static int copy_xattr(const struct place *place, const struct ends *ends, const char *entry,
-		      const char *name, struct coppice_error *err)
+		      const char *name, size_t *all_bytes, struct coppice_error *err)
 {
+	struct attribute_refused refused = { .name = name,
+					     .fd = ends->to_fd >= 0 ? ends->to_fd : place->to_fd,
+					     .at = ends->to_fd >= 0 ? NULL : ends->to_path };
+	_cleanup_(freep) char *path = NULL;
 	char *value = place->scratch->value;
 	ssize_t size = xattr_get(ends, name, value);
+	int os_errno;
 
-	if (size >= 0 && xattr_set(ends, name, value, (size_t)size) == 0)
+	if (size < 0) {
+		(void)fail_entry(place, entry, errno, "read an attribute of", err);
+		return wrap(err, "attribute '%s'", name);
+	}
+	*all_bytes += strlen(name) + (size_t)size;
+	if (xattr_set(ends, name, value, (size_t)size) == 0)
 		return COPPICE_OK;
+	os_errno = errno;
 	/* Btrfs's own are hints to Btrfs, no content. */
-	if (errno == EOPNOTSUPP && !strncmp(name, "btrfs.", strlen("btrfs.")))
+	if (os_errno == EOPNOTSUPP && !strncmp(name, "btrfs.", strlen("btrfs.")))
 		return COPPICE_OK;
-	(void)fail_entry(place, entry, errno, "copy an attribute of", err);
-	return wrap(err, "attribute '%s'", name);
+	path = tree_path(place->dir, entry);
+	refused.path = path ? path : entry;
+	refused.size_bytes = (size_t)size;
+	refused.all_bytes = *all_bytes;
+	return fail_attribute(&refused, os_errno, err);
 }
 
 static int copy_xattrs(const struct place *place, const struct ends *ends, const char *entry,
@@ -141,6 +156,7 @@ static int copy_xattrs(const struct place *place, const struct ends *ends, const
 {
 	const char *names = place->scratch->names;
 	ssize_t length = xattr_list(ends, place->scratch->names);
+	size_t all_bytes = 0;
 	int r;
 
 	if (length < 0)
@@ -150,7 +166,7 @@ static int copy_xattrs(const struct place *place, const struct ends *ends, const
 	for (const char *name = names; name < names + length; name += strlen(name) + 1) {
 		if (is_skipped(place->copier->how, name))
 			continue;
-		r = copy_xattr(place, ends, entry, name, err);
+		r = copy_xattr(place, ends, entry, name, &all_bytes, err);
 		if (r < 0)
 			return r;
 	}

@@ -107,7 +107,7 @@ static void name_process(const char *pid, char *ret, size_t size)
 	n = fd < 0 ? -1 : read(fd, name, sizeof(name) - 1);
 	if (n > 0)
 		name[name[n - 1] == '\n' ? n - 1 : n] = '\0';
-	text_make_printable(name);
+	coppice_text_make_printable(name);
 	(void)snprintf(ret, size, "process %s (%s)", pid, name);
 }
 

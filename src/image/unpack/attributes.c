@@ -8,9 +8,11 @@
 #include <archive.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/limits.h>
 #include <string.h>
 #include <sys/xattr.h>
 
+#include "base/file.h"
 #include "image/unpack/acl.h"
 #include "image/unpack/warnings.h"
 
@@ -18,9 +20,10 @@
 
 /* Where to set an attribute: an open file, or a name in the working directory. */
 struct place {
-	int fd;
+	int fd;           /* of the file, or of that directory */
 	const char *base; /* NULL: fd */
 	const char *path; /* for messages */
+	size_t all_bytes; /* of the attributes so far, with their names */
 };
 
 static struct timespec time_or_omit(bool is_set, time_t seconds, long nanoseconds)
@@ -73,11 +76,39 @@ static bool is_for_us_to_set(const char *name, const char *path)
 	return false;
 }
 
-static int xattr_set(const struct place *place, const char *name, const void *value, size_t length,
+/* No file system of Linux keeps more. */
+static int check_sizes(const struct place *place, const char *name, size_t length,
+		       struct coppice_error *err)
+{
+	if (length > XATTR_SIZE_MAX)
+		return fail(err, COPPICE_INVALID,
+			    "has '%s' with the attribute %.64s of %zu bytes, and at most %d can be",
+			    place->path, name, length, XATTR_SIZE_MAX);
+	if (strlen(name) > XATTR_NAME_MAX)
+		return fail(err, COPPICE_INVALID,
+			    "has '%s' with an attribute whose name has %zu bytes, and at most %d "
+			    "can be: %.64s…",
+			    place->path, strlen(name), XATTR_NAME_MAX, name);
+	return COPPICE_OK;
+}
+
+static int xattr_set(struct place *place, const char *name, const void *value, size_t length,
 		     struct coppice_error *err)
 {
-	int r = place->base ? lsetxattr(place->base, name, value, length, 0)
-			    : fsetxattr(place->fd, name, value, length, 0);
+	struct attribute_refused refused = {
+		.name = name,
+		.path = place->path,
+		.size_bytes = length,
+		.all_bytes = place->all_bytes += strlen(name) + length,
+		.fd = place->fd,
+		.at = place->base,
+	};
+	int r = check_sizes(place, name, length, err);
+
+	if (r < 0)
+		return r;
+	r = place->base ? lsetxattr(place->base, name, value, length, 0)
+			: fsetxattr(place->fd, name, value, length, 0);
 
 	if (r == 0)
 		return COPPICE_OK;
@@ -92,11 +123,11 @@ static int xattr_set(const struct place *place, const char *name, const void *va
 			  place->path);
 		return COPPICE_OK;
 	}
-	return fail_errno(err, errno, "cannot set %s of '%s'", name, place->path);
+	return fail_attribute(&refused, errno, err);
 }
 
-static int acl_set(const struct place *place, struct archive_entry *entry, int type,
-		   const char *name, struct coppice_error *err)
+static int acl_set(struct place *place, struct archive_entry *entry, int type, const char *name,
+		   struct coppice_error *err)
 {
 	uint8_t blob[ACL_BLOB_MAX];
 	size_t length = acl_format(entry, type, place->path, blob);
@@ -104,8 +135,7 @@ static int acl_set(const struct place *place, struct archive_entry *entry, int t
 	return length > 0 ? xattr_set(place, name, blob, length, err) : COPPICE_OK;
 }
 
-static int extra_set(const struct place *place, struct archive_entry *entry,
-		     struct coppice_error *err)
+static int extra_set(struct place *place, struct archive_entry *entry, struct coppice_error *err)
 {
 	const char *name;
 	const void *value;
@@ -160,7 +190,7 @@ int attributes_set(int fd, const struct attributes *attributes, const char *path
 int attributes_set_at(int dir_fd, const char *base, const struct attributes *attributes,
 		      const char *path, struct coppice_error *err)
 {
-	struct place place = { .fd = -1, .base = base, .path = path };
+	struct place place = { .fd = dir_fd, .base = base, .path = path };
 
 	if (has_owner(attributes) &&
 	    fchownat(dir_fd, base, attributes->uid, attributes->gid, AT_SYMLINK_NOFOLLOW) < 0)

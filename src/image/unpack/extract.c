@@ -55,8 +55,9 @@ struct walk {
 	char path[PATH_MAX];
 	struct root_signs plain, unified;
 	bool has_rootfs;
-	char *metadata; /* content of the last entry of that name; NULL: none, or no file */
+	char *metadata; /* content of the last entry of that name; NULL: none, or it is no good */
 	size_t metadata_length;
+	bool is_metadata_no_file, is_metadata_too_large; /* what that entry is instead */
 };
 
 /* ---- paths ---- */
@@ -138,6 +139,10 @@ static void entry_note(struct walk *walk, struct archive_entry *entry)
 	if (strcmp(path, METADATA_NAME) == 0) {
 		free(take_ptr(&walk->metadata)); /* a later entry replaces it */
 		walk->metadata_length = 0;
+		walk->is_metadata_no_file =
+			archive_entry_hardlink(entry) || archive_entry_filetype(entry) != AE_IFREG;
+		walk->is_metadata_too_large =
+			!walk->is_metadata_no_file && archive_entry_size(entry) > REPORT_FRAME_MAX;
 	}
 	if (strcmp(path, ROOTFS_NAME) == 0)
 		walk->has_rootfs = archive_entry_filetype(entry) == AE_IFDIR;
@@ -388,19 +393,31 @@ static void tell_signs(const struct root_signs *signs)
 			  "will have the same");
 }
 
+static int refuse_without_metadata(const struct walk *walk, const char *missing,
+				   struct coppice_error *err)
+{
+	if (walk->is_metadata_no_file)
+		return fail(err, COPPICE_INVALID,
+			    "has a metadata.yaml that is a link, or no regular file");
+	if (walk->is_metadata_too_large)
+		return fail(err, COPPICE_INVALID, "has a metadata.yaml that is larger than %u MiB",
+			    REPORT_FRAME_MAX >> 20);
+	return fail(err, COPPICE_INVALID, "%s", missing);
+}
+
 static int classify(struct walk *walk, struct coppice_error *err)
 {
 	struct extraction *result = walk->result;
 
 	if (walk->is_metadata_only && !walk->metadata)
-		return fail(err, COPPICE_INVALID, "has no metadata.yaml at its top");
+		return refuse_without_metadata(walk, "has no metadata.yaml at its top", err);
 	result->is_unified = walk->is_metadata_only ||
 			     (walk->metadata && walk->has_rootfs && !walk->is_rootfs_only);
 	if (!walk->is_metadata_only)
 		tell_signs(result->is_unified ? &walk->unified : &walk->plain);
 	if (!result->is_unified && !walk->plain.has_root_directory && walk->has_rootfs)
-		return fail(err, COPPICE_INVALID,
-			    "is no image: it has a rootfs but no metadata.yaml beside it");
+		return refuse_without_metadata(
+			walk, "is no image: it has a rootfs but no metadata.yaml beside it", err);
 	if (!result->is_unified && !walk->plain.has_root_directory)
 		return fail(err, COPPICE_INVALID,
 			    "is no root file system: it has no etc, usr, bin, sbin, lib or var");

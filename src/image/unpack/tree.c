@@ -283,7 +283,15 @@ int tree_node(struct tree *tree, char *path, dev_t device, const struct attribut
 	return attributes_set_at(dir_fd, base, attributes, path, err);
 }
 
-/* A link to itself would remove its only name when it makes way. */
+static bool is_same(int dir_fd, const char *base, const struct stat *file)
+{
+	struct stat st;
+
+	return fstatat(dir_fd, base, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == file->st_ino &&
+	       st.st_dev == file->st_dev;
+}
+
+/* A file linked to itself would lose its only name when it makes way. */
 int tree_link(struct tree *tree, char *path, char *existing, struct coppice_error *err)
 {
 	struct making what = { .mode = 0 };
@@ -293,8 +301,6 @@ int tree_link(struct tree *tree, char *path, char *existing, struct coppice_erro
 	struct stat st;
 	int unused, dir_fd;
 
-	if (strcmp(path, existing) == 0)
-		return COPPICE_OK;
 	what.from_base = base_of(existing, &slash);
 	if (slash)
 		*slash = '\0';
@@ -311,6 +317,8 @@ int tree_link(struct tree *tree, char *path, char *existing, struct coppice_erro
 	dir_fd = parent_open(tree, path, &base, err);
 	if (dir_fd < 0)
 		return dir_fd;
+	if (is_same(dir_fd, base, &st))
+		return COPPICE_OK;
 	return make_or_replace(dir_fd, base, &what, path, &unused, err);
 }
 

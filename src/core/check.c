@@ -213,7 +213,12 @@ static int check_volume(void *user, const struct found_volume *found, struct cop
 			 "it has no record; --repair gives it a new one");
 		return r < 0 || !checking->is_repair ? r : give_record(checking, &found->ref, err);
 	}
-	if (record_parse(found->record, &record, &why) < 0) {
+	r = record_parse(found->record, &record, &why);
+	if (r ==
+	    COPPICE_UNSUPPORTED) /* nothing is wrong with it, and it is nothing for us to mend */
+		return find(checking, "record-newer", subject, err, "%s: use that one",
+			    why.message);
+	if (r < 0) {
 		r = find(checking, "record-damaged", subject, err,
 			 "%s; --repair gives it a new one", why.message);
 		return r < 0 || !checking->is_repair ? r : give_record(checking, &found->ref, err);

@@ -38,11 +38,13 @@ int image_resolve(struct coppice *coppice, const char *name, struct volume_name 
 		  struct coppice_error *err)
 {
 	struct finding finding = { .n = 0 };
-	bool is_found;
+	struct coppice_error ignored;
+	bool is_found = false;
 	int r;
 
 	r = images_refresh(coppice, err);
-	if (r == COPPICE_OK)
+	/* A whole fingerprint means its image, whatever aliases there are. */
+	if (r == COPPICE_OK && fingerprint_parse(name, ret, &ignored) < 0)
 		r = catalog_alias_get(coppice->catalog, name, finding.fingerprint, &is_found, err);
 	if (r < 0)
 		return r;

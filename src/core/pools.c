@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/text.h"
 
+#define VERSION       1 /* of a pool's file and record */
 #define POOL_FILE_MAX (1 << 20)
 
 void pool_entry_close(struct pool_entry *entry)
@@ -116,7 +117,7 @@ int pool_entry_format(struct coppice *coppice, const struct pool_entry *entry, c
 		      struct coppice_error *err)
 {
 	json_t *json = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s*, s:o}", "uuid", entry->uuid.text,
-				 "version", 1, "driver", entry->driver->name, "owner",
+				 "version", VERSION, "driver", entry->driver->name, "owner",
 				 coppice->owner.text, "owner_path", coppice->root, "source",
 				 entry->source, "config", settings_to_json(&entry->config));
 	char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
@@ -152,6 +153,8 @@ static int parse_entry(struct coppice *coppice, const char *name, json_t *json,
 	struct uuid uuid;
 	int r;
 
+	if (json_integer_value(json_object_get(json, "version")) > VERSION)
+		return fail(err, COPPICE_UNSUPPORTED, "a newer version of Coppice wrote it");
 	if (!uuid_text || !uuid_parse(uuid_text, &uuid))
 		return fail(err, COPPICE_FAILED, "it has no uuid");
 	if (!driver)
@@ -180,6 +183,7 @@ static int load_file(struct coppice *coppice, const char *file, const char *name
 {
 	_cleanup_(freep) char *path = text_format("pools/%s", file);
 	_cleanup_(freep) char *text = NULL;
+	struct coppice_error why;
 	int r;
 
 	if (!path)
@@ -187,8 +191,18 @@ static int load_file(struct coppice *coppice, const char *file, const char *name
 	r = file_read(coppice->root_fd, path, POOL_FILE_MAX, &text, err);
 	if (r < 0)
 		return r;
-	r = pool_entry_parse(coppice, name, text, ret, err);
-	return r < 0 ? wrap(err, "'%s/%s' is damaged", coppice->root, path) : COPPICE_OK;
+	r = pool_entry_parse(coppice, name, text, ret, &why);
+	if (r == COPPICE_FAILED)
+		return fail(
+			err, r,
+			"'%s/%s' is damaged (%s); remove it, and then: coppice storage recover %s "
+			"DRIVER source=SOURCE",
+			coppice->root, path, why.message, name);
+	if (r < 0) {
+		*err = why;
+		return wrap(err, "'%s/%s' cannot be used", coppice->root, path);
+	}
+	return COPPICE_OK;
 }
 
 /* "default.json" with tail ".json" → "default". */

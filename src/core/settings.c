@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/text.h"
+
 void settings_done(struct coppice_settings *settings)
 {
 	for (size_t i = 0; i < settings->n; i++) {
@@ -55,6 +57,11 @@ int settings_put(struct coppice_settings *settings, const char *key, const char 
 			remove_at(settings, i);
 		return COPPICE_OK;
 	}
+	/* Records are JSON, which keeps nothing else. */
+	if (!text_is_utf8(key))
+		return fail(err, COPPICE_INVALID, "the key '%s' is not UTF-8", key);
+	if (!text_is_utf8(value))
+		return fail(err, COPPICE_INVALID, "the value of '%s' is not UTF-8", key);
 	new_key = strdup(key);
 	new_value = strdup(value);
 	if (!new_key || !new_value)

@@ -94,6 +94,8 @@ int alias_parse(const char *text, char ret[static 256], struct coppice_error *er
 			    "invalid alias '%s': 1 to 255 ASCII letters, digits and '-_.:/+@', "
 			    "not beginning with a dash",
 			    text);
+	if (!fingerprint_problem(text))
+		return fail(err, COPPICE_INVALID, "invalid alias '%s': it is a fingerprint", text);
 	memcpy(ret, text, length + 1);
 	return COPPICE_OK;
 }

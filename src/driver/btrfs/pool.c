@@ -386,13 +386,15 @@ static int make_file_system(const struct pool_spec *spec, const struct place *pl
 	bool is_forced = wipe && strcmp(wipe, "true") == 0;
 	const char *const argv[] = { "mkfs.btrfs", "-q", is_forced ? "-f" : "-K", "-L", spec->name,
 				     place->file,  NULL };
+	int r;
 
 	if (!is_forced && holds_btrfs(place->file))
 		return fail(err, COPPICE_EXISTS,
 			    "'%s' holds a Btrfs file system already; to use a pool in it: coppice "
 			    "storage recover; to lose what is in it: source.wipe=true",
 			    place->file);
-	return run_checked(argv, err);
+	r = pool_file_refuse_data(spec, place->file, err);
+	return r < 0 ? r : run_checked(argv, err);
 }
 
 /* Simple quotas can be had from the first moment only: later they know nothing of before. */

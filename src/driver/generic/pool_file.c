@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include "base/file.h"
@@ -66,5 +68,46 @@ int pool_file_make(const struct pool_spec *spec, const struct pool_file *file,
 			       (unsigned long long)size);
 		(void)unlink(file->path);
 	}
+	return r;
+}
+
+/* *ret: is there a byte in the file that is not 0? Holes are skipped. */
+static int has_data(int fd, const char *path, bool *ret, struct coppice_error *err)
+{
+	static const char zeros[65536];
+	char buffer[65536];
+	off_t at = 0;
+	ssize_t n = 0;
+
+	*ret = false;
+	while (!*ret && (at = lseek(fd, at, SEEK_DATA)) >= 0 &&
+	       (n = pread(fd, buffer, sizeof(buffer), at)) > 0) {
+		*ret = memcmp(buffer, zeros, (size_t)n) != 0;
+		at += n;
+	}
+	if (n < 0 || (at < 0 && errno != ENXIO))
+		return fail_errno(err, errno, "cannot read '%s'", path);
+	return COPPICE_OK;
+}
+
+int pool_file_refuse_data(const struct pool_spec *spec, const char *path, struct coppice_error *err)
+{
+	const char *wipe = spec->get(spec, "source.wipe");
+	_cleanup_(closep) int fd = -1;
+	struct stat st;
+	bool has;
+	int r;
+
+	if ((wipe && strcmp(wipe, "true") == 0) || stat(path, &st) < 0 || !S_ISREG(st.st_mode))
+		return COPPICE_OK;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return fail_errno(err, errno, "cannot open '%s'", path);
+	r = has_data(fd, path, &has, err);
+	if (r == COPPICE_OK && has)
+		r = fail(err, COPPICE_EXISTS,
+			 "'%s' holds data, and all of it would be lost; to lose it: "
+			 "source.wipe=true",
+			 path);
 	return r;
 }

@@ -25,3 +25,10 @@ _nonnull_ int pool_file_size(const struct pool_spec *spec, const struct pool_fil
  */
 _nonnull_ int pool_file_make(const struct pool_spec *spec, const struct pool_file *file,
 			     struct coppice_error *err);
+
+/*
+ * Is @path, a regular file that is given as a source, free to be written over? Not if
+ * there is a byte in it that is not 0, unless `source.wipe` is true: then COPPICE_EXISTS.
+ */
+_nonnull_ int pool_file_refuse_data(const struct pool_spec *spec, const char *path,
+				    struct coppice_error *err);

@@ -369,7 +369,10 @@ static int make_zpool(const struct pool_spec *spec, const struct place *place,
 {
 	const char *argv[32] = { NULL };
 	size_t n = zpool_create_put(argv, is_wiping(spec));
+	int r = pool_file_refuse_data(spec, place->vdev, err);
 
+	if (r < 0)
+		return r;
 	argv[n++] = place->zpool;
 	argv[n++] = place->vdev;
 	return zfs_run(argv, NULL, err);

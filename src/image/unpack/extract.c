@@ -51,6 +51,7 @@ struct walk {
 	int root_fd;                           /* -1: likewise */
 	uint64_t promised_bytes;               /* sizes of all files */
 	uint64_t unlooked_bytes;               /* written since we looked how full the pool is */
+	uint64_t unsynced_bytes;               /* written since all was written out */
 	struct extraction *result;
 	char path[PATH_MAX];
 	struct root_signs plain, unified;
@@ -154,26 +155,44 @@ static void entry_note(struct walk *walk, struct archive_entry *entry)
 
 /* ---- limits ---- */
 
+/* What is free beyond what must stay so; less than nothing if there is less. */
+static bool read_space(const struct walk *walk, int64_t *ret_slack, uint64_t *ret_free)
+{
+	struct statfs pool;
+	uint64_t reserve;
+
+	if (walk->root_fd < 0 || fstatfs(walk->root_fd, &pool) < 0 || pool.f_blocks == 0)
+		return false;
+	reserve = pool.f_blocks / 50 * (uint64_t)pool.f_bsize;
+	if (reserve > RESERVE_MAX)
+		reserve = RESERVE_MAX;
+	*ret_free = pool.f_bavail * (uint64_t)pool.f_bsize;
+	*ret_slack = (int64_t)(*ret_free - reserve);
+	return true;
+}
+
 /*
  * A pool that is full to the last block is hard to use and to repair: what grows without
- * end is stopped before. (Btrfs does not count here what it has not yet written out; then
- * its own ENOSPC comes first.)
+ * end is stopped before. Btrfs does not count here what it has not yet written out: where
+ * that may be all that is left, it is written out first.
  */
 static int look_at_space(struct walk *walk, struct coppice_error *err)
 {
 	char left[SIZE_TEXT_MAX];
-	struct statfs pool;
-	uint64_t reserve;
+	uint64_t free_bytes;
+	int64_t slack;
 
 	walk->unlooked_bytes = 0;
-	if (walk->root_fd < 0 || fstatfs(walk->root_fd, &pool) < 0 || pool.f_blocks == 0)
+	if (!read_space(walk, &slack, &free_bytes) || slack >= (int64_t)walk->unsynced_bytes)
 		return COPPICE_OK;
-	reserve = pool.f_blocks / 50 * (uint64_t)pool.f_bsize;
-	if (reserve > RESERVE_MAX)
-		reserve = RESERVE_MAX;
-	if (pool.f_bavail * (uint64_t)pool.f_bsize >= reserve)
+	if (slack >= 0 && syncfs(walk->root_fd) == 0) {
+		walk->unsynced_bytes = 0;
+		if (!read_space(walk, &slack, &free_bytes))
+			return COPPICE_OK;
+	}
+	if (slack >= 0)
 		return COPPICE_OK;
-	size_format(pool.f_bavail * (uint64_t)pool.f_bsize, left);
+	size_format(free_bytes, left);
 	return fail(err, COPPICE_NO_SPACE, "the pool is nearly full, %s are left", left);
 }
 
@@ -202,6 +221,7 @@ static int count_piece(struct walk *walk, size_t length, struct coppice_error *e
 {
 	walk->result->unpacked_bytes += length;
 	walk->unlooked_bytes += length;
+	walk->unsynced_bytes += length;
 	return walk->unlooked_bytes < BYTES_BETWEEN_LOOKS ? COPPICE_OK : look_at_space(walk, err);
 }
 

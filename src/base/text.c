@@ -80,12 +80,21 @@ char *text_format(const char *fmt, ...)
 	return n < 0 ? NULL : s;
 }
 
-/* How many bytes at @at are a control: of ASCII 1, of UTF-8 (U+0080 to U+009F) 2; else 0. */
+/*
+ * How many bytes at @at are a control: of ASCII 1; of UTF-8 2 (U+0080 to U+009F), or 3: what ends
+ * lines or turns their direction (U+200E, U+200F, U+2028 to U+202E, U+2066 to U+2069); else 0.
+ */
 static size_t control_length(const unsigned char *at)
 {
 	if (at[0] < 0x20 || at[0] == 0x7f)
 		return at[0] != '\0';
-	return at[0] == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0 ? 2 : 0;
+	if (at[0] == 0xc2)
+		return at[1] >= 0x80 && at[1] < 0xa0 ? 2 : 0;
+	if (at[0] != 0xe2 || (at[1] != 0x80 && at[1] != 0x81))
+		return 0;
+	if (at[1] == 0x81)
+		return at[2] >= 0xa6 && at[2] <= 0xa9 ? 3 : 0;
+	return at[2] == 0x8e || at[2] == 0x8f || (at[2] >= 0xa8 && at[2] <= 0xae) ? 3 : 0;
 }
 
 static bool has_control(const char *s)

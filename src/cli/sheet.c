@@ -57,6 +57,7 @@ static void cell_keep(struct sheet *sheet, const char *text)
 	}
 	memcpy(sheet->data + sheet->length, text, size);
 	sheet->cell[sheet->n_cells++] = sheet->length;
+	coppice_text_make_printable(sheet->data + sheet->length);
 	sheet->length += size;
 }
 

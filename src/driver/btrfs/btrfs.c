@@ -401,14 +401,41 @@ static int clone_all(struct draft *draft, const struct volume_ref *origin,
 
 /* ---- accounts ---- */
 
+/* Is it enough for what was written? */
+static int check_limit(struct btrfs_pool *btrfs, const struct volume_ref *ref,
+		       const struct uuid *group, uint64_t limit_bytes, struct coppice_error *err)
+{
+	char wanted[SIZE_TEXT_MAX], has[SIZE_TEXT_MAX];
+	uint64_t written = 0;
+	bool is_found;
+	int r = limit_bytes ? quota_group_read(btrfs->layout.fd, quota_group(group), &written,
+					       &is_found, err)
+			    : COPPICE_OK;
+
+	if (r < 0 || !limit_bytes || written <= limit_bytes)
+		return r;
+	size_format(limit_bytes, wanted);
+	size_format(written, has);
+	return fail(
+		err, COPPICE_INVALID,
+		"'%s' cannot be limited to %s (%llu bytes): with its snapshots it has written %s "
+		"(%llu)",
+		ref->name.text, wanted, (unsigned long long)limit_bytes, has,
+		(unsigned long long)written);
+}
+
 static int limit_set(struct pool *pool, const struct volume_ref *ref, const struct uuid *group,
 		     uint64_t limit_bytes, unsigned how, struct coppice_error *err)
 {
 	struct btrfs_pool *btrfs = btrfs_pool_of(pool);
 	char text[QUOTA_GROUP_TEXT_MAX];
+	int r;
 
 	if (!btrfs->has_quota)
 		return limit_bytes ? can_limit(pool, err) : COPPICE_OK;
+	r = check_limit(btrfs, ref, group, limit_bytes, err);
+	if (r < 0)
+		return r;
 	(void)quota_group_format(quota_group(group), text);
 	if (limit_bytes > 0)
 		layout_explain(&btrfs->layout, "btrfs qgroup limit %llu %s %s",

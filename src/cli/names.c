@@ -59,7 +59,7 @@ static bool range_parse(const struct brace *brace, long *ret_from, long *ret_to,
 
 	if (!dots || dots >= brace->close || dots == from || to == brace->close)
 		return false;
-	if (dots - from > 9 || brace->close - to > 9)
+	if (dots - from > 18 || brace->close - to > 18)
 		return false;
 	for (const char *at = from; at < brace->close; at++)
 		if (!isdigit((unsigned char)*at) && at != dots && at != dots + 1)

@@ -82,7 +82,8 @@ char *text_format(const char *fmt, ...)
 
 /*
  * How many bytes at @at are a control: of ASCII 1; of UTF-8 2 (U+0080 to U+009F), or 3: what ends
- * lines or turns their direction (U+200E, U+200F, U+2028 to U+202E, U+2066 to U+2069); else 0.
+ * lines or turns their direction (U+061C, U+200E, U+200F, U+2028 to U+202E, U+2066 to U+2069); else
+ * 0.
  */
 static size_t control_length(const unsigned char *at)
 {
@@ -90,6 +91,8 @@ static size_t control_length(const unsigned char *at)
 		return at[0] != '\0';
 	if (at[0] == 0xc2)
 		return at[1] >= 0x80 && at[1] < 0xa0 ? 2 : 0;
+	if (at[0] == 0xd8)
+		return at[1] == 0x9c ? 2 : 0;
 	if (at[0] != 0xe2 || (at[1] != 0x80 && at[1] != 0x81))
 		return 0;
 	if (at[1] == 0x81)

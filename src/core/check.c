@@ -214,10 +214,14 @@ static int check_volume(void *user, const struct found_volume *found, struct cop
 		return r < 0 || !checking->is_repair ? r : give_record(checking, &found->ref, err);
 	}
 	r = record_parse(found->record, &record, &why);
-	if (r ==
-	    COPPICE_UNSUPPORTED) /* nothing is wrong with it, and it is nothing for us to mend */
+	/* Nothing is wrong with that, and it is nothing for us to mend. */
+	if (r == COPPICE_UNSUPPORTED)
 		return find(checking, "record-newer", subject, err, "%s: use that one",
 			    why.message);
+	if (r < 0 && r != COPPICE_INVALID) {
+		*err = why;
+		return r;
+	}
 	if (r < 0) {
 		r = find(checking, "record-damaged", subject, err,
 			 "%s; --repair gives it a new one", why.message);

@@ -415,8 +415,9 @@ static int change_aliases(struct coppice *coppice, const char *image, const char
 	}
 	if (r == COPPICE_OK && new)
 		r = alias_must_not_exist(coppice, new, err);
-	if (r == COPPICE_OK)
-		r = image_resolve(coppice, old ? old : image, &fingerprint, err);
+	if (r == COPPICE_OK) /* the alias may look like the fingerprint of another */
+		r = old ? fingerprint_parse(of, &fingerprint, err)
+			: image_resolve(coppice, image, &fingerprint, err);
 	if (r == COPPICE_OK)
 		r = image_record_of(coppice, fingerprint.text, &has_bytes, &record, err);
 	if (r == COPPICE_OK)

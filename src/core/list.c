@@ -310,7 +310,8 @@ int coppice_instance_list(struct coppice *coppice, const char *pattern, const ch
 	for (size_t i = 0; i < coppice->n_pools && r == COPPICE_OK; i++)
 		if (!only || coppice->pools[i] == only) {
 			r = list_pool(&listing, coppice->pools[i], err);
-			tell_left_out(coppice, coppice->pools[i], pattern);
+			if (r == COPPICE_OK)
+				tell_left_out(coppice, coppice->pools[i], pattern);
 		}
 	free(listing.uuids);
 	if (r < 0) {

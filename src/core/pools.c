@@ -156,7 +156,7 @@ static int parse_entry(struct coppice *coppice, const char *name, json_t *json,
 	if (json_integer_value(json_object_get(json, "version")) > VERSION)
 		return fail(err, COPPICE_UNSUPPORTED, "a newer version of Coppice wrote it");
 	if (!uuid_text || !uuid_parse(uuid_text, &uuid))
-		return fail(err, COPPICE_FAILED, "it has no uuid");
+		return fail(err, COPPICE_INVALID, "it has no uuid");
 	if (!driver)
 		return fail(err, COPPICE_UNSUPPORTED, "this build has no driver '%s'",
 			    driver_name ? driver_name : "");
@@ -192,9 +192,9 @@ static int load_file(struct coppice *coppice, const char *file, const char *name
 	if (r < 0)
 		return r;
 	r = pool_entry_parse(coppice, name, text, ret, &why);
-	if (r == COPPICE_FAILED)
+	if (r == COPPICE_INVALID)
 		return fail(
-			err, r,
+			err, COPPICE_FAILED,
 			"'%s/%s' is damaged (%s); remove it, and then: coppice storage recover %s "
 			"DRIVER source=SOURCE",
 			coppice->root, path, why.message, name);

@@ -66,6 +66,11 @@ static int data_destroy(struct layout *layout, int dir_fd, const char *name,
 	return fail_errno(err, errno, "cannot destroy subvolume '%s'", name);
 }
 
+static bool make_room(struct layout *layout)
+{
+	return btrfs_ballast_drop(btrfs_pool_of(&layout->pool));
+}
+
 static void data_destroy_explain(struct layout *layout, const char *path)
 {
 	layout_explain(layout, "btrfs subvolume delete %s", path);
@@ -83,6 +88,7 @@ static int account_close(struct layout *layout, const struct uuid *uuid, bool *r
 const struct layout_engine btrfs_engine = {
 	.data_destroy = data_destroy,
 	.data_destroy_explain = data_destroy_explain,
+	.make_room = make_room,
 	.account_close = account_close,
 };
 
@@ -609,7 +615,7 @@ static int in_use(struct pool *pool, const struct volume_ref *refs, size_t n, in
  * it, which by itself sleeps 30 s: so long the space would not come back. Begun here, a
  * commit wakes both; nobody waits for it.
  */
-static int drop_soon(struct pool *pool, int r)
+static void drop_soon(struct pool *pool)
 {
 	struct btrfs_pool *btrfs = btrfs_pool_of(pool);
 	struct coppice_error ignored;
@@ -618,10 +624,35 @@ static int drop_soon(struct pool *pool, int r)
 	if (btrfs->has_destroyed)
 		(void)batch_commit_begin(btrfs->layout.fd, &transid, &ignored);
 	btrfs->has_destroyed = false;
+}
+
+static int reap(struct pool *pool, struct coppice_error *err)
+{
+	int r = layout_reap(pool, err);
+
+	drop_soon(pool);
 	return r;
 }
 
-/* ---- going also where nothing else goes ---- */
+static int draft_discard(struct draft *draft, struct coppice_error *err)
+{
+	struct pool *pool = draft->pool;
+	int r = layout_draft_discard(draft, err);
+
+	if (pool)
+		drop_soon(pool);
+	return r;
+}
+
+static int draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
+{
+	int r = layout_draft_sweep(pool, ret_n, err);
+
+	drop_soon(pool);
+	return r;
+}
+
+/* ---- deleting where all metadata is taken ---- */
 
 static int draft_open(struct pool *pool, struct draft *ret, struct coppice_error *err)
 {
@@ -635,37 +666,9 @@ static int retire(struct pool *pool, const struct volume_ref *refs, const struct
 {
 	int r = layout_retire(pool, refs, uuids, n, err);
 
-	if (r != COPPICE_NO_SPACE)
-		return r;
-	if (btrfs_ballast_drop(btrfs_pool_of(pool)))
-		r = layout_retire(pool, refs, uuids, n, err);
 	return r == COPPICE_NO_SPACE
-		       ? wrap(err, "Btrfs has no room left for its books; make the pool larger")
+		       ? wrap(err, "no room is left for Btrfs's own metadata; make the pool larger")
 		       : r;
-}
-
-static int reap(struct pool *pool, struct coppice_error *err)
-{
-	return drop_soon(pool, layout_reap(pool, err));
-}
-
-static int draft_discard(struct draft *draft, struct coppice_error *err)
-{
-	struct pool *pool = draft->pool;
-	int r = layout_draft_discard(draft, err);
-
-	if (r == COPPICE_NO_SPACE && pool && btrfs_ballast_drop(btrfs_pool_of(pool)))
-		r = layout_draft_discard(draft, err);
-	return pool ? drop_soon(pool, r) : r;
-}
-
-static int draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
-{
-	int r = layout_draft_sweep(pool, ret_n, err);
-
-	if (r == COPPICE_NO_SPACE && btrfs_ballast_drop(btrfs_pool_of(pool)))
-		r = layout_draft_sweep(pool, ret_n, err);
-	return drop_soon(pool, r);
 }
 
 static const struct driver_key pool_keys[] = {

@@ -138,8 +138,11 @@ static int data_destroy(struct layout *layout, int dir_fd, const char *name,
 	uint32_t project = 0;
 	int r = COPPICE_OK;
 
-	if (dir->projects.can_count)
+	if (dir->projects.can_count) {
 		fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (fd < 0 && errno != ENOENT && errno != ENOTDIR && errno != ELOOP)
+			return fail_errno(err, errno, "cannot open '%s'", name);
+	}
 	if (fd >= 0)
 		r = project_of(fd, &project, err);
 	if (r == COPPICE_OK && project)
@@ -153,9 +156,12 @@ static void data_destroy_explain(struct layout *layout, const char *path)
 {
 	struct dir_pool *dir = dir_pool_of(&layout->pool);
 
-	if (dir->projects.can_count) {
+	if (dir->projects.can_limit) {
 		layout_explain(layout, "read -r project _ < <(lsattr -pd %s)", path);
-		limit_explain(dir, 0);
+		layout_explain(layout,
+			       "[ \"$project\" -lt 1073741824 ] || xfs_quota -x -f -c \"limit -p "
+			       "bhard=0 $project\" \"$(stat -c %%m %s)\"",
+			       layout->quoted);
 	}
 	layout_explain(layout, "rm -rf --one-file-system %s", path);
 }
@@ -641,7 +647,9 @@ static int used(struct pool *pool, const struct volume_ref *refs, size_t n,
 		else if (r == COPPICE_NOT_FOUND)
 			r = COPPICE_OK; /* gone since */
 	}
-	if (r == COPPICE_OK && !sharing.is_unsure)
+	/* Of trees that change meanwhile it may be nonsense. */
+	if (r == COPPICE_OK && !sharing.is_unsure &&
+	    sharing.allocated_bytes >= sharing.repeated_bytes)
 		*ret = (struct coppice_bytes){
 			COPPICE_EXACT,
 			sharing.allocated_bytes - sharing.repeated_bytes,
@@ -678,7 +686,7 @@ static int limit_set(struct pool *pool, const struct volume_ref *ref, const stru
 	r = open_live(&dir->layout, ref, &fd, err);
 	if (r == COPPICE_OK)
 		r = project_of(fd, &project, err);
-	if (r == COPPICE_OK)
+	if (r == COPPICE_OK && limit_bytes)
 		r = bytes_of(dir, fd, &bytes, err);
 	if (r == COPPICE_OK && limit_bytes)
 		r = check_limit(ref->name.text, limit_bytes, bytes, err);

@@ -16,6 +16,11 @@
 
 #define FIRST_PROJECT 0x40000000U /* and as many from there on: all with bit 30 and not 31 */
 
+static bool is_ours(uint32_t project)
+{
+	return (project & ~(FIRST_PROJECT - 1)) == FIRST_PROJECT;
+}
+
 /* Linux 5.14 has it, and no C library. The file system is the one that @fd is in. */
 static int quota(int fd, unsigned command, uint32_t project, void *data)
 {
@@ -27,35 +32,6 @@ static int quota(int fd, unsigned command, uint32_t project, void *data)
 static int attributes_read(int fd, struct fsxattr *ret)
 {
 	return ioctl(fd, FS_IOC_FSGETXATTR, ret) < 0 ? errno : 0;
-}
-
-void projects_probe(int dir_fd, struct projects *ret)
-{
-	struct fs_quota_statv state = { .qs_version = FS_QSTATV_VERSION1 };
-	struct fsxattr attributes;
-
-	*ret = (struct projects){
-		.problem =
-			"the pool's file system has no project quotas (XFS and ext4 have, mounted "
-			"with prjquota)",
-	};
-	if (quota(dir_fd, Q_XGETQSTATV, 0, &state) != 0 || !(state.qs_flags & FS_QUOTA_PDQ_ACCT) ||
-	    attributes_read(dir_fd, &attributes) != 0)
-		return;
-	if (attributes.fsx_projid != 0) {
-		/* Its limit is somebody else's, and holds for all that is in here. */
-		ret->problem = "the pool's directory belongs to a quota project already";
-		return;
-	}
-	ret->can_count = true;
-	if (!(state.qs_flags & FS_QUOTA_PDQ_ENFD)) {
-		ret->problem =
-			"the pool's file system counts projects and does not limit them; mount it "
-			"with prjquota";
-		return;
-	}
-	ret->can_limit = true;
-	ret->problem = NULL;
 }
 
 /* ---- accounts ---- */
@@ -93,9 +69,59 @@ int project_limit(int dir_fd, uint32_t project, uint64_t limit_bytes, struct cop
 		.dqb_bhardlimit = (limit_bytes + QIF_DQBLKSIZE - 1) / QIF_DQBLKSIZE,
 		.dqb_valid = QIF_BLIMITS,
 	};
-	int e = quota(dir_fd, Q_SETQUOTA, project, &account);
+	int e;
 
+	/* Of 0 it would be the limit of all that have none. */
+	if (!is_ours(project))
+		return fail(err, COPPICE_FAILED, "project %u is not ours to limit", project);
+	e = quota(dir_fd, Q_SETQUOTA, project, &account);
 	return e ? fail_errno(err, e, "cannot limit project %u", project) : COPPICE_OK;
+}
+
+/* ---- what there is ---- */
+
+/*
+ * May we do what will be needed? Who is root in a container's own user namespace may not:
+ * the kernel asks for the same capability when a quota of a project is read.
+ */
+static bool is_allowed(int dir_fd)
+{
+	struct if_dqblk account = { 0 };
+	int e = quota(dir_fd, Q_GETQUOTA, FIRST_PROJECT, &account);
+
+	return e == 0 || e == ENOENT;
+}
+
+void projects_probe(int dir_fd, struct projects *ret)
+{
+	struct fs_quota_statv state = { .qs_version = FS_QSTATV_VERSION1 };
+	struct fsxattr attributes;
+	int e = quota(dir_fd, Q_XGETQSTATV, 0, &state);
+
+	*ret = (struct projects){
+		.problem = "the pool's file system has no project quotas (XFS and ext4 have, "
+			   "mounted with prjquota)",
+	};
+	if (e != 0 || !(state.qs_flags & FS_QUOTA_PDQ_ACCT) ||
+	    attributes_read(dir_fd, &attributes) != 0)
+		return;
+	if (attributes.fsx_projid != 0) {
+		/* Its limit is somebody else's, and holds for all that is in here. */
+		ret->problem = "the pool's directory belongs to a quota project already";
+		return;
+	}
+	if (!is_allowed(dir_fd)) {
+		ret->problem = "project quotas are for root of the host";
+		return;
+	}
+	ret->can_count = true;
+	if (!(state.qs_flags & FS_QUOTA_PDQ_ENFD)) {
+		ret->problem = "the pool's file system counts projects and does not limit them; "
+			       "mount it with prjquota";
+		return;
+	}
+	ret->can_limit = true;
+	ret->problem = NULL;
 }
 
 /* ---- numbers ---- */
@@ -133,8 +159,10 @@ static int put(int fd, uint32_t project)
 	if (attributes.fsx_projid == project)
 		return 0;
 	attributes.fsx_projid = project;
-	if (S_ISDIR(st.st_mode))
+	if (S_ISDIR(st.st_mode) && project)
 		attributes.fsx_xflags |= FS_XFLAG_PROJINHERIT;
+	else
+		attributes.fsx_xflags &= ~(__u32)FS_XFLAG_PROJINHERIT;
 	return ioctl(fd, FS_IOC_FSSETXATTR, &attributes) < 0 ? errno : 0;
 }
 
@@ -154,7 +182,7 @@ int project_of(int dir_fd, uint32_t *ret, struct coppice_error *err)
 
 	if (e != 0)
 		return fail_errno(err, e, "cannot read the quota project of a directory");
-	*ret = attributes.fsx_projid;
+	*ret = is_ours(attributes.fsx_projid) ? attributes.fsx_projid : 0;
 	return COPPICE_OK;
 }
 
@@ -169,16 +197,31 @@ struct assigning {
 static int put_at(const struct assigning *assigning, const struct tree_dir *dir, int fd,
 		  const char *name, struct coppice_error *err)
 {
-	_cleanup_(closep) int file = tree_open(fd, name, O_RDONLY | O_NONBLOCK | O_NOATIME);
+	_cleanup_(closep) int file = tree_open_file(fd, name);
 	int e;
 
+	/* Gone, or no file any more. */
 	if (file < 0)
-		return file == -ENOENT ? COPPICE_OK : tree_fail(dir, name, -file, "open", err);
+		return file == -ENOENT || file == -EINVAL
+			       ? COPPICE_OK
+			       : tree_fail(dir, name, -file, "open", err);
 	e = put(file, assigning->project);
 	return e ? tree_fail(dir, name, e, "put a quota project on", err) : COPPICE_OK;
 }
 
-/* On what has a place for it. d_type: XFS and ext4 tell it. */
+/* d_type, or what it is where the file system does not tell; DT_UNKNOWN: it is gone. */
+static unsigned char type_of(int fd, const struct dirent *entry)
+{
+	struct stat st;
+
+	if (entry->d_type != DT_UNKNOWN)
+		return entry->d_type;
+	if (fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0)
+		return DT_UNKNOWN;
+	return IFTODT(st.st_mode);
+}
+
+/* On what has a place for it. */
 static int assign_visit(struct tree_walk *walk, struct tree_dir *dir, struct coppice_error *err)
 {
 	const struct assigning *assigning = CONTAINER_OF(walk, struct assigning, walk);
@@ -200,15 +243,34 @@ static int assign_visit(struct tree_walk *walk, struct tree_dir *dir, struct cop
 	e = dir->parent || !assigning->skips_top ? put(fd, assigning->project) : 0;
 	if (e != 0)
 		return tree_fail(dir, NULL, e, "put a quota project on", err);
+	errno = 0;
 	while (r == COPPICE_OK && (entry = readdir(stream))) {
+		unsigned char type = type_of(fd, entry);
+
 		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
 			continue;
-		if (entry->d_type == DT_DIR)
+		if (type == DT_DIR)
 			r = tree_walk_add(walk, dir, entry->d_name, err);
-		else if (entry->d_type == DT_REG)
+		else if (type == DT_REG)
 			r = put_at(assigning, dir, fd, entry->d_name, err);
+		if (r == COPPICE_OK)
+			r = tree_walk_check(walk, err);
+		errno = 0;
 	}
+	if (r == COPPICE_OK && errno != 0)
+		return tree_fail(dir, NULL, errno, "read", err);
 	return r;
+}
+
+/* Without its number again, as far as that goes: nobody asks for that to end. */
+static void unassign(struct assigning *assigning)
+{
+	struct coppice_error ignored;
+
+	assigning->project = 0;
+	assigning->skips_top = false;
+	assigning->walk.is_interrupted = NULL;
+	(void)tree_walk_run(&assigning->walk, &ignored);
 }
 
 /*
@@ -227,8 +289,13 @@ int project_assign_tree(struct pool *pool, int dir_fd, const struct uuid *uuid,
 	};
 	int r = find_free(dir_fd, uuid, &assigning.project, err);
 
+	if (r < 0)
+		return r;
+	r = tree_walk_run(&assigning.walk, err);
+	assigning.skips_top = false;
 	if (r == COPPICE_OK)
 		r = tree_walk_run(&assigning.walk, err);
-	assigning.skips_top = false;
-	return r < 0 ? r : tree_walk_run(&assigning.walk, err);
+	if (r < 0)
+		unassign(&assigning);
+	return r;
 }

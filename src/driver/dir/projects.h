@@ -22,31 +22,35 @@
 struct projects {
 	bool can_count;      /* it keeps accounts of them, and the directory is in none */
 	bool can_limit;      /* and enforces limits */
-	const char *problem; /* why it cannot limit, to follow a colon; NULL: it can */
+	const char *problem; /* why it cannot limit, to follow a colon, static; NULL: it can */
 };
 
 struct project_use {
 	uint64_t used_bytes, limit_bytes; /* 0: no limit */
 };
 
-void projects_probe(int dir_fd, struct projects *ret);
-
-/* Give an empty directory a number that nobody has, beginning to look where @uuid says. */
-_nonnull_ int project_assign(int dir_fd, const struct uuid *uuid, struct coppice_error *err);
+/* Tries what will be needed, changing nothing. Never fails: what it cannot tell is not there. */
+_nonnull_ void projects_probe(int dir_fd, struct projects *ret);
 
 /*
- * The number of a directory; 0: none. One that a killed project_assign_tree() left is
- * none either.
+ * Give an empty directory a number that nobody has, beginning to look where @uuid says, so that
+ * two that look at once find two. COPPICE_FAILED.
  */
+_nonnull_ int project_assign(int dir_fd, const struct uuid *uuid, struct coppice_error *err);
+
+/* The number of a directory; 0: none, or one that is not ours. */
 _nonnull_ int project_of(int dir_fd, uint32_t *ret, struct coppice_error *err);
 
 /*
  * Give a number to a directory with all that is in it, those that there are no numbers on
- * (symbolic links, devices) excepted. Atomic: the top has it when all others have it.
+ * (symbolic links, devices) excepted. The top has it when all others have it. On failure it
+ * is taken away again; after a kill some have a number that another call replaces.
+ * COPPICE_INTERRUPTED; COPPICE_FAILED.
  */
 _nonnull_ int project_assign_tree(struct pool *pool, int dir_fd, const struct uuid *uuid,
 				  struct coppice_error *err);
 
+/* What a project of the file system of @dir_fd allocates, and may. COPPICE_FAILED. */
 _nonnull_ int project_read(int dir_fd, uint32_t project, struct project_use *ret,
 			   struct coppice_error *err);
 

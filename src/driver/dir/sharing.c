@@ -73,7 +73,7 @@ static int see_extent(struct sharing *sharing, const struct fiemap_extent *exten
 	return see(sharing, extent->fe_physical, extent->fe_length, err);
 }
 
-/* Where the file's data lies. A file system without FIEMAP shares nothing, as far as we know. */
+/* Where the file's data lies. A file system without FIEMAP may share what it does not tell. */
 static int see_file(struct sharing *sharing, int fd, struct coppice_error *err)
 {
 	union {
@@ -88,9 +88,10 @@ static int see_file(struct sharing *sharing, int fd, struct coppice_error *err)
 		memset(&buffer, 0, sizeof(buffer));
 		map->fm_start = from;
 		map->fm_length = FIEMAP_MAX_OFFSET - from;
-		map->fm_flags = FIEMAP_FLAG_SYNC;
+		map->fm_flags = from == 0 ? FIEMAP_FLAG_SYNC : 0;
 		map->fm_extent_count = EXTENTS;
 		if (ioctl(fd, FS_IOC_FIEMAP, map) < 0) {
+			sharing->is_unsure = true;
 			if (errno == EOPNOTSUPP || errno == ENOTTY)
 				return COPPICE_OK;
 			return fail_errno(err, errno, "cannot ask where its data is");
@@ -117,9 +118,11 @@ static int file_found(void *user, int dir_fd, const char *name, const struct sta
 
 	if (!S_ISREG(st->stx_mode) || st->stx_blocks == 0)
 		return COPPICE_OK;
-	fd = tree_open(dir_fd, name, O_RDONLY | O_NONBLOCK | O_NOATIME);
-	if (fd < 0)
-		return fd == -ENOENT ? COPPICE_OK : fail_errno(err, -fd, "cannot open '%s'", name);
+	fd = tree_open_file(dir_fd, name);
+	if (fd < 0) /* gone, or no file any more */
+		return fd == -ENOENT || fd == -EINVAL
+			       ? COPPICE_OK
+			       : fail_errno(err, -fd, "cannot open '%s'", name);
 	return see_file(sharing, fd, err);
 }
 

@@ -184,7 +184,6 @@ int layout_sync(struct layout *layout, int fd, const char *what, struct coppice_
 	return directory_sync(fd, what, err);
 }
 
-/* What was renamed into a snapshots folder is durable when that folder is synced. */
 int layout_changed(struct layout *layout, const struct volume_ref *ref, struct coppice_error *err)
 {
 	_cleanup_(closep) int fd = -1;

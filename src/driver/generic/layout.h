@@ -43,6 +43,12 @@ struct layout_engine {
 	int (*account_close)(struct layout *layout, const struct uuid *uuid, bool *ret_held,
 			     struct coppice_error *err);
 
+	/*
+	 * Nothing can be renamed any more: free what is kept for that. Was there any? Then it
+	 * is worth another try. NULL: nothing is kept.
+	 */
+	bool (*make_room)(struct layout *layout);
+
 	/* Does publishing need each directory synced, for want of one commit for all? */
 	bool needs_directory_sync;
 };

@@ -70,6 +70,19 @@ static bool find_identity(struct layout *layout, const char *folder, const char 
 	       layout_record_uuid(record, ret);
 }
 
+/* Rename into deleted/, also where the engine has no room left for it. */
+static int move_away(struct layout *layout, int from_fd, const char *from, const char *to)
+{
+	if (renameat(from_fd, from, layout->deleted_fd, to) == 0)
+		return 0;
+	if (errno != ENOSPC || !layout->engine->make_room)
+		return -1;
+	if (layout->engine->make_room(layout))
+		return renameat(from_fd, from, layout->deleted_fd, to);
+	errno = ENOSPC;
+	return -1;
+}
+
 /*
  * Destroy a volume that users do not see any more. An account cannot be closed right
  * after its data went, as the engine forgets data later: so the emptied directory
@@ -103,8 +116,8 @@ static int volume_destroy(struct layout *layout, int parent_fd, const char *fold
 	if (n > 0 && parent_fd == layout->deleted_fd)
 		return COPPICE_OK;
 	(void)snprintf(account, sizeof(account), "%s" ACCOUNT_TAIL, uuid.text);
-	if (strcmp(name, account) != 0 &&
-	    renameat(parent_fd, name, layout->deleted_fd, account) < 0 && errno != ENOENT)
+	if (strcmp(name, account) != 0 && move_away(layout, parent_fd, name, account) < 0 &&
+	    errno != ENOENT)
 		return fail_errno(err, errno, "cannot retire '%s/%s'", folder, name);
 	return COPPICE_OK;
 }
@@ -372,8 +385,8 @@ int layout_retire(struct pool *pool, const struct volume_ref *refs, const struct
 		return COPPICE_OK;
 	/* What was moved away, and came back, may take the place of its emptied directory. */
 	for (; n_done < n && r == COPPICE_OK; n_done += r == COPPICE_OK)
-		if (renameat(layout->fd, layout_ref_path(&refs[n_done], path), layout->deleted_fd,
-			     uuids[n_done].text) < 0)
+		if (move_away(layout, layout->fd, layout_ref_path(&refs[n_done], path),
+			      uuids[n_done].text) < 0)
 			r = layout_fail(err, errno, "retire", &refs[n_done]);
 	layout->has_retired = true;
 	if (r == COPPICE_OK)

@@ -19,12 +19,14 @@
  * A sweeper that came between mkdir and flock took the draft for a dead one: then its
  * directory has no name any more, or the sweeper has it locked, and another is made.
  */
-static int draft_try_open(struct layout *layout, struct draft *draft, struct coppice_error *err)
+static int draft_try_open(struct layout *layout, struct draft *draft, bool *ret_was_swept,
+			  struct coppice_error *err)
 {
 	_cleanup_(closep) int fd = -1;
 	struct stat st;
 	int r;
 
+	*ret_was_swept = false;
 	r = uuid_new(&draft->id, err);
 	if (r < 0)
 		return r;
@@ -33,13 +35,13 @@ static int draft_try_open(struct layout *layout, struct draft *draft, struct cop
 	fd = openat(layout->drafts_fd, draft->id.text,
 		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &st) == 0) {
-		if (st.st_nlink == 0)
-			return fail(err, COPPICE_BUSY, "a sweeper took the draft");
-		draft->fd = take_fd(&fd);
+		*ret_was_swept = st.st_nlink == 0;
+		draft->fd = *ret_was_swept ? -1 : take_fd(&fd);
 		return COPPICE_OK;
 	}
-	if (errno == ENOENT || errno == EWOULDBLOCK)
-		return fail(err, COPPICE_BUSY, "a sweeper took the draft");
+	*ret_was_swept = errno == ENOENT || errno == EWOULDBLOCK;
+	if (*ret_was_swept)
+		return COPPICE_OK;
 	r = fail_errno(err, errno, "cannot open a draft in '%s'", layout->path);
 	(void)unlinkat(layout->drafts_fd, draft->id.text, AT_REMOVEDIR);
 	return r;
@@ -49,16 +51,14 @@ int layout_draft_open(struct pool *pool, struct draft *ret, struct coppice_error
 {
 	struct layout *layout = layout_of(pool);
 	struct draft draft = { .pool = pool, .fd = -1 };
+	bool was_swept = true;
 	int r = COPPICE_OK;
 
 	layout_explain(layout, "draft=%s/drafts/$(cat /proc/sys/kernel/random/uuid)",
 		       layout->quoted);
 	layout_explain(layout, "mkdir \"$draft\"");
-	if (!pool->is_dry_run) {
-		do
-			r = draft_try_open(layout, &draft, err);
-		while (r == COPPICE_BUSY);
-	}
+	while (!pool->is_dry_run && r == COPPICE_OK && was_swept)
+		r = draft_try_open(layout, &draft, &was_swept, err);
 	if (r < 0)
 		return r;
 	*ret = draft;

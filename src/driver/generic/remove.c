@@ -50,35 +50,51 @@ static int open_ours(struct remover *remover, struct tree_dir *dir, int *ret_fd,
 	return COPPICE_OK;
 }
 
-/* Somebody made it immutable, or append-only (chattr +i, +a). Was that so? */
-static bool make_removable(int fd)
+/* Somebody made it immutable, or append-only (chattr +i, +a): no more. */
+static void make_removable(int fd)
 {
 	int flags;
 
-	if (fd < 0 || ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0 ||
-	    !(flags & (FS_IMMUTABLE_FL | FS_APPEND_FL)))
-		return false;
+	if (ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0 || !(flags & (FS_IMMUTABLE_FL | FS_APPEND_FL)))
+		return;
 	flags &= ~(FS_IMMUTABLE_FL | FS_APPEND_FL);
-	return ioctl(fd, FS_IOC_SETFLAGS, &flags) == 0;
+	(void)ioctl(fd, FS_IOC_SETFLAGS, &flags);
 }
 
-/* As unlinkat(2), whatever flags the two have. */
-static int unlink_at(int dir_fd, const char *name, int flags)
+/* Opened only if it is what opening does nothing to: no device, no fifo. */
+static void make_entry_removable(int dir_fd, const char *name)
 {
+	_cleanup_(closep) int path_fd = tree_open(dir_fd, name, O_PATH);
 	_cleanup_(closep) int fd = -1;
-	bool is_dir_freed, is_freed;
+	char path[32];
+	struct stat st;
 
+	if (path_fd < 0 || fstat(path_fd, &st) < 0 || !(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)))
+		return;
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", path_fd);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0)
+		make_removable(fd);
+}
+
+/*
+ * As unlinkat(2), whatever flags it has, and, where @is_ours, the directory that it is in.
+ * Others may have taken them off meanwhile: so it is tried again in any case.
+ */
+static int unlink_at(int dir_fd, const char *name, int flags, bool is_ours)
+{
 	if (unlinkat(dir_fd, name, flags) == 0)
 		return 0;
 	if (errno != EPERM)
 		return -1;
-	fd = tree_open(dir_fd, name, O_RDONLY | O_NONBLOCK | O_NOATIME);
-	is_freed = make_removable(fd);
-	is_dir_freed = make_removable(dir_fd);
-	if (is_freed || is_dir_freed)
-		return unlinkat(dir_fd, name, flags);
-	errno = EPERM;
-	return -1;
+	if (is_ours)
+		make_removable(dir_fd);
+	if (unlinkat(dir_fd, name, flags) == 0)
+		return 0;
+	if (errno != EPERM)
+		return -1;
+	make_entry_removable(dir_fd, name);
+	return unlinkat(dir_fd, name, flags);
 }
 
 static int remove_entry(struct remover *remover, struct tree_dir *dir, int fd,
@@ -98,7 +114,7 @@ static int remove_entry(struct remover *remover, struct tree_dir *dir, int fd,
 	}
 	if (is_dir)
 		return tree_walk_add(&remover->walk, dir, name, err);
-	if (unlink_at(fd, name, 0) < 0 && errno != ENOENT)
+	if (unlink_at(fd, name, 0, true) < 0 && errno != ENOENT)
 		return tree_fail(dir, name, errno, "remove", err);
 	return COPPICE_OK;
 }
@@ -139,7 +155,7 @@ static int leave(struct tree_walk *walk, struct tree_dir *dir, struct coppice_er
 		return COPPICE_OK;
 	if (fd < 0)
 		return tree_fail(dir->parent, NULL, -fd, "open", err);
-	if (unlink_at(fd, dir->name, AT_REMOVEDIR) == 0 || errno == ENOENT)
+	if (unlink_at(fd, dir->name, AT_REMOVEDIR, true) == 0 || errno == ENOENT)
 		return COPPICE_OK;
 	if (errno == ENOTEMPTY || errno == EEXIST)
 		return refuse(dir, "somebody writes into it", err);
@@ -171,7 +187,7 @@ int tree_remove(int parent_fd, const char *name, unsigned threads, struct coppic
 		return errno == ENOENT ? COPPICE_OK
 				       : fail_errno(err, errno, "cannot look at '%s'", name);
 	if (!S_ISDIR(st.st_mode)) {
-		if (unlinkat(parent_fd, name, 0) < 0 && errno != ENOENT)
+		if (unlink_at(parent_fd, name, 0, false) < 0 && errno != ENOENT)
 			return fail_errno(err, errno, "cannot remove '%s'", name);
 		return COPPICE_OK;
 	}
@@ -185,7 +201,7 @@ int tree_remove(int parent_fd, const char *name, unsigned threads, struct coppic
 	r = empty(fd, name, threads, err);
 	if (r < 0)
 		return wrap(err, "cannot remove '%s'", name);
-	if (unlink_at(parent_fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+	if (unlink_at(parent_fd, name, AT_REMOVEDIR, false) < 0 && errno != ENOENT)
 		return fail_errno(err, errno, "cannot remove '%s'", name);
 	return COPPICE_OK;
 }

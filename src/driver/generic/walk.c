@@ -74,6 +74,24 @@ int tree_open(int root_fd, const char *path, int flags)
 	return open_step(dir_fd >= 0 ? dir_fd : root_fd, path, flags);
 }
 
+int tree_open_file(int dir_fd, const char *name)
+{
+	_cleanup_(closep) int path_fd = tree_open(dir_fd, name, O_PATH);
+	char path[32];
+	struct stat st;
+	int fd;
+
+	if (path_fd < 0)
+		return path_fd;
+	if (fstat(path_fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", path_fd);
+	fd = open(path, O_RDONLY | O_NOATIME | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
 /*
  * The names from below @top to @dir, and @name, if it has one, each after a slash but the
  * first. "." where there are none.
@@ -97,8 +115,7 @@ static char *path_below(const struct tree_dir *top, const struct tree_dir *dir, 
 		const char *part = name ? name : dir->name;
 		size_t length = strlen(part);
 
-		if (at[0] == '/' || at == path + size - 1)
-			at -= length;
+		at -= length;
 		memcpy(at, part, length);
 		if (!name)
 			dir = dir->parent;
@@ -125,19 +142,34 @@ int tree_fail(const struct tree_dir *dir, const char *name, int os_errno, const 
 				 : dir->name);
 }
 
-/* Keep it open, if it is one of those that are. */
+/* Keep it open, if it is one of those that are, and nobody does. */
 static void keep(struct tree_walk *walk, struct tree_dir *dir, enum tree_which which, int fd)
 {
-	bool may_keep;
+	int kept;
 
-	if (dir->depth == 0 || dir->depth % KEEP_EVERY != 0 || dir->kept[which] >= 0)
+	if (dir->depth == 0 || dir->depth % KEEP_EVERY != 0)
 		return;
+	kept = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	(void)pthread_mutex_lock(&walk->lock);
-	may_keep = walk->n_kept < KEPT_MAX;
-	walk->n_kept += may_keep;
+	if (kept >= 0 && dir->kept[which] < 0 && walk->n_kept < KEPT_MAX) {
+		dir->kept[which] = kept;
+		walk->n_kept++;
+		kept = -1;
+	}
 	(void)pthread_mutex_unlock(&walk->lock);
-	if (may_keep)
-		dir->kept[which] = fcntl(fd, F_DUPFD_CLOEXEC, 0); /* or -1: so it goes without */
+	closep(&kept);
+}
+
+/* The nearest above, or itself, that is open: *ret_fd. It stays so as long as @dir lives. */
+static const struct tree_dir *find_kept(struct tree_walk *walk, const struct tree_dir *dir,
+					enum tree_which which, int *ret_fd)
+{
+	(void)pthread_mutex_lock(&walk->lock);
+	while (dir->parent && dir->kept[which] < 0)
+		dir = dir->parent;
+	*ret_fd = dir->kept[which];
+	(void)pthread_mutex_unlock(&walk->lock);
+	return dir;
 }
 
 static void unkeep(struct tree_dir *dir)
@@ -150,15 +182,14 @@ int tree_dir_open(struct tree_walk *walk, struct tree_dir *dir, enum tree_which 
 {
 	int root_fd = which == TREE_TWIN ? walk->twin_fd : walk->root_fd;
 	_cleanup_(freep) char *path = NULL;
-	const struct tree_dir *top = dir;
-	int fd;
+	const struct tree_dir *top;
+	int fd, kept;
 
-	while (top->parent && top->kept[which] < 0)
-		top = top->parent;
+	top = find_kept(walk, dir, which, &kept);
 	path = path_below(top, dir, NULL);
 	if (!path)
 		return -ENOMEM;
-	fd = tree_open(top->parent ? top->kept[which] : root_fd, path, flags);
+	fd = tree_open(top->parent ? kept : root_fd, path, flags);
 	if (fd >= 0 && !(flags & O_PATH))
 		keep(walk, dir, which, fd);
 	return fd;

@@ -89,6 +89,12 @@ _nonnull_ int tree_dir_open(struct tree_walk *walk, struct tree_dir *dir, enum t
 _nonnull_ int tree_open(int root_fd, const char *path, int flags);
 
 /*
+ * Open a regular file, found in @dir_fd, to read it. What is something else by now is not
+ * opened, as that may do something to a device: -EINVAL. Else as tree_open.
+ */
+_nonnull_ int tree_open_file(int dir_fd, const char *name);
+
+/*
  * "etc/passwd" for messages and for tree_open(): no "./" in front; @name NULL: of the
  * directory itself. NULL: no memory.
  */

@@ -185,7 +185,9 @@ static int look_at_space(struct walk *walk, struct coppice_error *err)
 	walk->unlooked_bytes = 0;
 	if (!read_space(walk, &slack, &free_bytes) || slack >= (int64_t)walk->unsynced_bytes)
 		return COPPICE_OK;
-	if (slack >= 0 && syncfs(walk->root_fd) == 0) {
+	if (slack >= 0) {
+		if (syncfs(walk->root_fd) < 0)
+			return fail_errno(err, errno, "cannot write out what was unpacked");
 		walk->unsynced_bytes = 0;
 		if (!read_space(walk, &slack, &free_bytes))
 			return COPPICE_OK;

@@ -297,7 +297,9 @@ static int open_root(const struct pool_spec *spec, const struct place *place, st
 		r = layout_check_owner(&btrfs->layout, spec, err);
 	if (r < 0)
 		return fail_read_only(spec, place, err);
-	btrfs->has_quota = quota_is_on(btrfs->layout.fd);
+	r = quota_is_on(btrfs->layout.fd, &btrfs->has_quota, err);
+	if (r < 0)
+		return r;
 	*ret = take_ptr(&pool);
 	return COPPICE_OK;
 }

@@ -12,6 +12,7 @@
 
 /* Debian 12's headers are older than simple quotas. */
 #define QUOTA_CTL_ENABLE_SIMPLE 4
+#define STATUS_FLAG_SIMPLE      (1 << 3)
 
 #define LEVEL_1     (1ULL << BTRFS_QGROUP_LEVEL_SHIFT)
 #define SEARCH_SIZE (64 * 1024)
@@ -27,14 +28,6 @@ const char *quota_group_format(uint64_t group, char ret[static QUOTA_GROUP_TEXT_
 		       (unsigned)(group >> BTRFS_QGROUP_LEVEL_SHIFT),
 		       (unsigned long long)(group & (LEVEL_1 - 1)));
 	return ret;
-}
-
-/* "squota" or "qgroup"; no such file: none are on. */
-bool quota_is_on(int fd)
-{
-	char mode[16];
-
-	return sysfs_read(fd, "qgroups/mode", mode, sizeof(mode)) && strcmp(mode, "squota") == 0;
 }
 
 int quota_enable(int fd, struct coppice_error *err)
@@ -75,7 +68,7 @@ int quota_group_limit(int fd, uint64_t group, uint64_t bytes, struct coppice_err
 	return COPPICE_OK;
 }
 
-/* ---- reading the quota tree ---- */
+/* ---- searching trees ---- */
 
 typedef int item_fn(void *user, const struct btrfs_ioctl_search_header *header, const void *item,
 		    struct coppice_error *err);
@@ -146,6 +139,43 @@ static int search(int fd, const struct key_range *range, item_fn *fn, void *user
 		}
 	}
 }
+
+/* ---- are they on? ---- */
+
+static int note_status(void *user, const struct btrfs_ioctl_search_header *header, const void *item,
+		       struct coppice_error *err)
+{
+	const uint64_t wanted = BTRFS_QGROUP_STATUS_FLAG_ON | STATUS_FLAG_SIMPLE;
+	struct btrfs_qgroup_status_item status;
+
+	if (header->len < sizeof(status))
+		return COPPICE_OK;
+	memcpy(&status, item, sizeof(status));
+	*(bool *)user = (le64toh(status.flags) & wanted) == wanted;
+	return COPPICE_OK;
+}
+
+/* qgroups/mode is "squota" or "qgroup", and not there when none are on. */
+int quota_is_on(int fd, bool *ret, struct coppice_error *err)
+{
+	const struct key_range status = { .type = BTRFS_QGROUP_STATUS_KEY };
+	char mode[16] = "";
+	int r;
+
+	if (sysfs_read(fd, "qgroups/mode", mode, sizeof(mode)) || sysfs_knows(fd)) {
+		*ret = strcmp(mode, "squota") == 0;
+		return COPPICE_OK;
+	}
+	*ret = false;
+	r = search(fd, &status, note_status, ret, err);
+	if (r == COPPICE_OK || err->os_errno == 0)
+		return r;
+	return fail(err, COPPICE_UNAVAILABLE,
+		    "whether the pool has simple quotas cannot be told without /sys: %s",
+		    strerror(err->os_errno));
+}
+
+/* ---- reading charges ---- */
 
 struct charges {
 	struct quota_charge *charge;

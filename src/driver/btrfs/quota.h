@@ -19,8 +19,11 @@ _nonnull_ uint64_t quota_group(const struct uuid *uuid);
 #define QUOTA_GROUP_TEXT_MAX 32
 _nonnull_ const char *quota_group_format(uint64_t group, char ret[static QUOTA_GROUP_TEXT_MAX]);
 
-/* Are simple quotas on? Not when only full qgroups are. */
-bool quota_is_on(int fd);
+/*
+ * Are simple quotas on? Not when only full qgroups are. COPPICE_UNAVAILABLE: nothing tells;
+ * who went on without would make volumes that never get an account.
+ */
+_nonnull_ int quota_is_on(int fd, bool *ret, struct coppice_error *err);
 
 /* Switch them on; the file system must be empty. COPPICE_UNSUPPORTED on older kernels. */
 _nonnull_ int quota_enable(int fd, struct coppice_error *err);

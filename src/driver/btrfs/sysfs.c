@@ -10,19 +10,37 @@
 
 #include "base/base.h"
 
-bool sysfs_read(int fd, const char *name, char *ret, size_t size)
+#define PATH_SIZE 160
+
+static bool path_of(int fd, const char *name, char ret[static PATH_SIZE])
 {
 	struct btrfs_ioctl_fs_info_args info = { 0 };
-	_cleanup_(closep) int file_fd = -1;
-	char path[160], id[33];
-	ssize_t n;
+	char id[33];
 
 	if (ioctl(fd, BTRFS_IOC_FS_INFO, &info) < 0)
 		return false;
 	for (size_t i = 0; i < 16; i++)
 		(void)snprintf(id + 2 * i, 3, "%02x", info.fsid[i]);
-	(void)snprintf(path, sizeof(path), "/sys/fs/btrfs/%.8s-%.4s-%.4s-%.4s-%.12s/%s", id, id + 8,
+	(void)snprintf(ret, PATH_SIZE, "/sys/fs/btrfs/%.8s-%.4s-%.4s-%.4s-%.12s/%s", id, id + 8,
 		       id + 12, id + 16, id + 20, name);
+	return true;
+}
+
+bool sysfs_knows(int fd)
+{
+	char path[PATH_SIZE];
+
+	return path_of(fd, "", path) && access(path, F_OK) == 0;
+}
+
+bool sysfs_read(int fd, const char *name, char *ret, size_t size)
+{
+	_cleanup_(closep) int file_fd = -1;
+	char path[PATH_SIZE];
+	ssize_t n;
+
+	if (!path_of(fd, name, path))
+		return false;
 	file_fd = open(path, O_RDONLY | O_CLOEXEC);
 	n = file_fd < 0 ? -1 : read(file_fd, ret, size - 1);
 	if (n < 0)

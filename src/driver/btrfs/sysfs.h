@@ -7,7 +7,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The first line of a file there, such as "qgroups/mode"; false: there is none. @fd is in it. */
+/* Is it there? Not where /sys is not mounted, as in many a chroot. @fd is in it. */
+bool sysfs_knows(int fd);
+
+/* The first line of a file there, such as "qgroups/mode"; false: there is none. */
 bool sysfs_read(int fd, const char *name, char *ret, size_t size);
 
 /* The same as a number. */

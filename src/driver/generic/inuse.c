@@ -3,7 +3,8 @@
  * Looking through /proc for the users of trees.
  *
  * Each link of each process is looked at with statx(2), which is quick and never
- * waits for a dead server; only one whose device is that of a tree is read.
+ * waits for a dead server; only one whose device is that of a tree is read. Then the kernel
+ * itself is asked, which holds files and directories for no process.
  */
 #include "driver/generic/inuse.h"
 
@@ -11,11 +12,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/openat2.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
 #include "base/text.h"
+#include "driver/generic/loop.h"
 
 /* A query, and what the file systems say of it. */
 struct tree {
@@ -34,6 +38,8 @@ struct search {
 	char self[32];      /* our own pid, as this /proc counts */
 	size_t n_namespaces;
 	uint64_t *namespaces; /* of mounts, that were looked at; owned */
+	size_t n_overlays;
+	dev_t *overlays; /* whose directories were all found, or told; owned */
 	char *who;
 	size_t who_size;
 	in_use_fn *tell; /* NULL: the first found is the error */
@@ -57,6 +63,7 @@ static void search_done(struct search *search)
 	}
 	free(search->trees);
 	free(search->namespaces);
+	free(search->overlays);
 }
 
 /* What is left of @path below @top, "/" for @top itself; NULL when it is not below. */
@@ -132,24 +139,12 @@ static size_t trees_of(const struct search *search, dev_t dev, size_t *ret_first
 	return end - low;
 }
 
-/*
- * Does this link of a process lead into a tree? *ret_path: what of it to show.
- * What vanished meanwhile, or is none of a file, does not.
- */
-static const struct tree *find_tree(const struct search *search, int proc_fd, const char *link,
-				    char path[static PATH_MAX], const char **ret_path)
+/* The tree that this file or directory is in. *ret_path: what of @path to show. */
+static const struct tree *find_tree(const struct search *search, dev_t dev, uint64_t inode,
+				    const char *path, const char **ret_path)
 {
-	struct statx st;
-	size_t first, n;
-	ssize_t length;
+	size_t first, n = trees_of(search, dev, &first);
 
-	if (statx(proc_fd, link, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &st) < 0)
-		return NULL;
-	n = trees_of(search, makedev(st.stx_dev_major, st.stx_dev_minor), &first);
-	if (n == 0)
-		return NULL;
-	length = readlinkat(proc_fd, link, path, PATH_MAX - 1);
-	path[length > 0 ? length : 0] = '\0';
 	for (size_t i = first; i < first + n; i++) {
 		const struct tree *tree = &search->trees[i];
 
@@ -158,10 +153,32 @@ static const struct tree *find_tree(const struct search *search, int proc_fd, co
 			return tree;
 		if (!*ret_path)
 			*ret_path = path;
-		if (tree->query->is_subvolume || st.stx_ino == tree->inode)
+		if (tree->query->is_subvolume || inode == tree->inode)
 			return tree;
 	}
 	return NULL;
+}
+
+/*
+ * Does this link lead into a tree? What vanished meanwhile, or is none of a file, does not.
+ * @link: below @fd.
+ */
+static const struct tree *follow(const struct search *search, int fd, const char *link,
+				 char path[static PATH_MAX], const char **ret_path)
+{
+	struct statx st;
+	ssize_t length;
+	size_t first;
+	dev_t dev;
+
+	if (statx(fd, link, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &st) < 0)
+		return NULL;
+	dev = makedev(st.stx_dev_major, st.stx_dev_minor);
+	if (trees_of(search, dev, &first) == 0)
+		return NULL;
+	length = readlinkat(fd, link, path, PATH_MAX - 1);
+	path[length > 0 ? length : 0] = '\0';
+	return find_tree(search, dev, st.stx_ino, path, ret_path);
 }
 
 static int look_at_link(const struct search *search, int proc_fd, const char *pid, const char *link,
@@ -169,7 +186,7 @@ static int look_at_link(const struct search *search, int proc_fd, const char *pi
 {
 	char path[PATH_MAX], user[128], how[PATH_MAX + 64];
 	const char *shown;
-	const struct tree *tree = find_tree(search, proc_fd, link, path, &shown);
+	const struct tree *tree = follow(search, proc_fd, link, path, &shown);
 
 	if (!tree)
 		return COPPICE_OK;
@@ -236,6 +253,7 @@ struct mount_line {
 	uint64_t id;
 	unsigned major, minor;
 	char *root, *point;
+	char *overlay; /* the options of an overlay; NULL: it is none */
 };
 
 /* Spaces and the like are written as \040. */
@@ -255,6 +273,21 @@ static void unescape(char *text)
 	*to = '\0';
 }
 
+/* Of "rw,noatime shared:1 - overlay none rw,lowerdir=/a:/b" what is last. */
+static char *overlay_options(char *rest)
+{
+	char *type = strstr(rest, " - ");
+	char *options;
+
+	if (!type || strncmp(type + 3, "overlay ", 8) != 0)
+		return NULL;
+	options = strchr(type + 3 + 8, ' ');
+	if (!options)
+		return NULL;
+	options[strcspn(options, "\n")] = '\0';
+	return options + 1;
+}
+
 /* 36 35 98:0 /root/of/mount /mount/point rw,noatime shared:1 - ext4 /dev/x rw */
 static bool mount_line_parse(char *line, struct mount_line *ret)
 {
@@ -272,6 +305,7 @@ static bool mount_line_parse(char *line, struct mount_line *ret)
 	ret->point = word[4];
 	unescape(ret->root);
 	unescape(ret->point);
+	ret->overlay = overlay_options(rest);
 	return true;
 }
 
@@ -294,11 +328,142 @@ static int each_mount(struct search *search, const char *path, const char *pid, 
 	return r;
 }
 
+/* ---- overlays ---- */
+
+/* Is the directory of an overlay in a tree? @root_fd: "/" of who mounted it. */
+static const struct tree *find_layer(const struct search *search, int root_fd, const char *layer,
+				     char path[static PATH_MAX], const char **ret_path,
+				     bool *ret_is_there)
+{
+	struct open_how how = { .flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT };
+	_cleanup_(closep) int fd = (int)syscall(SYS_openat2, root_fd, layer, &how, sizeof(how));
+	char link[40];
+
+	*ret_is_there = fd >= 0;
+	if (fd < 0)
+		return NULL;
+	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	return follow(search, AT_FDCWD, link, path, ret_path);
+}
+
+/* The next of "/a:/b\:c::/d", in which it ends; NULL: no more. */
+static char *next_layer(char **rest)
+{
+	char *layer = *rest, *to = layer;
+
+	if (!layer)
+		return NULL;
+	for (const char *from = layer;; to++) {
+		if (from[0] == '\\' && from[1])
+			from++;
+		else if (*from == ':' || !*from) {
+			*rest = *from ? *rest + (from - layer) + 1 : NULL;
+			break;
+		}
+		*to = *from++;
+	}
+	*to = '\0';
+	return layer;
+}
+
+/* One word of its options. *is_whole becomes false if it names what is not there. */
+static int look_at_option(struct search *search, int root_fd, char *option,
+			  const struct mount_line *mount, const char *seen, bool *is_whole,
+			  struct coppice_error *err)
+{
+	static const struct {
+		const char *key, *is_its;
+		bool is_list;
+	} keys[] = {
+		{ "lowerdir", "lower", true },   { "lowerdir+", "lower", false },
+		{ "datadir+", "lower", false },  { "upperdir", "upper", false },
+		{ "workdir", "working", false },
+	};
+	char path[PATH_MAX], how[2 * PATH_MAX + 256];
+	char *key = strsep(&option, "="), *layer;
+
+	for (size_t i = 0; option && i < ARRAY_SIZE(keys); i++) {
+		if (strcmp(key, keys[i].key) != 0)
+			continue;
+		unescape(option);
+		while ((layer = keys[i].is_list ? next_layer(&option) : strsep(&option, ""))) {
+			const char *shown;
+			bool is_there = true;
+			const struct tree *tree = layer[0] == '/'
+							  ? find_layer(search, root_fd, layer, path,
+								       &shown, &is_there)
+							  : NULL;
+
+			*is_whole &= is_there;
+			if (!tree)
+				continue;
+			(void)snprintf(how, sizeof(how), ": %s has %s as its %s directory%s",
+				       mount->point, shown, keys[i].is_its, seen);
+			return busy(search, tree, "an overlay", how, err);
+		}
+		break;
+	}
+	return COPPICE_OK;
+}
+
+static void tell_whose(const struct search *search, const char *pid, char *ret, size_t size)
+{
+	char process[128];
+
+	ret[0] = '\0';
+	if (strcmp(pid, search->self) == 0)
+		return;
+	name_process(pid, process, sizeof(process));
+	(void)snprintf(ret, size, ", as %s sees it", process);
+}
+
+static int add_overlay(struct search *search, dev_t dev, struct coppice_error *err)
+{
+	dev_t *more = reallocarray(search->overlays, search->n_overlays + 1, sizeof(*more));
+
+	if (!more)
+		return fail_memory(err);
+	search->overlays = more;
+	search->overlays[search->n_overlays++] = dev;
+	return COPPICE_OK;
+}
+
+/*
+ * Where its directories are is told as it was said in mounting it: paths that are not found,
+ * as who mounted it sees others, are looked for in the next namespace that has it; relative
+ * ones lead nowhere.
+ */
+static int look_at_overlay(struct search *search, const char *pid, const struct mount_line *mount,
+			   struct coppice_error *err)
+{
+	dev_t dev = makedev(mount->major, mount->minor);
+	char root[64], seen[160], *rest = mount->overlay, *option;
+	_cleanup_(closep) int root_fd = -1;
+	bool is_whole = true;
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < search->n_overlays; i++)
+		if (search->overlays[i] == dev)
+			return COPPICE_OK;
+	(void)snprintf(root, sizeof(root), "/proc/%.20s/root", pid);
+	root_fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root_fd < 0)
+		return COPPICE_OK; /* gone */
+	tell_whose(search, pid, seen, sizeof(seen));
+	while (r == COPPICE_OK && (option = strsep(&rest, ",")))
+		r = look_at_option(search, root_fd, option, mount, seen, &is_whole, err);
+	if (r == TOLD || (r == COPPICE_OK && is_whole))
+		return add_overlay(search, dev, err);
+	return r;
+}
+
+/* ---- mounts in namespaces ---- */
+
 /* Is it a mount of something in a tree, or one upon something in it? */
 static int look_at_mount(struct search *search, const char *pid, const struct mount_line *mount,
 			 struct coppice_error *err)
 {
-	char process[128], how[PATH_MAX + 256];
+	char seen[160], how[PATH_MAX + 256];
 
 	for (size_t i = 0; i < search->n; i++) {
 		const struct tree *tree = &search->trees[i];
@@ -310,15 +475,11 @@ static int look_at_mount(struct search *search, const char *pid, const struct mo
 			continue;
 		if (!is_of_it && !below(mount->point, tree->path))
 			continue;
-		name_process(pid, process, sizeof(process));
-		if (strcmp(pid, search->self) != 0)
-			(void)snprintf(how, sizeof(how), ": %s, as %s sees it", mount->point,
-				       process);
-		else
-			(void)snprintf(how, sizeof(how), ": %s", mount->point);
+		tell_whose(search, pid, seen, sizeof(seen));
+		(void)snprintf(how, sizeof(how), ": %s%s", mount->point, seen);
 		return busy(search, tree, "a mount", how, err);
 	}
-	return COPPICE_OK;
+	return mount->overlay ? look_at_overlay(search, pid, mount, err) : COPPICE_OK;
 }
 
 /* Each namespace once, through the first process found in it. */
@@ -341,6 +502,63 @@ static int look_at_namespace(struct search *search, int proc_fd, const char *pid
 	search->namespaces[search->n_namespaces++] = st.stx_ino;
 	(void)snprintf(path, sizeof(path), "/proc/%.20s/mountinfo", pid);
 	return each_mount(search, path, pid, look_at_mount, err);
+}
+
+/* ---- the kernel ---- */
+
+static int look_at_loop(void *user, int sys_fd, const char *name, struct coppice_error *err)
+{
+	struct search *search = user;
+	char how[PATH_MAX + 64];
+	const struct tree *tree;
+	struct loop_file file;
+	const char *shown;
+	int r;
+
+	if (!loop_file_of(sys_fd, name, &file))
+		return COPPICE_OK;
+	tree = find_tree(search, file.dev, file.inode, file.path, &shown);
+	if (!tree)
+		return COPPICE_OK;
+	(void)snprintf(how, sizeof(how), ": /dev/%s is made of %s", name, shown);
+	r = busy(search, tree, "a loop device", how, err);
+	return r == TOLD ? COPPICE_OK : r; /* the next may be as well */
+}
+
+/* /var/swap                               file		1048572		0		-2 */
+static int look_at_swaps(const struct search *search, struct coppice_error *err)
+{
+	_cleanup_(fclosep) FILE *file = fopen("/proc/swaps", "re");
+	_cleanup_(freep) char *line = NULL;
+	char how[PATH_MAX + 64];
+	size_t size = 0;
+	int r = COPPICE_OK;
+
+	while (r >= 0 && file && getline(&line, &size, file) > 0) {
+		const struct tree *tree;
+		const char *shown;
+		struct statx st;
+
+		line[strcspn(line, " \t\n")] = '\0';
+		unescape(line);
+		if (line[0] != '/' ||
+		    statx(AT_FDCWD, line, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &st) < 0)
+			continue;
+		tree = find_tree(search, makedev(st.stx_dev_major, st.stx_dev_minor), st.stx_ino,
+				 line, &shown);
+		if (!tree)
+			continue;
+		(void)snprintf(how, sizeof(how), ": it swaps to %s", shown);
+		r = busy(search, tree, "the kernel", how, err);
+	}
+	return r;
+}
+
+static int look_at_kernel(struct search *search, struct coppice_error *err)
+{
+	int r = look_at_swaps(search, err);
+
+	return r < 0 ? r : loop_each(look_at_loop, search, err);
 }
 
 /* ---- the whole ---- */
@@ -440,7 +658,7 @@ static int search_run(struct search *search, struct coppice_error *err)
 		if (r >= 0)
 			r = look_at_namespace(search, fd, entry->d_name, err);
 	}
-	return r;
+	return r < 0 ? r : look_at_kernel(search, err);
 }
 
 static int search_for(struct search *search, const struct in_use_query *queries, size_t n,

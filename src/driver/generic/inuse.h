@@ -23,7 +23,9 @@ struct in_use_query {
  * Does another process use any of @n trees?
  *
  * Looks at the working directory, root, program and open files of all processes
- * that we can see, and at the mounts of all their namespaces and of our own. The
+ * that we can see, at the mounts of all their namespaces and of our own, at the directories of
+ * overlays among them (not those that were given by relative paths), and at the files of loop
+ * devices and swap files. The
  * answer is as old as the look: who needs more keeps others out.
  *
  * @who  the user found: "process 1234 (bash)", or "a mount at /mnt"; or NULL

@@ -5,7 +5,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <linux/loop.h>
 #include <string.h>
 #include <sys/file.h>
@@ -35,22 +34,34 @@ static bool is_loop_name(const char *name)
 	return !strncmp(name, "loop", 4) && isdigit((unsigned char)name[4]);
 }
 
-/* The path that sysfs tells, as the kernel last knew it, is only a name. */
-static bool is_backing_name(int sys_fd, const char *name, const char *file)
+/* The path that sysfs tells, as the kernel last knew it, is only a name; "": none. */
+static void backing_name(int sys_fd, const char *name, char ret[static PATH_MAX])
 {
-	char path[PATH_MAX], text[PATH_MAX + 2] = "";
-	_cleanup_(freep) char *real = realpath(file, NULL);
+	char path[NAME_MAX + 32];
 	_cleanup_(closep) int fd = -1;
 	ssize_t n;
 
-	(void)snprintf(path, sizeof(path), "%s/loop/backing_file", name);
+	(void)snprintf(path, sizeof(path), "%.*s/loop/backing_file", NAME_MAX, name);
 	fd = openat(sys_fd, path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || !real)
-		return false;
-	n = read(fd, text, sizeof(text) - 1);
-	if (n > 0 && text[n - 1] == '\n')
-		text[n - 1] = '\0';
-	return !strcmp(text, real);
+	n = fd < 0 ? -1 : read(fd, ret, PATH_MAX - 1);
+	ret[n > 0 ? n : 0] = '\0';
+	if (n > 0 && ret[n - 1] == '\n')
+		ret[n - 1] = '\0';
+}
+
+static bool is_backing_name(int sys_fd, const char *name, const char *file)
+{
+	_cleanup_(freep) char *real = realpath(file, NULL);
+	char text[PATH_MAX];
+
+	backing_name(sys_fd, name, text);
+	return real && !strcmp(text, real);
+}
+
+static int open_device(const char *name, char ret_path[static LOOP_PATH_MAX])
+{
+	(void)snprintf(ret_path, LOOP_PATH_MAX, "/dev/%.*s", LOOP_PATH_MAX - 8, name);
+	return open(ret_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 }
 
 static int check_usable(const struct search *search, const struct loop_info64 *info,
@@ -65,16 +76,15 @@ static int check_usable(const struct search *search, const struct loop_info64 *i
 	return COPPICE_OK;
 }
 
-/* Is it this device? Then it is kept open. @sys_fd: of /sys/block, or -1. */
-static int look_at(struct search *search, int sys_fd, const char *name, struct coppice_error *err)
+/* Is it this device? Then it is kept open, and 1. @sys_fd: of /sys/block, or -1. */
+static int look_at(void *user, int sys_fd, const char *name, struct coppice_error *err)
 {
+	struct search *search = user;
 	struct loop_info64 info;
 	char path[LOOP_PATH_MAX];
-	_cleanup_(closep) int fd = -1;
+	_cleanup_(closep) int fd = open_device(name, path);
 	int r;
 
-	(void)snprintf(path, sizeof(path), "/dev/%.*s", LOOP_PATH_MAX - 8, name);
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0 && sys_fd >= 0 && is_backing_name(sys_fd, name, search->file))
 		return fail(err, COPPICE_UNSUPPORTED,
 			    "'%s' is attached to a loop device that cannot be opened: %s",
@@ -89,11 +99,11 @@ static int look_at(struct search *search, int sys_fd, const char *name, struct c
 	(void)snprintf(search->found.path, sizeof(search->found.path), "%s", path);
 	search->found.was_attached = true;
 	search->found.fd = take_fd(&fd);
-	return COPPICE_OK;
+	return 1;
 }
 
 /* Among the attached ones that sysfs lists; without sysfs, among all in /dev. */
-static int search_run(struct search *search, struct coppice_error *err)
+int loop_each(loop_fn *fn, void *user, struct coppice_error *err)
 {
 	_cleanup_(closedirp) DIR *dir = opendir("/sys/block");
 	bool is_sys = dir != NULL;
@@ -104,7 +114,7 @@ static int search_run(struct search *search, struct coppice_error *err)
 		dir = opendir("/dev");
 	if (!dir)
 		return fail_errno(err, errno, "cannot list the loop devices");
-	while (r >= 0 && search->found.fd < 0 && (entry = readdir(dir))) {
+	while (r == COPPICE_OK && (entry = readdir(dir))) {
 		char attached[NAME_MAX + 8];
 
 		if (!is_loop_name(entry->d_name))
@@ -112,9 +122,39 @@ static int search_run(struct search *search, struct coppice_error *err)
 		(void)snprintf(attached, sizeof(attached), "%s/loop", entry->d_name);
 		if (is_sys && faccessat(dirfd(dir), attached, F_OK, 0) < 0)
 			continue;
-		r = look_at(search, is_sys ? dirfd(dir) : -1, entry->d_name, err);
+		r = fn(user, is_sys ? dirfd(dir) : -1, entry->d_name, err);
 	}
 	return r;
+}
+
+static int search_run(struct search *search, struct coppice_error *err)
+{
+	int r = loop_each(look_at, search, err);
+
+	return r < 0 ? r : COPPICE_OK;
+}
+
+bool loop_file_of(int sys_fd, const char *name, struct loop_file *ret)
+{
+	struct loop_info64 info;
+	char device[LOOP_PATH_MAX];
+	_cleanup_(closep) int fd = open_device(name, device);
+	struct stat st;
+
+	backing_name(sys_fd, name, ret->path);
+	if (fd >= 0 && ioctl(fd, LOOP_GET_STATUS64, &info) == 0) {
+		ret->dev = info.lo_device;
+		ret->inode = info.lo_inode;
+		if (!ret->path[0]) /* what whoever attached it says */
+			(void)snprintf(ret->path, sizeof(ret->path), "%.*s", LO_NAME_SIZE,
+				       (const char *)info.lo_file_name);
+		return true;
+	}
+	if (!ret->path[0] || stat(ret->path, &st) < 0)
+		return false;
+	ret->dev = st.st_dev;
+	ret->inode = st.st_ino;
+	return true;
 }
 
 int loop_find(const char *file, char ret[static LOOP_PATH_MAX], bool *found,

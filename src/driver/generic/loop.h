@@ -14,6 +14,11 @@
  * neither a kill nor umount leaves a device behind.
  */
 
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
 #include "base/error.h"
 
 #define LOOP_PATH_MAX 64
@@ -51,6 +56,24 @@ _nonnull_ int loop_attach_locked(const char *file, int lock_fd, struct loop *ret
 /* Which device has the file? Takes no lock; @ret is "" when *found is false. */
 _nonnull_ int loop_find(const char *file, char ret[static LOOP_PATH_MAX], bool *found,
 			struct coppice_error *err);
+
+/*
+ * Call @fn with the name of each attached device, such as "loop0", until it returns other than
+ * 0, which is returned then. @sys_fd is of /sys/block; -1 where that is not mounted: then also
+ * with those in /dev that are not attached.
+ */
+typedef int loop_fn(void *user, int sys_fd, const char *name, struct coppice_error *err);
+int loop_each(loop_fn *fn, void *user, struct coppice_error *err);
+
+/* The file behind a device that loop_each() gave. */
+struct loop_file {
+	dev_t dev; /* as stat tells; of a subvolume its own */
+	uint64_t inode;
+	char path[PATH_MAX]; /* as we see it, if we do */
+};
+
+/* False: nothing is attached to it, or who has it cannot be told. */
+_nonnull_ bool loop_file_of(int sys_fd, const char *name, struct loop_file *ret);
 
 /* The file behind a device grew: let the device grow. */
 _nonnull_ int loop_resize(const char *path, struct coppice_error *err);

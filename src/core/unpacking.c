@@ -164,6 +164,7 @@ static int explain_steps(struct unpacking *unpacking, const struct image_files *
 	_cleanup_(freep) char *directory = NULL;
 	struct draft draft = { .fd = -1 };
 	struct new_volume volume = unpacking->makings.making[0].volume;
+	struct coppice_error ignored;
 	int r;
 
 	if (!pool->explain)
@@ -187,6 +188,7 @@ static int explain_steps(struct unpacking *unpacking, const struct image_files *
 		r = driver->publish(&draft, &volume, 1, err);
 	if (r == COPPICE_OK && !draft.is_announced)
 		r = driver->commit(pool, err);
+	(void)driver->draft_discard(&draft, &ignored);
 	pool->is_dry_run = coppice->options.is_dry_run;
 	return r;
 }

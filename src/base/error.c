@@ -92,18 +92,36 @@ int fail(struct coppice_error *err, enum coppice_code code, const char *fmt, ...
 	return code;
 }
 
-int fail_errno(struct coppice_error *err, int os_errno, const char *fmt, ...)
+static void set_errno(struct coppice_error *err, int os_errno, const char *fmt, va_list args)
 {
 	char why[128];
-	va_list args;
 
 	err->code = code_from_errno(os_errno);
 	err->os_errno = os_errno;
-	va_start(args, fmt);
 	(void)vsnprintf(err->message, sizeof(err->message), fmt, args);
-	va_end(args);
 	coppice_text_make_printable(err->message);
 	append(err, strerror_r(os_errno, why, sizeof(why)));
+}
+
+int fail_errno(struct coppice_error *err, int os_errno, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	set_errno(err, os_errno, fmt, args);
+	va_end(args);
+	return err->code;
+}
+
+int fail_aside(struct coppice_error *err, int os_errno, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	set_errno(err, os_errno, fmt, args);
+	va_end(args);
+	if (err->code == COPPICE_NOT_FOUND || err->code == COPPICE_EXISTS)
+		err->code = COPPICE_FAILED;
 	return err->code;
 }
 

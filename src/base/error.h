@@ -14,6 +14,10 @@ _nonnull_ _printf_(3, 4) int fail(struct coppice_error *err, enum coppice_code c
 _nonnull_ _printf_(3, 4) int fail_errno(struct coppice_error *err, int os_errno, const char *fmt,
 					...);
 
+/* The same of something that nobody named: COPPICE_FAILED where that is missing, or there. */
+_nonnull_ _printf_(3, 4) int fail_aside(struct coppice_error *err, int os_errno, const char *fmt,
+					...);
+
 /* Put "what we were doing: " in front of the message; keeps and returns the code. */
 _nonnull_ _printf_(2, 3) int wrap(struct coppice_error *err, const char *fmt, ...);
 

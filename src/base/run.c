@@ -77,6 +77,7 @@ static int spawn(const char *path, const char *const argv[], int in, int out, in
 	(void)sigemptyset(&none);
 	(void)sigemptyset(&defaults);
 	(void)sigaddset(&defaults, SIGPIPE);
+	(void)sigaddset(&defaults, SIGXFSZ);
 	(void)posix_spawn_file_actions_init(&actions);
 	if (in >= 0)
 		(void)posix_spawn_file_actions_adddup2(&actions, in, 0);

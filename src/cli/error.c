@@ -36,8 +36,6 @@ int cli_fail_errno(struct coppice_error *err, int os_errno, const char *fmt, ...
 	va_end(args);
 	if (os_errno == EEXIST)
 		code = COPPICE_EXISTS;
-	else if (os_errno == ENOENT)
-		code = COPPICE_NOT_FOUND;
 	else if (os_errno == ENOSPC || os_errno == EDQUOT)
 		code = COPPICE_NO_SPACE;
 	(void)cli_fail(err, code, "%s: %s", what, strerror(os_errno));

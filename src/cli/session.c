@@ -40,6 +40,8 @@ void session_catch_signals(void)
 	(void)sigaction(SIGWINCH, &resize, NULL);
 	/* `coppice init … --explain | head` must not end in the middle of the batch. */
 	(void)sigaction(SIGPIPE, &ignore, NULL);
+	/* A limit on files' sizes is an error as others are, and what was begun is undone. */
+	(void)sigaction(SIGXFSZ, &ignore, NULL);
 }
 
 static bool hook_is_interrupted(void *user)

@@ -662,8 +662,10 @@ static int umask_read(mode_t *ret, struct coppice_error *err)
 	int r;
 
 	r = file_read(AT_FDCWD, "/proc/self/status", 65536, &status, err);
+	if (r == COPPICE_NOT_FOUND)
+		err->code = COPPICE_FAILED; /* not of what is copied */
 	if (r < 0)
-		return r;
+		return err->code;
 	line = strstr(status, "\nUmask:");
 	if (!line)
 		return fail(err, COPPICE_UNSUPPORTED, "/proc/self/status does not tell the umask");

@@ -617,7 +617,7 @@ static int search_init(struct search *search, const struct in_use_query *queries
 	ssize_t length = readlink("/proc/self", search->self, sizeof(search->self) - 1);
 
 	if (length < 0)
-		return fail_errno(err, errno, "cannot tell who uses what: /proc/self");
+		return fail_aside(err, errno, "cannot tell who uses what: /proc/self");
 	search->self[length] = '\0';
 	search->trees = calloc(n, sizeof(*search->trees));
 	if (!search->trees)
@@ -642,7 +642,7 @@ static int search_run(struct search *search, struct coppice_error *err)
 	int r;
 
 	if (!proc)
-		return fail_errno(err, errno, "cannot tell who uses what: /proc");
+		return fail_aside(err, errno, "cannot tell who uses what: /proc");
 	/* First as we see it: who lives in a chroot is shown only the mounts in that. */
 	r = look_at_namespace(search, self_fd, search->self, err);
 	while (r >= 0 && (entry = readdir(proc))) {

@@ -26,8 +26,8 @@
  * have a descriptor above FD_MAX.
  */
 enum {
-	HELD_FD = 200,
 	FD_MAX = 63,
+	HELD_FD = FD_MAX + 1,
 	ADDRESS_SPACE_OWN_BYTES = 256 << 20
 };
 
@@ -38,7 +38,11 @@ static int keep_only_our_descriptors(struct coppice_error *err)
 	unsigned next = REPORT_KEEP_FD;
 
 	if (fcntl(REPORT_KEEP_FD, F_GETFD) >= 0) {
-		if (dup2(REPORT_KEEP_FD, HELD_FD) < 0)
+		if (dup2(REPORT_KEEP_FD, HELD_FD) < 0 && errno == EBADF)
+			return fail(err, COPPICE_FAILED,
+				    "%d open files are needed, and fewer are allowed (ulimit -n)",
+				    HELD_FD + 1);
+		if (fcntl(HELD_FD, F_GETFD) < 0)
 			return fail_errno(err, errno, "cannot keep the lock");
 		if (close_range(REPORT_KEEP_FD, HELD_FD - 1, 0) < 0)
 			return fail_errno(err, errno, "cannot close descriptors");
@@ -49,12 +53,19 @@ static int keep_only_our_descriptors(struct coppice_error *err)
 	return COPPICE_OK;
 }
 
-static int limit(__rlimit_resource_t what, rlim_t value, struct coppice_error *err)
+/* To @value, or to what is allowed, if that is less. */
+static int limit(__rlimit_resource_t what, rlim_t value, const char *name,
+		 struct coppice_error *err)
 {
-	struct rlimit limits = { value, value };
+	struct rlimit limits;
 
+	if (getrlimit(what, &limits) < 0)
+		return fail_errno(err, errno, "cannot read the limit of %s", name);
+	if (value > limits.rlim_max)
+		value = limits.rlim_max;
+	limits = (struct rlimit){ value, value };
 	if (setrlimit(what, &limits) < 0)
-		return fail_errno(err, errno, "cannot limit resource %d", (int)what);
+		return fail_errno(err, errno, "cannot limit %s", name);
 	return COPPICE_OK;
 }
 
@@ -62,9 +73,9 @@ static int limit(__rlimit_resource_t what, rlim_t value, struct coppice_error *e
 static int limit_resources(uint64_t memory_limit_bytes, struct coppice_error *err)
 {
 	(void)mallopt(M_ARENA_MAX, 1);
-	if (limit(RLIMIT_CORE, 0, err) < 0)
+	if (limit(RLIMIT_CORE, 0, "core dumps", err) < 0)
 		return err->code;
-	return limit(RLIMIT_AS, memory_limit_bytes + ADDRESS_SPACE_OWN_BYTES, err);
+	return limit(RLIMIT_AS, memory_limit_bytes + ADDRESS_SPACE_OWN_BYTES, "memory", err);
 }
 
 static int die_with_parent(pid_t parent, struct coppice_error *err)

@@ -145,9 +145,10 @@ static int fail_write(struct packer *packer, struct coppice_error *err)
 		    archive_error_string(packer->archive));
 }
 
-static int write_piece(struct packer *packer, size_t length, struct coppice_error *err)
+static int write_piece(struct packer *packer, const char *piece, size_t length,
+		       struct coppice_error *err)
 {
-	la_ssize_t n = archive_write_data(packer->archive, packer->piece, length);
+	la_ssize_t n = archive_write_data(packer->archive, piece, length);
 
 	return n == (la_ssize_t)length ? COPPICE_OK : fail_write(packer, err);
 }
@@ -178,13 +179,54 @@ static int add_holes(struct archive_entry *entry, int fd, off_t size, const char
 	return COPPICE_OK;
 }
 
+/* As long as the file has nothing there: what is read of a hole is not asked for. */
+static int write_hole(struct packer *packer, off_t *at, off_t end, struct coppice_error *err)
+{
+	static char nothing[64 << 20]; /* never touched: it takes no memory */
+
+	while (*at < end) {
+		size_t length = sizeof(nothing);
+
+		if (end - *at < (off_t)length)
+			length = (size_t)(end - *at);
+		if (write_piece(packer, nothing, length, err) < 0)
+			return err->code;
+		*at += (off_t)length;
+	}
+	return COPPICE_OK;
+}
+
+/* Past a hole that begins at *at; *ret_end: of the data behind it. */
+static int skip_hole(struct packer *packer, int fd, off_t size, off_t *at, off_t *ret_end,
+		     struct coppice_error *err)
+{
+	off_t data = lseek(fd, *at, SEEK_DATA);
+
+	if (data > size || (data < 0 && errno == ENXIO))
+		data = size;
+	if (write_hole(packer, at, data, err) < 0)
+		return err->code;
+	*ret_end = *at < size ? lseek(fd, *at, SEEK_HOLE) : size;
+	if (*ret_end <= *at) /* it cannot tell */
+		*ret_end = size;
+	return COPPICE_OK;
+}
+
 /* libarchive wants all the bytes, and leaves out itself what lies in holes. */
 static int write_content(struct packer *packer, int fd, off_t size, struct coppice_error *err)
 {
-	for (off_t at = 0; at < size;) {
-		size_t length = size - at > PIECE_SIZE ? PIECE_SIZE : (size_t)(size - at);
-		ssize_t n = pread(fd, packer->piece, length, at);
+	off_t at = 0, end = 0;
 
+	while (at < size) {
+		size_t length = size - at > PIECE_SIZE ? PIECE_SIZE : (size_t)(size - at);
+		ssize_t n;
+
+		if (at >= end) {
+			if (skip_hole(packer, fd, size, &at, &end, err) < 0)
+				return err->code;
+			continue;
+		}
+		n = pread(fd, packer->piece, length, at);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -192,7 +234,7 @@ static int write_content(struct packer *packer, int fd, off_t size, struct coppi
 		if (n == 0)
 			return fail(err, COPPICE_FAILED, "'%s' became shorter meanwhile",
 				    packer->path);
-		if (write_piece(packer, (size_t)n, err) < 0)
+		if (write_piece(packer, packer->piece, (size_t)n, err) < 0)
 			return err->code;
 		at += n;
 	}

@@ -94,6 +94,12 @@ def need(driver):
         skip_all(reason)
 
 
+def is_sanitized(program):
+    """Was it built with the address sanitizer?"""
+    with open(program, "rb") as file:
+        return b"__asan_init" in file.read()
+
+
 # ---- processes ----
 
 def process_state(pid):

@@ -134,18 +134,6 @@ static int can_limit(struct pool *pool, struct coppice_error *err)
 		    "and a pool made with them)");
 }
 
-/* A limit that nobody would enforce is refused, not forgotten. */
-static int refuse_limits(struct pool *pool, const struct new_volume *volumes, size_t n,
-			 struct coppice_error *err)
-{
-	int r = COPPICE_OK;
-
-	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
-		if (volumes[i].limit_bytes > 0)
-			r = can_limit(pool, err);
-	return r;
-}
-
 static int open_account(struct btrfs_pool *btrfs, const struct new_volume *volume,
 			struct coppice_error *err)
 {
@@ -218,7 +206,7 @@ static int volume_create(struct draft *draft, const struct new_volume *volume, c
 	char item[PATH_MAX], target[PATH_MAX + 32];
 	int r;
 
-	r = refuse_limits(draft->pool, volume, 1, err);
+	r = layout_refuse_limits(draft->pool, volume, 1, err);
 	if (r < 0)
 		return r;
 	(void)snprintf(target, sizeof(target), "\"$draft\"/%s/unpack",
@@ -386,7 +374,7 @@ static int clone_all(struct draft *draft, const struct volume_ref *origin,
 {
 	struct clones clones = { .draft = draft, .volumes = volumes, .is_read_only = is_read_only };
 	_cleanup_(closep) int origin_fd = -1;
-	int r = refuse_limits(draft->pool, volumes, n, err);
+	int r = layout_refuse_limits(draft->pool, volumes, n, err);
 
 	if (r < 0)
 		return r;

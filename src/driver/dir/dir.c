@@ -44,17 +44,6 @@ static int can_limit(struct pool *pool, struct coppice_error *err)
 	return fail(err, COPPICE_UNSUPPORTED, "size cannot be limited: %s", dir->projects.problem);
 }
 
-static int refuse_limits(struct pool *pool, const struct new_volume *volumes, size_t n,
-			 struct coppice_error *err)
-{
-	int r = COPPICE_OK;
-
-	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
-		if (volumes[i].limit_bytes > 0)
-			r = can_limit(pool, err);
-	return r;
-}
-
 /* What a limit on the tree would hold for: the engine's figure, or else a count. */
 static int bytes_of(struct dir_pool *dir, int fd, uint64_t *ret, struct coppice_error *err)
 {
@@ -406,7 +395,7 @@ static int volume_create(struct draft *draft, const struct new_volume *volume, c
 	char *path;
 	int r;
 
-	r = refuse_limits(draft->pool, volume, 1, err);
+	r = layout_refuse_limits(draft->pool, volume, 1, err);
 	if (r < 0)
 		return r;
 	item_explain(draft, volume);
@@ -534,7 +523,7 @@ static int clone_batch(struct draft *draft, const struct volume_ref *origin,
 	_cleanup_(closep) int origin_fd = -1;
 	int r;
 
-	r = refuse_limits(draft->pool, volumes, n, err);
+	r = layout_refuse_limits(draft->pool, volumes, n, err);
 	if (r < 0)
 		return r;
 	r = open_live(&dir->layout, origin, &origin_fd, err);

@@ -107,6 +107,10 @@ _nonnull_ int layout_item_create(struct draft *draft, const struct new_volume *v
 				 struct coppice_error *err);
 _nonnull_ void layout_item_explain(struct draft *draft, const struct new_volume *volume);
 
+/* A limit that the pool cannot enforce is refused, not forgotten: what can_limit says. */
+_nonnull_ int layout_refuse_limits(struct pool *pool, const struct new_volume *volumes, size_t n,
+				   struct coppice_error *err);
+
 /* Replace the record of one that is in the draft. */
 _nonnull_ int layout_item_record(struct draft *draft, const struct new_volume *volume,
 				 struct coppice_error *err);

@@ -148,6 +148,17 @@ int layout_item_create(struct draft *draft, const struct new_volume *volume,
 	return r;
 }
 
+int layout_refuse_limits(struct pool *pool, const struct new_volume *volumes, size_t n,
+			 struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
+		if (volumes[i].limit_bytes > 0)
+			r = pool->driver->can_limit(pool, err);
+	return r;
+}
+
 /* ---- announcing ---- */
 
 #define ANNOUNCEMENT_MAX 3072

@@ -171,7 +171,8 @@ struct coppice_options {
  * @param ret      the handle; give it to coppice_close()
  * @param err      filled on failure, untouched on success
  * @return COPPICE_OK; COPPICE_INVALID when its path is not UTF-8; COPPICE_FAILED when
- *         the directory cannot be made, read or written; COPPICE_UNSUPPORTED when its catalog is of a newer version
+ *         the directory cannot be made, read or written; COPPICE_UNSUPPORTED when
+ *         its catalog is of a newer version
  */
 COPPICE_API int coppice_open(const struct coppice_options *options, struct coppice **ret,
 			     struct coppice_error *err);

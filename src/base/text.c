@@ -81,9 +81,9 @@ char *text_format(const char *fmt, ...)
 }
 
 /*
- * How many bytes at @at are a control: of ASCII 1; of UTF-8 2 (U+0080 to U+009F), or 3: what ends
- * lines or turns their direction (U+061C, U+200E, U+200F, U+2028 to U+202E, U+2066 to U+2069); else
- * 0.
+ * How many bytes at @at are a control: of ASCII 1; of UTF-8 2 (U+0080 to U+009F), or 2 or 3 of
+ * what ends lines or turns their direction (U+061C; U+200E, U+200F, U+2028 to U+202E, U+2066 to
+ * U+2069); else 0.
  */
 static size_t control_length(const unsigned char *at)
 {

@@ -227,18 +227,12 @@ static int assign_visit(struct tree_walk *walk, struct tree_dir *dir, struct cop
 	const struct assigning *assigning = CONTAINER_OF(walk, struct assigning, walk);
 	_cleanup_(closedirp) DIR *stream = NULL;
 	struct dirent *entry;
-	int fd, e, r = COPPICE_OK;
+	int fd, e, r;
 
-	fd = tree_dir_open(walk, dir, TREE_WALKED, O_RDONLY | O_DIRECTORY | O_NOATIME);
-	if (fd == -ENOENT)
-		return COPPICE_OK;
-	if (fd < 0)
-		return tree_fail(dir, NULL, -fd, "open", err);
-	stream = fdopendir(fd);
-	if (!stream) {
-		(void)close(fd);
-		return fail_memory(err);
-	}
+	r = tree_dir_list(walk, dir, &stream, err);
+	if (r < 0 || !stream)
+		return r;
+	fd = dirfd(stream);
 	/* Itself first: what is made in it from now on has the number. */
 	e = dir->parent || !assigning->skips_top ? put(fd, assigning->project) : 0;
 	if (e != 0)

@@ -195,6 +195,23 @@ int tree_dir_open(struct tree_walk *walk, struct tree_dir *dir, enum tree_which 
 	return fd;
 }
 
+int tree_dir_list(struct tree_walk *walk, struct tree_dir *dir, DIR **ret,
+		  struct coppice_error *err)
+{
+	int fd = tree_dir_open(walk, dir, TREE_WALKED, O_RDONLY | O_DIRECTORY | O_NOATIME);
+
+	*ret = NULL;
+	if (fd == -ENOENT)
+		return COPPICE_OK;
+	if (fd < 0)
+		return tree_fail(dir, NULL, -fd, "open", err);
+	*ret = fdopendir(fd);
+	if (*ret)
+		return COPPICE_OK;
+	(void)close(fd);
+	return fail_memory(err);
+}
+
 /* ---- the stack; what is called _locked needs the walk's lock ---- */
 
 static void stop_locked(struct tree_walk *walk, int result, const struct coppice_error *err)
@@ -481,22 +498,15 @@ static int usage_visit(struct tree_walk *walk, struct tree_dir *dir, struct copp
 	struct usage *usage = CONTAINER_OF(walk, struct usage, walk);
 	_cleanup_(closedirp) DIR *stream = NULL;
 	struct dirent *entry;
-	int fd, r;
+	int r;
 
-	fd = tree_dir_open(walk, dir, TREE_WALKED, O_RDONLY | O_DIRECTORY | O_NOATIME);
-	if (fd == -ENOENT)
-		return COPPICE_OK;
-	if (fd < 0)
-		return tree_fail(dir, NULL, -fd, "open", err);
-	stream = fdopendir(fd);
-	if (!stream) {
-		(void)close(fd);
-		return fail_memory(err);
-	}
+	r = tree_dir_list(walk, dir, &stream, err);
+	if (r < 0 || !stream)
+		return r;
 	while ((entry = readdir(stream))) {
 		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
 			continue;
-		r = count_entry(usage, dir, fd, entry->d_name, err);
+		r = count_entry(usage, dir, dirfd(stream), entry->d_name, err);
 		if (r < 0)
 			return r;
 	}

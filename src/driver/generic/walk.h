@@ -14,6 +14,7 @@
  * visited, one in so many levels stays open, for the way to begin at.
  */
 
+#include <dirent.h>
 #include <pthread.h>
 #include <sys/stat.h>
 
@@ -81,6 +82,13 @@ _nonnull_ int tree_walk_check(struct tree_walk *walk, struct coppice_error *err)
  */
 _nonnull_ int tree_dir_open(struct tree_walk *walk, struct tree_dir *dir, enum tree_which which,
 			    int flags);
+
+/*
+ * Open a directory of the walk for readdir(); closedir() it. It may be gone, in a tree that
+ * is in use: then *ret is NULL. COPPICE_FAILED.
+ */
+_nonnull_ int tree_dir_list(struct tree_walk *walk, struct tree_dir *dir, DIR **ret,
+			    struct coppice_error *err);
 
 /*
  * Open @path below @root_fd, of whatever length, through no symbolic link and

@@ -243,6 +243,10 @@ static int fail_too_long(const struct record *record, size_t length, struct copp
 	struct part largest = largest_part(record);
 	bool is_named = largest.name[0] != '\0';
 
+	if (largest.size_bytes == 0)
+		return fail(err, COPPICE_INVALID,
+			    "its record would have %zu bytes, and at most %d fit", length,
+			    RECORD_TEXT_MAX);
 	return fail(err, COPPICE_INVALID,
 		    "its record would have %zu bytes, and at most %d fit; the largest that can be "
 		    "shortened: %s%s%.40s%s, of %zu bytes",

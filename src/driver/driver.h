@@ -38,6 +38,8 @@
  * COPPICE_UNAVAILABLE.
  */
 
+#include <string.h>
+
 #include "driver/volume.h"
 
 struct driver;
@@ -58,6 +60,14 @@ struct pool_spec {
 	struct uuid uuid;  /* of the pool; when creating: what to call it */
 	struct uuid owner; /* of this state directory */
 };
+
+/* Is this key of its configuration there, and "true"? */
+static inline bool pool_spec_is_true(const struct pool_spec *spec, const char *key)
+{
+	const char *text = spec->get(spec, key);
+
+	return text && strcmp(text, "true") == 0;
+}
 
 typedef void explain_fn(void *user, const char *line);
 typedef bool interrupted_fn(void *user);

@@ -8,6 +8,7 @@
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
+#include "base/attribute.h"
 #include "base/file.h"
 #include "base/text.h"
 #include "driver/generic/copy.h"

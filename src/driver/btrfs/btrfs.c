@@ -19,6 +19,7 @@
 #include "driver/btrfs/quota.h"
 #include "driver/btrfs/shape.h"
 #include "driver/generic/fill.h"
+#include "driver/generic/limit.h"
 #include "driver/generic/remove.h"
 
 static int commit(struct pool *pool, struct coppice_error *err)
@@ -399,23 +400,16 @@ static int clone_all(struct draft *draft, const struct volume_ref *origin,
 static int check_limit(struct btrfs_pool *btrfs, const struct volume_ref *ref,
 		       const struct uuid *group, uint64_t limit_bytes, struct coppice_error *err)
 {
-	char wanted[SIZE_TEXT_MAX], has[SIZE_TEXT_MAX];
 	uint64_t written = 0;
 	bool is_found;
 	int r = limit_bytes ? quota_group_read(btrfs->layout.fd, quota_group(group), &written,
 					       &is_found, err)
 			    : COPPICE_OK;
 
-	if (r < 0 || !limit_bytes || written <= limit_bytes)
+	if (r < 0 || !limit_bytes)
 		return r;
-	size_format(limit_bytes, wanted);
-	size_format(written, has);
-	return fail(
-		err, COPPICE_INVALID,
-		"'%s' cannot be limited to %s (%llu bytes): with its snapshots it has written %s "
-		"(%llu)",
-		ref->name.text, wanted, (unsigned long long)limit_bytes, has,
-		(unsigned long long)written);
+	return limit_check(ref->name.text, limit_bytes, "with its snapshots it has written",
+			   written, err);
 }
 
 static int limit_set(struct pool *pool, const struct volume_ref *ref, const struct uuid *group,

@@ -144,13 +144,6 @@ int btrfs_probe(const struct pool_spec *spec, struct coppice_error *err)
 
 /* ---- attaching and mounting ---- */
 
-static bool is_preallocated(const struct pool_spec *spec)
-{
-	const char *text = spec->get(spec, "coppice.preallocate");
-
-	return text && strcmp(text, "true") == 0;
-}
-
 /* @was_attached: by somebody who may have it mounted where we do not see it. */
 static int mount_device(const struct pool_spec *spec, const char *device, const struct place *place,
 			bool was_attached, int *ret_hold, struct coppice_error *err)
@@ -163,8 +156,9 @@ static int mount_device(const struct pool_spec *spec, const char *device, const 
 	 * discard: what is freed goes back to the host at once, not some time later. What
 	 * was reserved stays reserved.
 	 */
-	options = text_format("%s%s%s", is_preallocated(spec) ? "nodiscard" : "discard",
-			      more && *more ? "," : "", more ? more : "");
+	options = text_format(
+		"%s%s%s", pool_spec_is_true(spec, "coppice.preallocate") ? "nodiscard" : "discard",
+		more && *more ? "," : "", more ? more : "");
 	if (!options)
 		return fail_memory(err);
 	/* noatime: else a clone grows by being read. */
@@ -352,7 +346,8 @@ static struct pool_file our_file(const struct pool_spec *spec, const struct plac
 				   .driver = "btrfs",
 				   .engine = "Btrfs",
 				   .smallest_mib = 256,
-				   .is_preallocated = is_preallocated(spec) };
+				   .is_preallocated =
+					   pool_spec_is_true(spec, "coppice.preallocate") };
 }
 
 static int undo_unlink(void *owner, const char *name, struct coppice_error *err)
@@ -384,8 +379,7 @@ static bool holds_btrfs(const char *path)
 static int make_file_system(const struct pool_spec *spec, const struct place *place,
 			    struct coppice_error *err)
 {
-	const char *wipe = spec->get(spec, "source.wipe");
-	bool is_forced = wipe && strcmp(wipe, "true") == 0;
+	bool is_forced = pool_spec_is_true(spec, "source.wipe");
 	const char *const argv[] = { "mkfs.btrfs", "-q", is_forced ? "-f" : "-K", "-L", spec->name,
 				     place->file,  NULL };
 	int r;

@@ -10,109 +10,16 @@
 
 #include "base/file.h"
 #include "base/text.h"
-#include "driver/dir/projects.h"
+#include "driver/dir/dir_pool.h"
+#include "driver/dir/limits.h"
 #include "driver/dir/sharing.h"
 #include "driver/generic/copy.h"
 #include "driver/generic/fill.h"
-#include "driver/generic/layout.h"
 #include "driver/generic/remove.h"
-#include "driver/generic/walk.h"
-
-struct dir_pool {
-	struct layout layout;
-	struct projects projects;
-};
 
 static struct layout *layout_of(struct pool *pool)
 {
 	return CONTAINER_OF(pool, struct layout, pool);
-}
-
-static struct dir_pool *dir_pool_of(struct pool *pool)
-{
-	return CONTAINER_OF(pool, struct dir_pool, layout.pool);
-}
-
-/* ---- limits: the quotas of projects, where the file system has them ---- */
-
-static int can_limit(struct pool *pool, struct coppice_error *err)
-{
-	const struct dir_pool *dir = dir_pool_of(pool);
-
-	if (dir->projects.can_limit)
-		return COPPICE_OK;
-	return fail(err, COPPICE_UNSUPPORTED, "size cannot be limited: %s", dir->projects.problem);
-}
-
-/* What a limit on the tree would hold for: the engine's figure, or else a count. */
-static int bytes_of(struct dir_pool *dir, int fd, uint64_t *ret, struct coppice_error *err)
-{
-	struct tree_count count = {
-		.is_interrupted = dir->layout.pool.is_interrupted,
-		.interrupted_user = dir->layout.pool.interrupted_user,
-	};
-	struct project_use use = { 0 };
-	uint32_t project = 0;
-	int r = COPPICE_OK;
-
-	if (dir->projects.can_count)
-		r = project_of(fd, &project, err);
-	if (r == COPPICE_OK && project)
-		r = project_read(fd, project, &use, err);
-	else if (r == COPPICE_OK)
-		r = tree_usage(fd, &count, err);
-	if (r == COPPICE_OK)
-		*ret = project ? use.used_bytes : count.allocated_bytes;
-	return r;
-}
-
-/* Is the limit enough for what is there? */
-static int check_limit(const char *name, uint64_t limit_bytes, uint64_t used_bytes,
-		       struct coppice_error *err)
-{
-	char wanted[SIZE_TEXT_MAX], has[SIZE_TEXT_MAX];
-
-	if (used_bytes <= limit_bytes)
-		return COPPICE_OK;
-	size_format(limit_bytes, wanted);
-	size_format(used_bytes, has);
-	return fail(err, COPPICE_INVALID,
-		    "'%s' cannot be limited to %s (%llu bytes): it has %s (%llu)", name, wanted,
-		    (unsigned long long)limit_bytes, has, (unsigned long long)used_bytes);
-}
-
-/* Limit what is in a draft, by now whole. */
-static int limit_new(struct dir_pool *dir, int fd, const struct new_volume *volume,
-		     struct coppice_error *err)
-{
-	uint32_t project;
-	uint64_t used;
-	int r;
-
-	if (volume->limit_bytes == 0)
-		return COPPICE_OK;
-	r = bytes_of(dir, fd, &used, err);
-	if (r == COPPICE_OK)
-		r = check_limit(volume->ref.name.text, volume->limit_bytes, used, err);
-	if (r == COPPICE_OK)
-		r = project_of(fd, &project, err);
-	return r < 0 ? r : project_limit(fd, project, volume->limit_bytes, err);
-}
-
-static void project_explain(struct dir_pool *dir, const char *path)
-{
-	if (!dir->projects.can_count)
-		return;
-	layout_explain(&dir->layout, "project=$(shuf -n 1 -i 1073741824-2147483647)");
-	layout_explain(&dir->layout, "chattr +P -p \"$project\" %s", path);
-}
-
-/* Of the project in the shell's variable. */
-static void limit_explain(struct dir_pool *dir, uint64_t limit_bytes)
-{
-	layout_explain(&dir->layout,
-		       "xfs_quota -x -f -c \"limit -p bhard=%lluk $project\" \"$(stat -c %%m %s)\"",
-		       (unsigned long long)(limit_bytes + 1023) / 1024, dir->layout.quoted);
 }
 
 /* ---- what the layout asks of us ---- */
@@ -121,37 +28,14 @@ static void limit_explain(struct dir_pool *dir, uint64_t limit_bytes)
 static int data_destroy(struct layout *layout, int dir_fd, const char *name,
 			struct coppice_error *err)
 {
-	struct dir_pool *dir = dir_pool_of(&layout->pool);
-	_cleanup_(closep) int fd = -1;
-	struct project_use use = { 0 };
-	uint32_t project = 0;
-	int r = COPPICE_OK;
+	int r = limits_end(dir_pool_of(&layout->pool), dir_fd, name, err);
 
-	if (dir->projects.can_count) {
-		fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		if (fd < 0 && errno != ENOENT && errno != ENOTDIR && errno != ELOOP)
-			return fail_errno(err, errno, "cannot open '%s'", name);
-	}
-	if (fd >= 0)
-		r = project_of(fd, &project, err);
-	if (r == COPPICE_OK && project)
-		r = project_read(fd, project, &use, err);
-	if (r == COPPICE_OK && use.limit_bytes)
-		r = project_limit(fd, project, 0, err);
 	return r < 0 ? r : tree_remove(dir_fd, name, 0, err);
 }
 
 static void data_destroy_explain(struct layout *layout, const char *path)
 {
-	struct dir_pool *dir = dir_pool_of(&layout->pool);
-
-	if (dir->projects.can_limit) {
-		layout_explain(layout, "read -r project _ < <(lsattr -pd %s)", path);
-		layout_explain(layout,
-			       "[ \"$project\" -lt 1073741824 ] || xfs_quota -x -f -c \"limit -p "
-			       "bhard=0 $project\" \"$(stat -c %%m %s)\"",
-			       layout->quoted);
-	}
+	limits_explain_end(dir_pool_of(&layout->pool), path);
 	layout_explain(layout, "rm -rf --one-file-system %s", path);
 }
 
@@ -355,6 +239,28 @@ static int pool_space(struct pool *pool, struct pool_space *ret, struct coppice_
 
 /* ---- making volumes ---- */
 
+int dir_open_live(struct layout *layout, const struct volume_ref *ref, int *ret,
+		  struct coppice_error *err)
+{
+	char path[PATH_MAX], live[PATH_MAX + 8], text[VOLUME_REF_TEXT_MAX];
+
+	(void)snprintf(live, sizeof(live), "%s/live", layout_ref_path(ref, path));
+	*ret = openat(layout->fd, live, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (*ret < 0 && errno == ENOENT)
+		return fail(err, COPPICE_NOT_FOUND, "no %s '%s'",
+			    volume_is_snapshot(ref) ? "snapshot" : volume_kind_name(ref->kind),
+			    volume_ref_format(ref, text));
+	return *ret < 0 ? fail_errno(err, errno, "cannot open '%s'", live) : COPPICE_OK;
+}
+
+/* syncfs, as nothing less makes thousands of files durable on every file system. */
+int dir_sync(int fd, struct coppice_error *err)
+{
+	if (retry(syncfs(fd)) < 0)
+		return fail_errno(err, errno, "cannot write out the data");
+	return COPPICE_OK;
+}
+
 static int make_live(struct draft *draft, const struct new_volume *volume, int *ret_fd,
 		     struct coppice_error *err)
 {
@@ -383,7 +289,7 @@ static void item_explain(struct draft *draft, const struct new_volume *volume)
 	layout_item_explain(draft, volume);
 	(void)snprintf(path, sizeof(path), "\"$draft\"/%s/live", layout_item_path(volume, item));
 	layout_explain(layout_of(draft->pool), "mkdir %s", path);
-	project_explain(dir_pool_of(draft->pool), path);
+	limits_explain_project(dir_pool_of(draft->pool), path);
 }
 
 static int volume_create(struct draft *draft, const struct new_volume *volume, char **ret_path,
@@ -411,14 +317,6 @@ static int volume_create(struct draft *draft, const struct new_volume *volume, c
 	return COPPICE_OK;
 }
 
-/* syncfs, as nothing less makes thousands of files durable on every file system. */
-static int sync_data(int fd, struct coppice_error *err)
-{
-	if (retry(syncfs(fd)) < 0)
-		return fail_errno(err, errno, "cannot write out the data");
-	return COPPICE_OK;
-}
-
 static int volume_seal(struct draft *draft, const struct new_volume *volume, bool is_read_only,
 		       struct coppice_error *err)
 {
@@ -428,7 +326,7 @@ static int volume_seal(struct draft *draft, const struct new_volume *volume, boo
 	int r;
 
 	if (volume->limit_bytes)
-		limit_explain(dir, volume->limit_bytes);
+		limits_explain(dir, volume->limit_bytes);
 	layout_explain(&dir->layout, "sync -f \"$draft\"");
 	if (draft->pool->is_dry_run)
 		return COPPICE_OK;
@@ -439,8 +337,8 @@ static int volume_seal(struct draft *draft, const struct new_volume *volume, boo
 	fd = openat(draft->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return fail_errno(err, errno, "cannot open '%s'", path);
-	r = limit_new(dir, fd, volume, err);
-	return r < 0 ? r : sync_data(draft->fd, err);
+	r = limits_begin(dir, fd, volume, err);
+	return r < 0 ? r : dir_sync(draft->fd, err);
 }
 
 static int copy_one(struct draft *draft, int origin_fd, const char *origin_name,
@@ -459,7 +357,7 @@ static int copy_one(struct draft *draft, int origin_fd, const char *origin_name,
 					   .interrupted_user = draft->pool->interrupted_user },
 		      &copied, err);
 	return r < 0 ? wrap(err, "cannot copy '%s'", origin_name)
-		     : limit_new(dir_pool_of(draft->pool), fd, volume, err);
+		     : limits_begin(dir_pool_of(draft->pool), fd, volume, err);
 }
 
 static void clone_explain(struct draft *draft, const struct volume_ref *origin,
@@ -474,45 +372,9 @@ static void clone_explain(struct draft *draft, const struct volume_ref *origin,
 			       layout->quoted, layout_ref_path(origin, path),
 			       layout_item_path(&volumes[i], item));
 		if (volumes[i].limit_bytes)
-			limit_explain(dir_pool_of(draft->pool), volumes[i].limit_bytes);
+			limits_explain(dir_pool_of(draft->pool), volumes[i].limit_bytes);
 	}
 	layout_explain(layout, "sync -f \"$draft\"");
-}
-
-/* Is what each of them may have enough for a copy of this? */
-static int check_limits(struct dir_pool *dir, int origin_fd, const struct new_volume *volumes,
-			size_t n, struct coppice_error *err)
-{
-	uint64_t used = 0;
-	bool is_known = false;
-	int r = COPPICE_OK;
-
-	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
-		if (volumes[i].limit_bytes == 0)
-			continue;
-		if (!is_known)
-			r = bytes_of(dir, origin_fd, &used, err);
-		is_known = true;
-		if (r == COPPICE_OK)
-			r = check_limit(volumes[i].ref.name.text, volumes[i].limit_bytes, used,
-					err);
-	}
-	return r;
-}
-
-/* The tree of a volume or snapshot. */
-static int open_live(struct layout *layout, const struct volume_ref *ref, int *ret,
-		     struct coppice_error *err)
-{
-	char path[PATH_MAX], live[PATH_MAX + 8], text[VOLUME_REF_TEXT_MAX];
-
-	(void)snprintf(live, sizeof(live), "%s/live", layout_ref_path(ref, path));
-	*ret = openat(layout->fd, live, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (*ret < 0 && errno == ENOENT)
-		return fail(err, COPPICE_NOT_FOUND, "no %s '%s'",
-			    volume_is_snapshot(ref) ? "snapshot" : volume_kind_name(ref->kind),
-			    volume_ref_format(ref, text));
-	return *ret < 0 ? fail_errno(err, errno, "cannot open '%s'", live) : COPPICE_OK;
 }
 
 static int clone_batch(struct draft *draft, const struct volume_ref *origin,
@@ -526,9 +388,9 @@ static int clone_batch(struct draft *draft, const struct volume_ref *origin,
 	r = layout_refuse_limits(draft->pool, volumes, n, err);
 	if (r < 0)
 		return r;
-	r = open_live(&dir->layout, origin, &origin_fd, err);
+	r = dir_open_live(&dir->layout, origin, &origin_fd, err);
 	if (r == COPPICE_OK)
-		r = check_limits(dir, origin_fd, volumes, n, err);
+		r = limits_check(dir, origin_fd, volumes, n, err);
 	if (r == COPPICE_NOT_FOUND && draft->pool->is_dry_run)
 		r = COPPICE_OK; /* it would have been made by now */
 	if (r < 0)
@@ -538,7 +400,7 @@ static int clone_batch(struct draft *draft, const struct volume_ref *origin,
 		return COPPICE_OK;
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
 		r = copy_one(draft, origin_fd, origin->name.text, &volumes[i], err);
-	return r < 0 ? r : sync_data(draft->fd, err);
+	return r < 0 ? r : dir_sync(draft->fd, err);
 }
 
 /* The limit is on the tree; it goes over to the one that takes its place. */
@@ -549,31 +411,25 @@ static int swap(struct draft *draft, const struct new_volume *replacement,
 	_cleanup_(closep) int old_fd = -1;
 	_cleanup_(closep) int new_fd = -1;
 	char item[PATH_MAX], path[PATH_MAX + 8];
-	struct project_use use = { 0 };
-	uint32_t project = 0;
+	uint64_t limit_bytes = 0;
 	int r;
 
 	if (!dir->projects.can_limit)
 		return layout_swap(draft, replacement, ref, err);
-	r = open_live(&dir->layout, ref, &old_fd, err);
+	r = dir_open_live(&dir->layout, ref, &old_fd, err);
 	if (r == COPPICE_OK)
-		r = project_of(old_fd, &project, err);
-	if (r == COPPICE_OK && project)
-		r = project_read(old_fd, project, &use, err);
-	if (r < 0 || use.limit_bytes == 0)
-		return r < 0 ? r : layout_swap(draft, replacement, ref, err);
-	limit_explain(dir, use.limit_bytes);
-	if (draft->pool->is_dry_run)
-		return layout_swap(draft, replacement, ref, err);
-	(void)snprintf(path, sizeof(path), "%s/live", layout_item_path(replacement, item));
-	new_fd = openat(draft->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (new_fd < 0)
-		return fail_errno(err, errno, "cannot open '%s'", path);
-	r = project_of(new_fd, &project, err);
-	if (r == COPPICE_OK)
-		r = project_limit(new_fd, project, use.limit_bytes, err);
-	if (r == COPPICE_OK)
-		r = sync_data(new_fd, err);
+		r = limits_get(old_fd, &limit_bytes, err);
+	if (r < 0)
+		return r;
+	if (limit_bytes)
+		limits_explain(dir, limit_bytes);
+	if (limit_bytes && !draft->pool->is_dry_run) {
+		(void)snprintf(path, sizeof(path), "%s/live", layout_item_path(replacement, item));
+		new_fd = openat(draft->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (new_fd < 0)
+			return fail_errno(err, errno, "cannot open '%s'", path);
+		r = limits_put(new_fd, limit_bytes, err);
+	}
 	return r < 0 ? r : layout_swap(draft, replacement, ref, err);
 }
 
@@ -592,7 +448,7 @@ static int usage_of_one(struct dir_pool *dir, const struct volume_ref *ref, bool
 	_cleanup_(closep) int fd = -1;
 	uint32_t project = 0;
 	uint64_t used;
-	int r = open_live(&dir->layout, ref, &fd, err);
+	int r = dir_open_live(&dir->layout, ref, &fd, err);
 
 	/* Somebody took it away meanwhile: nothing is known of it. */
 	if (r == COPPICE_NOT_FOUND && !is_exact)
@@ -601,7 +457,7 @@ static int usage_of_one(struct dir_pool *dir, const struct volume_ref *ref, bool
 		r = project_of(fd, &project, err);
 	if (r < 0 || (!project && !is_exact))
 		return r;
-	r = bytes_of(dir, fd, &used, err);
+	r = limits_used(dir, fd, &used, err);
 	if (r == COPPICE_OK)
 		ret->refers = (struct coppice_bytes){ COPPICE_EXACT, used };
 	return r;
@@ -630,7 +486,7 @@ static int used(struct pool *pool, const struct volume_ref *refs, size_t n,
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
 		_cleanup_(closep) int fd = -1;
 
-		r = open_live(layout_of(pool), &refs[i], &fd, err);
+		r = dir_open_live(layout_of(pool), &refs[i], &fd, err);
 		if (r == COPPICE_OK)
 			r = sharing_add(&sharing, fd, err);
 		else if (r == COPPICE_NOT_FOUND)
@@ -644,59 +500,6 @@ static int used(struct pool *pool, const struct volume_ref *refs, size_t n,
 			sharing.allocated_bytes - sharing.repeated_bytes,
 		};
 	return r;
-}
-
-/* A tree of before the file system kept accounts: every file gets the number. */
-static void assign_tree_explain(struct dir_pool *dir, const struct volume_ref *ref)
-{
-	char path[PATH_MAX];
-
-	layout_explain(&dir->layout, "project=$(shuf -n 1 -i 1073741824-2147483647)");
-	layout_explain(&dir->layout,
-		       "find %s/%s/live -xdev \\( -type f -o -type d \\) -exec chattr -p "
-		       "\"$project\" {} +",
-		       dir->layout.quoted, layout_ref_path(ref, path));
-	layout_explain(&dir->layout, "find %s/%s/live -xdev -type d -exec chattr +P {} +",
-		       dir->layout.quoted, layout_ref_path(ref, path));
-}
-
-static int limit_set(struct pool *pool, const struct volume_ref *ref, const struct uuid *group,
-		     uint64_t limit_bytes, unsigned how, struct coppice_error *err)
-{
-	struct dir_pool *dir = dir_pool_of(pool);
-	_cleanup_(closep) int fd = -1;
-	uint32_t project = 0;
-	char path[PATH_MAX];
-	uint64_t bytes;
-	int r;
-
-	if (!dir->projects.can_limit)
-		return limit_bytes ? can_limit(pool, err) : COPPICE_OK;
-	r = open_live(&dir->layout, ref, &fd, err);
-	if (r == COPPICE_OK)
-		r = project_of(fd, &project, err);
-	if (r == COPPICE_OK && limit_bytes)
-		r = bytes_of(dir, fd, &bytes, err);
-	if (r == COPPICE_OK && limit_bytes)
-		r = check_limit(ref->name.text, limit_bytes, bytes, err);
-	if (r < 0 || (!project && !limit_bytes))
-		return r;
-	if (project)
-		layout_explain(&dir->layout, "read -r project _ < <(lsattr -pd %s/%s/live)",
-			       dir->layout.quoted, layout_ref_path(ref, path));
-	else
-		assign_tree_explain(dir, ref);
-	limit_explain(dir, limit_bytes);
-	if (pool->is_dry_run)
-		return COPPICE_OK;
-	if (!project) {
-		r = project_assign_tree(pool, fd, group, err);
-		if (r == COPPICE_OK)
-			r = project_of(fd, &project, err);
-	}
-	if (r == COPPICE_OK)
-		r = project_limit(fd, project, limit_bytes, err);
-	return r < 0 ? r : sync_data(fd, err);
 }
 
 /* What is deleted is gone at once. */
@@ -746,8 +549,8 @@ const struct driver driver_dir = {
 	.swap = swap,
 	.rename = layout_rename,
 	.record_write = layout_record_write,
-	.can_limit = can_limit,
-	.limit_set = limit_set,
+	.can_limit = limits_can,
+	.limit_set = limits_set,
 
 	.retire = layout_retire,
 	.unretire = layout_unretire,

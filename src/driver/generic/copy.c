@@ -22,6 +22,7 @@
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
+#include "base/attribute.h"
 #include "base/file.h"
 #include "driver/generic/walk.h"
 

@@ -92,13 +92,12 @@ static int has_data(int fd, const char *path, bool *ret, struct coppice_error *e
 
 int pool_file_refuse_data(const struct pool_spec *spec, const char *path, struct coppice_error *err)
 {
-	const char *wipe = spec->get(spec, "source.wipe");
 	_cleanup_(closep) int fd = -1;
 	struct stat st;
 	bool has;
 	int r;
 
-	if ((wipe && strcmp(wipe, "true") == 0) || stat(path, &st) < 0 || !S_ISREG(st.st_mode))
+	if (pool_spec_is_true(spec, "source.wipe") || stat(path, &st) < 0 || !S_ISREG(st.st_mode))
 		return COPPICE_OK;
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)

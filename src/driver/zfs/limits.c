@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "driver/generic/limit.h"
 
 enum {
 	REFQUOTA,
@@ -115,19 +116,14 @@ static int read_bytes(const char *name, const char *properties, uint64_t *ret, s
 static int fail_in_figures(const char *name, const struct volume_ref *ref, uint64_t bytes,
 			   bool is_whole, int r, struct coppice_error *err)
 {
-	char wanted[SIZE_TEXT_MAX], has[SIZE_TEXT_MAX];
 	struct coppice_error ignored;
 	uint64_t used;
 
 	if (read_bytes(name, is_whole ? "used" : "referenced", &used, 1, &ignored) < 0 ||
 	    used <= bytes)
 		return r;
-	size_format(bytes, wanted);
-	size_format(used, has);
-	return fail(err, COPPICE_INVALID, "'%s' cannot be limited to %s (%llu bytes): %s %s (%llu)",
-		    ref->name.text, wanted, (unsigned long long)bytes,
-		    is_whole ? "with its snapshots it takes" : "it refers to", has,
-		    (unsigned long long)used);
+	return limit_check(ref->name.text, bytes,
+			   is_whole ? "with its snapshots it takes" : "it refers to", used, err);
 }
 
 int limit_options_failed(const struct new_volume *volume, const char *origin, int r,

@@ -357,18 +357,11 @@ static size_t zpool_create_put(const char *argv[], bool is_wiping)
 	return options_put(argv, n, "-O");
 }
 
-static bool is_wiping(const struct pool_spec *spec)
-{
-	const char *wipe = spec->get(spec, "source.wipe");
-
-	return wipe && strcmp(wipe, "true") == 0;
-}
-
 static int make_zpool(const struct pool_spec *spec, const struct place *place,
 		      struct coppice_error *err)
 {
 	const char *argv[32] = { NULL };
-	size_t n = zpool_create_put(argv, is_wiping(spec));
+	size_t n = zpool_create_put(argv, pool_spec_is_true(spec, "source.wipe"));
 	int r = pool_file_refuse_data(spec, place->vdev, err);
 
 	if (r < 0)
@@ -584,7 +577,7 @@ void zfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void *u
 
 	if (place_find(spec, &place, &ignored) < 0)
 		return;
-	(void)zpool_create_put(zpool_argv, is_wiping(spec));
+	(void)zpool_create_put(zpool_argv, pool_spec_is_true(spec, "source.wipe"));
 	(void)options_put(create_argv, 4, "-o");
 	vdev = text_shell_quote(place.vdev);
 	zpool = line_of(zpool_argv);

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/xattr.h>
 
+#include "base/attribute.h"
 #include "base/file.h"
 #include "image/unpack/acl.h"
 #include "image/unpack/warnings.h"

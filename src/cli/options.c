@@ -346,59 +346,31 @@ static int refuse_command(const struct parse *parse)
 }
 
 /* One more word of the name. Sets the command when it is whole. */
-static int take_command_word(struct parse *parse, const char *word)
+static int take_command_word(struct parse *parse, char *word, struct argp_state *state)
 {
 	size_t length = strlen(parse->name);
 
 	(void)snprintf(parse->name + length, sizeof(parse->name) - length, "%s%s",
 		       length ? " " : "", word);
 	parse->request->command = command_find(parse->name);
-	if (parse->request->command || command_is_group(parse->name))
-		return COPPICE_OK;
-	return refuse_command(parse);
-}
-
-static error_t parse_first(int key, char *arg, struct argp_state *state)
-{
-	struct parse *parse = state->input;
-
-	switch (key) {
-	case ARGP_KEY_ARG:
-		parse->r = take_command_word(parse, arg);
-		break;
-	case ARGP_KEY_ERROR:
-		if (parse->r == COPPICE_OK)
-			parse->r = refuse_option(parse, state);
-		return 0;
-	case ARGP_KEY_INIT:
-	case ARGP_KEY_NO_ARGS:
-	case ARGP_KEY_END:
-	case ARGP_KEY_SUCCESS:
-	case ARGP_KEY_FINI:
-		return 0;
-	case ARGP_KEY_ARGS:
-		return ARGP_ERR_UNKNOWN;
-	default:
-		parse->r = take_option(parse, key, arg);
-		break;
-	}
-	if (parse->r < 0)
-		return EINVAL;
 	/* The rest belongs to the command: end this pass here. */
 	if (parse->request->command) {
 		parse->rest = state->next;
 		state->next = state->argc;
+		return COPPICE_OK;
 	}
-	return 0;
+	return command_is_group(parse->name) ? COPPICE_OK : refuse_command(parse);
 }
 
-static error_t parse_second(int key, char *arg, struct argp_state *state)
+/* What both passes do with a key, but for a word, which is @take's. */
+static error_t parse_key(int key, char *arg, struct argp_state *state,
+			 int (*take)(struct parse *parse, char *word, struct argp_state *state))
 {
 	struct parse *parse = state->input;
 
 	switch (key) {
 	case ARGP_KEY_ARG:
-		parse->r = words_add(&parse->request->words, arg, parse->err);
+		parse->r = take(parse, arg, state);
 		break;
 	case ARGP_KEY_ERROR:
 		if (parse->r == COPPICE_OK)
@@ -417,6 +389,21 @@ static error_t parse_second(int key, char *arg, struct argp_state *state)
 		break;
 	}
 	return parse->r < 0 ? EINVAL : 0;
+}
+
+static error_t parse_first(int key, char *arg, struct argp_state *state)
+{
+	return parse_key(key, arg, state, take_command_word);
+}
+
+static int take_word(struct parse *parse, char *word, struct argp_state *state)
+{
+	return words_add(&parse->request->words, word, parse->err);
+}
+
+static error_t parse_second(int key, char *arg, struct argp_state *state)
+{
+	return parse_key(key, arg, state, take_word);
 }
 
 static int refuse_word_count(const struct command *command, const struct words *words,

@@ -191,6 +191,10 @@ _nonnull_ int volume_record_format(const struct volume_ref *ref, const struct re
 _nonnull_ int volume_record_parse(const struct pool_entry *entry, const struct volume_ref *ref,
 				  const char *text, struct record *ret, struct coppice_error *err);
 
+/* The record of what is in that pool; record_done() it. COPPICE_NOT_FOUND; damage as above. */
+_nonnull_ int volume_record_read(const struct pool_entry *entry, const struct volume_ref *ref,
+				 struct record *ret, struct coppice_error *err);
+
 /* In which pool is there an instance of that name? NULL: in none. */
 _nonnull_ int volume_pool_of(struct coppice *coppice, const char *name, char **ret,
 			     struct coppice_error *err);

@@ -215,14 +215,11 @@ static int delete_in_pool(struct coppice *coppice, struct pool_entry *entry,
 {
 	struct volume_ref ref = { .kind = VOLUME_IMAGE, .name = *fingerprint };
 	_cleanup_(record_done) struct record record = { 0 };
-	_cleanup_(freep) char *text = NULL;
 	int r;
 
-	r = entry->driver->record_read(entry->pool, &ref, &text, err);
+	r = volume_record_read(entry, &ref, &record, err);
 	if (r == COPPICE_NOT_FOUND)
 		return COPPICE_OK;
-	if (r == COPPICE_OK)
-		r = volume_record_parse(entry, &ref, text, &record, err);
 	if (r == COPPICE_OK)
 		r = tell_sharers(coppice, entry, &ref, &record.uuid, name, err);
 	if (r < 0)

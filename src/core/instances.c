@@ -230,7 +230,6 @@ static int make_instances(struct coppice *coppice, struct init *init, struct cop
 {
 	_cleanup_(undo_rollback) struct undo undo = UNDO_INIT;
 	_cleanup_(makings_done) struct makings makings = { 0 };
-	_cleanup_(freep) char *record = NULL;
 	struct draft draft = { .fd = -1 };
 	struct pool_entry *entry = init->entry;
 	int r;
@@ -238,12 +237,10 @@ static int make_instances(struct coppice *coppice, struct init *init, struct cop
 	r = volumes_must_not_exist(coppice, init->names, init->n, err);
 	if (r < 0)
 		return r;
-	r = entry->driver->record_read(entry->pool, &init->image, &record, err);
+	r = volume_record_read(entry, &init->image, &init->image_record, err);
 	/* A dry run would have unpacked it, and did not. */
 	if (r == COPPICE_NOT_FOUND && coppice->options.is_dry_run)
 		r = COPPICE_OK;
-	else if (r == COPPICE_OK)
-		r = volume_record_parse(entry, &init->image, record, &init->image_record, err);
 	if (r == COPPICE_OK)
 		r = draft_begin(entry, &draft, &undo, err);
 	if (r == COPPICE_OK)

@@ -117,15 +117,12 @@ static int forget_source(struct coppice *coppice, struct pool_entry *entry,
 			 const struct volume_ref *ref, struct coppice_error *err)
 {
 	_cleanup_(record_done) struct record record = { 0 };
-	_cleanup_(freep) char *old = NULL;
 	_cleanup_(freep) char *text = NULL;
 	int r;
 
 	if (coppice->options.is_dry_run)
 		return COPPICE_OK;
-	r = entry->driver->record_read(entry->pool, ref, &old, err);
-	if (r == COPPICE_OK)
-		r = volume_record_parse(entry, ref, old, &record, err);
+	r = volume_record_read(entry, ref, &record, err);
 	if (r < 0)
 		return r;
 	record.moved_from = (struct uuid){ "" };

@@ -52,6 +52,15 @@ int volume_record_parse(const struct pool_entry *entry, const struct volume_ref 
 	return wrap(err, "%s in pool '%s'", title, entry->name);
 }
 
+int volume_record_read(const struct pool_entry *entry, const struct volume_ref *ref,
+		       struct record *ret, struct coppice_error *err)
+{
+	_cleanup_(freep) char *text = NULL;
+	int r = entry->driver->record_read(entry->pool, ref, &text, err);
+
+	return r < 0 ? r : volume_record_parse(entry, ref, text, ret, err);
+}
+
 /* ---- finding ---- */
 
 /* Which of the two of it counts is not known before the move is finished. */
@@ -111,15 +120,6 @@ int volume_pool_of(struct coppice *coppice, const char *name, char **ret, struct
 	return r < 0 || *ret ? r : look_in_pools(coppice, name, ret, err);
 }
 
-static int read_record(struct pool_entry *entry, const struct volume_ref *ref, struct record *ret,
-		       struct coppice_error *err)
-{
-	_cleanup_(freep) char *text = NULL;
-	int r = entry->driver->record_read(entry->pool, ref, &text, err);
-
-	return r < 0 ? r : volume_record_parse(entry, ref, text, ret, err);
-}
-
 int volume_find(struct coppice *coppice, const struct volume_ref *ref, struct volume *ret,
 		struct coppice_error *err)
 {
@@ -140,10 +140,10 @@ int volume_find(struct coppice *coppice, const struct volume_ref *ref, struct vo
 		return r;
 	if (volume_is_snapshot(ref)) {
 		instance.snapshot.text[0] = '\0';
-		r = read_record(volume.entry, &instance, &volume.instance_record, err);
+		r = volume_record_read(volume.entry, &instance, &volume.instance_record, err);
 	}
 	if (r == COPPICE_OK)
-		r = read_record(volume.entry, ref, &volume.record, err);
+		r = volume_record_read(volume.entry, ref, &volume.record, err);
 	if (r == COPPICE_NOT_FOUND)
 		(void)fail(err, COPPICE_NOT_FOUND,
 			   volume_is_snapshot(ref) ? "no snapshot '%s'" : "no instance '%s'",

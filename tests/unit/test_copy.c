@@ -2,8 +2,6 @@
 /* What a copied tree must still have, seen by tests/tools/manifest; and what ends a copy. */
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
@@ -14,7 +12,7 @@
 #include "driver/generic/copy.h"
 #include "driver/generic/remove.h"
 #include "driver/generic/walk.h"
-#include "tap.h"
+#include "scratch.h"
 
 #define CAP_NET_RAW_TEXT                                                                           \
 	"\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
@@ -24,36 +22,11 @@
 	"\x03\x00\x00\x04\x00\x05\x00\xff\xff\xff\xff\x10\x00\x05\x00\xff\xff"                     \
 	"\xff\xff\x20\x00\x00\x00\xff\xff\xff\xff"
 
-static char scratch[64];
-
-static int shell(const char *command)
-{
-	_cleanup_(freep) char *whole = text_format("cd '%s' && { %s\n} 1>&2", scratch, command);
-	int status;
-
-	ok(whole != NULL);
-	status = system(whole);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static void scratch_remove(void)
-{
-	(void)shell(
-		"cd / && umount \"$OLDPWD\"/mnt 2>/dev/null; rm -rf --one-file-system \"$OLDPWD\"");
-}
-
-/* A directory of our own, in a mount namespace of our own. */
+/* In a directory of our own, in a mount namespace of our own. */
 static void begin(void)
 {
-	const char *base = getenv("TMPDIR");
-
-	if (geteuid() != 0)
-		skip("needs root");
-	(void)snprintf(scratch, sizeof(scratch), "%.40s/copy-XXXXXX", base ? base : "/tmp");
-	ok(mkdtemp(scratch) != NULL);
-	(void)atexit(scratch_remove);
-	ok(unshare(CLONE_NEWNS) == 0);
-	ok(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+	own_mounts();
+	scratch_make("copy");
 	ok(chdir(scratch) == 0);
 	ok(mkdir("from", 0755) == 0);
 	ok(mkdir("to", 0755) == 0);

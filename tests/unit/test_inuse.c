@@ -9,22 +9,11 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "base/text.h"
 #include "driver/generic/inuse.h"
-#include "tap.h"
+#include "scratch.h"
 
-static char scratch[64], tree[128];
+static char tree[128];
 static pid_t user = -1;
-
-static int shell(const char *command)
-{
-	_cleanup_(freep) char *whole = text_format("cd '%s' && { %s\n} 1>&2", scratch, command);
-	int status;
-
-	ok(whole != NULL);
-	status = system(whole);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
 
 static void cleanup(void)
 {
@@ -32,22 +21,15 @@ static void cleanup(void)
 		(void)kill(user, SIGKILL);
 		(void)waitpid(user, NULL, 0);
 	}
-	(void)shell("umount tree/m 2>/dev/null; umount mnt 2>/dev/null; "
-		    "cd / && rm -rf --one-file-system \"$OLDPWD\"");
+	(void)shell("umount tree/m 2>/dev/null");
 }
 
 static void begin(void)
 {
-	const char *base = getenv("TMPDIR");
-
-	if (geteuid() != 0)
-		skip("needs root");
-	(void)snprintf(scratch, sizeof(scratch), "%.40s/inuse-XXXXXX", base ? base : "/tmp");
-	ok(mkdtemp(scratch) != NULL);
-	ok(unshare(CLONE_NEWNS) == 0);
-	ok(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+	own_mounts();
+	scratch_make("inuse");
 	(void)snprintf(tree, sizeof(tree), "%s/tree", scratch);
-	(void)atexit(cleanup);
+	(void)atexit(cleanup); /* before the directory is removed */
 	ok(shell("mkdir -p tree/etc tree-beside tree/m; touch tree/etc/file") == 0);
 }
 

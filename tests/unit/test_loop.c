@@ -10,34 +10,22 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "base/text.h"
 #include "driver/generic/loop.h"
-#include "tap.h"
+#include "scratch.h"
 
 #define FILE_BYTES (64 << 20)
 
-static char scratch[64], file[128];
-
-static void scratch_remove(void)
-{
-	_cleanup_(freep) char *command = text_format("rm -rf '%s'", scratch);
-
-	if (system(command) != 0)
-		printf("# cannot remove %s\n", scratch);
-}
+static char file[128];
 
 static void begin(void)
 {
-	const char *base = getenv("TMPDIR");
 	int fd;
 
 	if (geteuid() != 0)
 		skip("needs root");
 	if (access("/dev/loop-control", R_OK | W_OK) < 0)
 		skip("no loop devices on this machine");
-	(void)snprintf(scratch, sizeof(scratch), "%.40s/loop-XXXXXX", base ? base : "/tmp");
-	ok(mkdtemp(scratch) != NULL);
-	(void)atexit(scratch_remove);
+	scratch_make("loop");
 	(void)snprintf(file, sizeof(file), "%s/a file", scratch);
 	fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	ok(fd >= 0 && ftruncate(fd, FILE_BYTES) == 0);
@@ -115,8 +103,7 @@ static void test_other_name(void)
 	other = text_format("%s/other", scratch);
 	ok(link(file, other) == 0);
 	first = attach(file);
-	ok(unshare(CLONE_NEWNS) == 0);
-	ok(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+	own_mounts();
 	second = attach(other);
 	ok(second.was_attached);
 	ok_str(second.path, first.path);

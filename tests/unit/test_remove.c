@@ -2,50 +2,23 @@
 /* Removing a tree takes all of it, and nothing else. */
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 
-#include "base/text.h"
 #include "driver/generic/remove.h"
-#include "tap.h"
+#include "scratch.h"
 
-static char scratch[64];
 static int scratch_fd = -1;
-
-static int shell(const char *command)
-{
-	_cleanup_(freep) char *whole = text_format("cd '%s' && { %s\n} 1>&2", scratch, command);
-	int status;
-
-	ok(whole != NULL);
-	status = system(whole);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static void scratch_remove(void)
-{
-	(void)shell(
-		"cd / && umount \"$OLDPWD\"/mnt 2>/dev/null; rm -rf --one-file-system \"$OLDPWD\"");
-}
 
 static void begin(void)
 {
-	const char *base = getenv("TMPDIR");
-
-	(void)snprintf(scratch, sizeof(scratch), "%.40s/remove-XXXXXX", base ? base : "/tmp");
-	ok(mkdtemp(scratch) != NULL);
-	(void)atexit(scratch_remove);
+	scratch_make("remove");
 	scratch_fd = open(scratch, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	ok(scratch_fd >= 0);
 }
 
 static void begin_mounts(void)
 {
-	if (geteuid() != 0)
-		skip("needs root");
-	ok(unshare(CLONE_NEWNS) == 0);
-	ok(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+	own_mounts();
 	begin();
 }
 

@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <linux/btrfs.h>
 #include <linux/magic.h>
-#include <stdarg.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -26,6 +25,7 @@
 #include "driver/btrfs/quota.h"
 #include "driver/generic/loop.h"
 #include "driver/generic/mount.h"
+#include "driver/generic/explain.h"
 #include "driver/generic/pool_file.h"
 
 /* Where a pool lives, worked out from its specification. */
@@ -490,19 +490,6 @@ int btrfs_pool_create(const struct pool_spec *spec, const char *record, struct p
 	return COPPICE_OK;
 }
 
-_printf_(3, 4) static void tell(explain_fn *explain, void *user, const char *fmt, ...)
-{
-	_cleanup_(freep) char *line = NULL;
-	va_list args;
-
-	va_start(args, fmt);
-	if (vasprintf(&line, fmt, args) < 0)
-		line = NULL;
-	va_end(args);
-	if (line)
-		explain(user, line);
-}
-
 void btrfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void *user)
 {
 	_cleanup_(freep) char *file = NULL;
@@ -521,16 +508,16 @@ void btrfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void 
 	our = our_file(spec, &place);
 	if (place.kind == PLACE_OUR_FILE &&
 	    pool_file_size(spec, &our, &size, &ignored) == COPPICE_OK)
-		tell(explain, user, "truncate -s %llu %s", (unsigned long long)size, file);
+		explain_line(explain, user, "truncate -s %llu %s", (unsigned long long)size, file);
 	if (place.kind != PLACE_DIRECTORY) {
-		tell(explain, user, "mkfs.btrfs -q -L %s %s", spec->name, file);
-		tell(explain, user, "mkdir -p %s", mount_point);
-		tell(explain, user, "mount -o %snoatime,discard %s %s",
-		     place.kind == PLACE_DEVICE ? "" : "loop,", file, mount_point);
+		explain_line(explain, user, "mkfs.btrfs -q -L %s %s", spec->name, file);
+		explain_line(explain, user, "mkdir -p %s", mount_point);
+		explain_line(explain, user, "mount -o %snoatime,discard %s %s",
+			     place.kind == PLACE_DEVICE ? "" : "loop,", file, mount_point);
 		if (wants_quota(spec))
-			tell(explain, user,
-			     "btrfs quota enable --simple %s # btrfs-progs 6.7 or newer",
-			     mount_point);
+			explain_line(explain, user,
+				     "btrfs quota enable --simple %s # btrfs-progs 6.7 or newer",
+				     mount_point);
 	}
 	layout_make_explain(place.mount, explain, user);
 }

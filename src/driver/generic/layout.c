@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
-#include <stdarg.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -13,6 +12,7 @@
 
 #include "base/file.h"
 #include "base/text.h"
+#include "driver/generic/explain.h"
 #include "driver/generic/inuse.h"
 
 #define RECORD_MAX 16384
@@ -54,17 +54,11 @@ bool layout_has_own_account(const struct new_volume *volume)
 
 void layout_explain(struct layout *layout, const char *fmt, ...)
 {
-	_cleanup_(freep) char *line = NULL;
 	va_list args;
 
-	if (!layout->pool.explain)
-		return;
 	va_start(args, fmt);
-	if (vasprintf(&line, fmt, args) < 0)
-		line = NULL;
+	explain_vline(layout->pool.explain, layout->pool.explain_user, fmt, args);
 	va_end(args);
-	if (line)
-		layout->pool.explain(layout->pool.explain_user, line);
 }
 
 /* ---- records ---- */

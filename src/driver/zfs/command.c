@@ -8,12 +8,12 @@
 
 #include <limits.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/run.h"
 #include "base/text.h"
+#include "driver/generic/explain.h"
 
 /* How often, and how long after the first time: 10 + 20 + … ms, some 18 s in all, as
  * zfs-fuse takes on a disk that others are busy with. */
@@ -202,15 +202,9 @@ int zfs_pipe(struct pool *pool, const char *const from[], const char *const to[]
 
 void zfs_explain(struct pool *pool, const char *fmt, ...)
 {
-	_cleanup_(freep) char *line = NULL;
 	va_list args;
 
-	if (!pool->explain)
-		return;
 	va_start(args, fmt);
-	if (vasprintf(&line, fmt, args) < 0)
-		line = NULL;
+	explain_vline(pool->explain, pool->explain_user, fmt, args);
 	va_end(args);
-	if (line)
-		pool->explain(pool->explain_user, line);
 }

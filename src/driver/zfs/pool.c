@@ -9,13 +9,13 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/text.h"
 #include "base/undo.h"
+#include "driver/generic/explain.h"
 #include "driver/generic/pool_file.h"
 
 /* The folders of a pool, each after the one that it is in. */
@@ -538,19 +538,6 @@ int zfs_pool_create(const struct pool_spec *spec, const char *record, struct poo
 	return COPPICE_OK;
 }
 
-_printf_(3, 4) static void tell(explain_fn *explain, void *user, const char *fmt, ...)
-{
-	_cleanup_(freep) char *line = NULL;
-	va_list args;
-
-	va_start(args, fmt);
-	if (vasprintf(&line, fmt, args) < 0)
-		line = NULL;
-	va_end(args);
-	if (line)
-		explain(user, line);
-}
-
 /* The words of a command as a line; all but the last are ours and need no quotes. */
 static char *line_of(const char *const argv[])
 {
@@ -587,14 +574,14 @@ void zfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void *u
 	our = our_file(spec, &place);
 	if (place.kind == PLACE_OUR_FILE &&
 	    pool_file_size(spec, &our, &size, &ignored) == COPPICE_OK)
-		tell(explain, user, "truncate -s %llu %s", (unsigned long long)size, vdev);
+		explain_line(explain, user, "truncate -s %llu %s", (unsigned long long)size, vdev);
 	if (place.kind != PLACE_DATASET)
-		tell(explain, user, "%s%s %s", zpool, place.zpool, vdev);
+		explain_line(explain, user, "%s%s %s", zpool, place.zpool, vdev);
 	else if (strchr(place.root, '/'))
-		tell(explain, user, "zfs list %s || %s-o " PROPERTY_MADE "=true %s", place.root,
-		     create, place.root);
+		explain_line(explain, user, "zfs list %s || %s-o " PROPERTY_MADE "=true %s",
+			     place.root, create, place.root);
 	for (size_t i = 0; i < ARRAY_SIZE(folders); i++)
-		tell(explain, user, "%s%s/%s", create, place.root, folders[i]);
+		explain_line(explain, user, "%s%s/%s", create, place.root, folders[i]);
 }
 
 /* ---- unmaking ---- */

@@ -299,13 +299,15 @@ static int check_pool(struct checking *checking, struct coppice_error *err)
 	struct pool_entry *entry = checking->entry;
 	struct catalog_query query = { .pool = entry->name, .kind = -1 };
 	size_t first = checking->list.n;
-	int r;
+	int r = COPPICE_OK;
 
 	checking->is_catalog_wrong = false;
-	r = entry->driver->scan(entry->pool, check_volume, checking, err);
-	if (r == COPPICE_OK && entry->driver->check)
+	/* The engine first: what it mends is whole then. */
+	if (entry->driver->check)
 		r = entry->driver->check(entry->pool, checking->is_repair, check_engine, checking,
 					 err);
+	if (r == COPPICE_OK)
+		r = entry->driver->scan(entry->pool, check_volume, checking, err);
 	if (r == COPPICE_OK)
 		r = catalog_volumes(checking->coppice->catalog, &query, check_row, checking, err);
 	if (r == COPPICE_OK && checking->is_repair && !checking->coppice->options.is_dry_run)

@@ -225,7 +225,7 @@ static struct guarded look(const struct listing *listing, const struct dataset *
 	const char *rest;
 
 	for (const struct dataset *d = volume; (d = next_of(listing, volume, d, &rest));) {
-		if (strcmp(rest, "@readonly") == 0)
+		if (strcmp(rest, ZFS_IMAGE_SNAPSHOT) == 0)
 			guarded.image = d;
 		else if (strcmp(rest, ZFS_GUARD_SNAPSHOT) == 0)
 			guarded.own = d;
@@ -431,6 +431,8 @@ static bool is_wrong(const struct zfs_pool *zfs, const struct listing *listing,
 {
 	struct guarded guarded = look(listing, volume);
 
+	if (kind == VOLUME_IMAGE && !guarded.image)
+		return false; /* it lacks more than a guard, and that is told */
 	return zfs->is_guarded ? !is_guarded(listing, volume, kind)
 			       : guarded.own || guarded.below || is_held(guarded.image);
 }

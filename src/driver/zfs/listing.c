@@ -199,6 +199,14 @@ int listing_read_history(struct zfs_pool *zfs, struct listing *ret, struct coppi
 	return read_all(zfs, HISTORY, ret, err);
 }
 
+bool dataset_has_readonly(const struct listing *listing, const struct dataset *dataset)
+{
+	char snapshot[DATASET_MAX];
+
+	(void)snprintf(snapshot, sizeof(snapshot), "%.400s" ZFS_IMAGE_SNAPSHOT, dataset->name);
+	return listing_find(listing, snapshot) != NULL;
+}
+
 bool dataset_is_hidden(const struct zfs_pool *zfs, const struct dataset *dataset)
 {
 	return dataset->draft && zfs_draft_is_pending(zfs, dataset->draft);
@@ -237,6 +245,24 @@ int zfs_fail_missing(const struct volume_ref *ref, struct coppice_error *err)
 		    volume_ref_format(ref, name));
 }
 
+/* It, or only what its clones are made of? */
+static int fail_image_missing(struct zfs_pool *zfs, const struct volume_ref *image,
+			      struct coppice_error *err)
+{
+	char name[DATASET_MAX];
+	struct coppice_error ignored;
+	int r = zfs_run(
+		ZFS_ARGS("zfs", "list", "-H", "-o", "name", zfs_volume_name(zfs, image, name)),
+		NULL, &ignored);
+
+	return r != COPPICE_OK ? zfs_fail_missing(image, err)
+			       : fail(err, COPPICE_FAILED,
+				      "image '%.12s' cannot be cloned, as its snapshot "
+				      "'%s" ZFS_IMAGE_SNAPSHOT
+				      "' is not there any more; see: coppice check",
+				      image->name.text, name);
+}
+
 int zfs_missing(struct zfs_pool *zfs, const struct volume_ref *ref, struct coppice_error *err)
 {
 	char drafts[DATASET_MAX];
@@ -244,6 +270,8 @@ int zfs_missing(struct zfs_pool *zfs, const struct volume_ref *ref, struct coppi
 
 	(void)snprintf(drafts, sizeof(drafts), "%s/drafts", zfs->root);
 	r = zfs_run(ZFS_ARGS("zfs", "list", "-H", "-o", "name", drafts), NULL, err);
+	if (r == COPPICE_OK && ref->kind == VOLUME_IMAGE)
+		return fail_image_missing(zfs, ref, err);
 	if (r == COPPICE_OK)
 		return zfs_fail_missing(ref, err);
 	return r != COPPICE_NOT_FOUND ? r

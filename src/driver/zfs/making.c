@@ -101,7 +101,7 @@ static int seal_snapshot(const char *target, const struct new_volume *volume, co
 
 static int seal_image(const char *target, struct coppice_error *err)
 {
-	_cleanup_(freep) char *snapshot = text_format("%s@readonly", target);
+	_cleanup_(freep) char *snapshot = text_format("%s" ZFS_IMAGE_SNAPSHOT, target);
 	int r;
 
 	if (!snapshot)
@@ -336,7 +336,7 @@ static int origin_find(struct draft *draft, const struct volume_ref *origin,
 	int r;
 
 	if (origin->kind == VOLUME_IMAGE) {
-		(void)snprintf(ret, DATASET_MAX, "%.400s@readonly",
+		(void)snprintf(ret, DATASET_MAX, "%.400s" ZFS_IMAGE_SNAPSHOT,
 			       zfs_volume_name(zfs, origin, volume));
 		return COPPICE_OK;
 	}

@@ -149,7 +149,7 @@ static bool is_image(const struct zfs_pool *zfs, const char *name)
 {
 	const char *rest = name + strlen(zfs->root), *at = strchr(name, '@');
 
-	return at && strcmp(at, "@readonly") == 0 &&
+	return at && strcmp(at, ZFS_IMAGE_SNAPSHOT) == 0 &&
 	       (strncmp(rest, "/images/", 8) == 0 || strncmp(rest, "/deleted/images/", 16) == 0);
 }
 

@@ -117,7 +117,11 @@ int zfs_usage(struct pool *pool, const struct volume_ref *refs, const struct uui
 		ret[i].refers = (struct coppice_bytes){ COPPICE_EXACT, found->dataset->referenced };
 		ret[i].written = (struct coppice_bytes){ COPPICE_EXACT, found->dataset->used };
 		ret[i].unique = ret[i].written;
-		if (is_stood_on(&listing, found->dataset))
+		/* What somebody promoted has been charged with what others made, and they not. */
+		if (!found->is_deleted && dataset_has_readonly(&listing, found->dataset) !=
+						  (refs[i].kind == VOLUME_IMAGE))
+			ret[i].written = ret[i].unique = (struct coppice_bytes){ 0 };
+		else if (is_stood_on(&listing, found->dataset))
 			ret[i].unique.known = COPPICE_AT_MOST;
 	}
 	return COPPICE_OK;

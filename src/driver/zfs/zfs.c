@@ -117,12 +117,12 @@ static int touch(struct pool *pool, struct coppice_error *err)
 
 /* ---- looking ---- */
 
-static bool is_whole(const struct listing *listing, const struct dataset *dataset)
+/* Did somebody make a clone of it the parent of all, by zfs promote? */
+static bool is_promoted(const struct dataset *image)
 {
-	char snapshot[DATASET_MAX];
+	const char *at = image->origin ? strchr(image->origin, '@') : NULL;
 
-	(void)snprintf(snapshot, sizeof(snapshot), "%.400s@readonly", dataset->name);
-	return listing_find(listing, snapshot) != NULL;
+	return at && strcmp(at, ZFS_IMAGE_SNAPSHOT) == 0;
 }
 
 static int scan_one(const struct listing *listing, const struct dataset *dataset,
@@ -137,9 +137,12 @@ static int scan_one(const struct listing *listing, const struct dataset *dataset
 		found.problem = "its name is none that Coppice gives";
 		found.record = NULL;
 	} else if (ref->kind == VOLUME_IMAGE && !volume_is_snapshot(ref) &&
-		   !is_whole(listing, dataset)) {
-		found.what = "data-missing";
-		found.problem = "the snapshot that its clones are made of is missing";
+		   !dataset_has_readonly(listing, dataset)) {
+		found.what = is_promoted(dataset) ? "image-promoted" : "data-missing";
+		found.problem = is_promoted(dataset)
+					? "somebody used zfs promote: the snapshot that its clones "
+					  "are made of is one of a clone's; --repair takes it back"
+					: "the snapshot that its clones are made of is missing";
 	}
 	return fn(user, &found, err);
 }
@@ -221,15 +224,49 @@ void zfs_records_end(struct pool *pool)
 
 /* ---- checking ---- */
 
+/* Give images their snapshots back; until then the scan tells of them. */
+static int take_back_images(struct zfs_pool *zfs, const struct listing *listing, scan_fn *fn,
+			    void *user, struct coppice_error *err)
+{
+	struct found_volume found = {
+		.what = "image-promoted",
+		.problem =
+			"somebody used zfs promote: the snapshot that its clones are made of was "
+			"one of a clone's",
+		.is_repaired = true,
+	};
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < listing->n && r >= 0; i++) {
+		const struct dataset *image = &listing->dataset[i];
+
+		if (image->is_snapshot || !zfs_name_parse(zfs, image->name, &found.ref) ||
+		    found.ref.kind != VOLUME_IMAGE || dataset_is_hidden(zfs, image) ||
+		    dataset_has_readonly(listing, image) || !is_promoted(image))
+			continue;
+		r = zfs_run(ZFS_ARGS("zfs", "promote", image->name), NULL, err);
+		if (r == COPPICE_OK)
+			r = fn(user, &found, err);
+	}
+	return r;
+}
+
 /* What is in a draft or deleted is looked after by sweep and reap; here, what they cannot know. */
 static int check(struct pool *pool, bool is_repair, scan_fn *fn, void *user,
 		 struct coppice_error *err)
 {
 	struct zfs_pool *zfs = zfs_pool_of(pool);
 	_cleanup_(listing_done) struct listing listing = { 0 };
+	bool is_mending = is_repair && !pool->is_dry_run;
 	int r;
 
 	r = listing_read_all(zfs, &listing, err);
+	if (r == COPPICE_OK && is_mending) {
+		r = take_back_images(zfs, &listing, fn, user, err);
+		listing_done(&listing);
+		if (r >= 0)
+			r = listing_read_all(zfs, &listing, err);
+	}
 	for (size_t i = 0; i < listing.n && r >= 0; i++) {
 		struct dataset *dataset = &listing.dataset[i];
 		struct found_volume found = { .what = "stranger" };
@@ -257,7 +294,7 @@ static int check(struct pool *pool, bool is_repair, scan_fn *fn, void *user,
 		r = fn(user, &found, err);
 	}
 	if (r >= 0)
-		r = zfs_guard_check(zfs, &listing, is_repair && !pool->is_dry_run, fn, user, err);
+		r = zfs_guard_check(zfs, &listing, is_mending, fn, user, err);
 	return r < 0 ? r : COPPICE_OK;
 }
 

@@ -194,6 +194,9 @@ struct dataset {
 	size_t n_clones;            /* in this listing */
 };
 
+/* Of an image: what its clones are made of. */
+#define ZFS_IMAGE_SNAPSHOT "@readonly"
+
 struct listing {
 	struct dataset *dataset;
 	size_t n;
@@ -201,6 +204,9 @@ struct listing {
 };
 
 void listing_done(struct listing *listing);
+
+/* Is there the snapshot of that dataset that clones of an image are made of? */
+bool dataset_has_readonly(const struct listing *listing, const struct dataset *dataset);
 
 /*
  * Read @targets, NULL-terminated, and all below them. Parents come before children.

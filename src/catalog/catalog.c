@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sqlite3.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -207,6 +208,26 @@ static int distrust_after_boot(struct catalog *catalog, struct coppice_error *er
 	return r;
 }
 
+/*
+ * Records are root's alone, and SQLite would take 0644. Its journal gets what the database has.
+ * (No descriptor of one that is there: closing it would end the locks of this process.)
+ */
+static void keep_private(const char *path)
+{
+	static const char *const tails[] = { "", "-journal" };
+	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	struct stat st;
+
+	if (fd >= 0)
+		(void)close(fd);
+	for (size_t i = 0; fd < 0 && i < ARRAY_SIZE(tails); i++) {
+		_cleanup_(freep) char *name = text_format("%s%s", path, tails[i]);
+
+		if (name && lstat(name, &st) == 0 && S_ISREG(st.st_mode) && (st.st_mode & 077))
+			(void)chmod(name, 0600);
+	}
+}
+
 static int open_db(const char *path, unsigned timeout_ms, struct catalog **ret,
 		   struct coppice_error *err)
 {
@@ -217,6 +238,7 @@ static int open_db(const char *path, unsigned timeout_ms, struct catalog **ret,
 	if (!catalog)
 		return fail_memory(err);
 	catalog->timeout_ms = timeout_ms;
+	keep_private(path);
 	if (sqlite3_open_v2(path, &catalog->db,
 			    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
 			    NULL) != SQLITE_OK)

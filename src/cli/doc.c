@@ -55,6 +55,27 @@ static size_t ascii_length(const unsigned char *s)
 	return n;
 }
 
+/* The UTF-8 character of @n bytes at @s. */
+static unsigned code_point(const unsigned char *s, size_t n)
+{
+	static const unsigned char mask[] = { 0, 0x7f, 0x1f, 0x0f, 0x07 };
+	unsigned code = s[0] & mask[n];
+
+	for (size_t i = 1; i < n; i++)
+		code = code << 6 | (s[i] & 0x3f);
+	return code;
+}
+
+/*
+ * Terminals obey controls, and YAML has neither those nor what is no character, and takes some
+ * for the end of a line (YAML 1.2.2, 5.1; 1.1, 5.4).
+ */
+static bool needs_escape(unsigned code)
+{
+	return code < 0x20 || (code >= 0x7f && code <= 0x9f) || code == 0x2028 || code == 0x2029 ||
+	       code == 0xfeff || code == 0xfffe || code == 0xffff;
+}
+
 /* A JSON string, which is a YAML string too. What is not UTF-8 becomes U+FFFD. */
 static void put_quoted(struct doc *doc, const char *text)
 {
@@ -73,8 +94,8 @@ static void put_quoted(struct doc *doc, const char *text)
 		}
 		if (*s == '"' || *s == '\\')
 			(void)fprintf(doc->out, "\\%c", *s);
-		else if (*s < 0x20 || *s == 0x7f)
-			(void)fprintf(doc->out, "\\u%04x", *s);
+		else if (needs_escape(code_point(s, n)))
+			(void)fprintf(doc->out, "\\u%04x", code_point(s, n));
 		else
 			(void)fwrite_unlocked(s, 1, n, doc->out);
 		s += n;

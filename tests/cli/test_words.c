@@ -180,6 +180,30 @@ static void write_strings(struct doc *doc)
 	doc_end(doc);
 }
 
+static void write_controls(struct doc *doc)
+{
+	doc_object(doc, NULL);
+	/* CSI for a terminal, the end of a line for YAML, and what is no character */
+	doc_text(doc, "a",
+		 "\xc2\x9b"
+		 "2J\x7f\xc2\x85\xc2\xa0");
+	doc_text(doc, "b", "\xe2\x80\xa8\xe2\x80\xa9\xef\xbb\xbf\xef\xbf\xbe\xef\xbf\xbf");
+	doc_end(doc);
+}
+
+static void test_controls_beyond_ascii_are_escaped(void)
+{
+	char *json = document(FORMAT_JSON, write_controls);
+	char *yaml = document(FORMAT_YAML, write_controls);
+
+	ok_str(json, "{\n  \"a\": \"\\u009b2J\\u007f\\u0085\xc2\xa0\",\n"
+		     "  \"b\": \"\\u2028\\u2029\\ufeff\\ufffe\\uffff\"\n}\n");
+	ok_str(yaml, "a: \"\\u009b2J\\u007f\\u0085\xc2\xa0\"\n"
+		     "b: \"\\u2028\\u2029\\ufeff\\ufffe\\uffff\"\n");
+	free(json);
+	free(yaml);
+}
+
 static void test_strings(void)
 {
 	char *json = document(FORMAT_JSON, write_strings);
@@ -322,6 +346,7 @@ int main(void)
 		TAP(test_nearest),
 		TAP(test_table_of_commands),
 		TAP(test_strings),
+		TAP(test_controls_beyond_ascii_are_escaped),
 		TAP(test_nested),
 		TAP(test_tables_alike),
 		TAP(test_csv),

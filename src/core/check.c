@@ -249,6 +249,8 @@ static int check_engine(void *user, const struct found_volume *found, struct cop
 		 found->problem);
 	if (r == COPPICE_OK && found->is_repaired)
 		mark_repaired(checking);
+	if (r == COPPICE_OK)
+		checking->list.finding[checking->list.n - 1].is_remark = found->is_remark;
 	return r;
 }
 

@@ -136,6 +136,7 @@ struct found_volume {
 	const char *what;    /* class of damage, one word; NULL: none */
 	const char *problem; /* the same in one line for people */
 	bool is_repaired;    /* and it was mended, as was asked for */
+	bool is_remark;      /* no damage: something that people should know */
 };
 
 /* Called for each volume and snapshot; what it returns < 0 ends the scan. */

@@ -309,8 +309,9 @@ static int destroy_one(void *user, size_t i, struct coppice_error *err)
 	int r;
 
 	r = zfs_umount(dataset->name, why);
-	if (r == COPPICE_OK && dataset->n_holds > 0)
-		r = zfs_guard_release(dataset->name, why);
+	if (r == COPPICE_OK)
+		r = zfs_guard_let_go(dataset, why);
+	dataset->is_held = r == COPPICE_BUSY && dataset->n_holds > 0;
 	if (r == COPPICE_OK)
 		r = zfs_run(ZFS_ARGS("zfs", "destroy", dataset->name), NULL, why);
 	*why = r == COPPICE_OK || r == COPPICE_NOT_FOUND ? (struct coppice_error)COPPICE_ERROR_INIT
@@ -318,7 +319,7 @@ static int destroy_one(void *user, size_t i, struct coppice_error *err)
 	return COPPICE_OK; /* the others go on */
 }
 
-/* Destroy all of a wave side by side; @first gets the first failure. */
+/* Destroy all of a wave side by side; @first gets the first failure that is no hold. */
 static size_t destroy_wave(struct listing *listing, struct reaping *reaping,
 			   struct coppice_error *first)
 {
@@ -333,7 +334,7 @@ static size_t destroy_wave(struct listing *listing, struct reaping *reaping,
 
 		if (reaping->errors[i].code != COPPICE_OK) {
 			dataset->is_stuck = true; /* so it is not tried again */
-			if (first->code == COPPICE_OK)
+			if (first->code == COPPICE_OK && !dataset->is_held)
 				*first = reaping->errors[i];
 			continue;
 		}
@@ -435,30 +436,67 @@ static int release_tombstones(struct zfs_pool *zfs, const struct listing *listin
 	return r;
 }
 
+static const struct dataset *find_held(const struct listing *listing)
+{
+	for (size_t i = 0; i < listing->n; i++)
+		if (listing->dataset[i].is_held)
+			return &listing->dataset[i];
+	return NULL;
+}
+
+/* One round; what @ret_did_flatten there is to do for another. */
+static int reap_round(struct zfs_pool *zfs, struct listing *listing, bool *ret_did_flatten,
+		      struct coppice_error *err)
+{
+	int r = listing_read_all(zfs, listing, err);
+
+	if (r == COPPICE_OK)
+		r = destroy_waves(zfs, listing, choose_useless, NULL, err);
+	if (r == COPPICE_OK)
+		r = release_tombstones(zfs, listing, err);
+	return r < 0 ? r : flatten(zfs, listing, ret_did_flatten, err);
+}
+
+/* As long as others hold something, the next one looks whether they still do. */
 int zfs_reap_all(struct zfs_pool *zfs, struct coppice_error *err)
 {
-	bool is_over = false;
+	bool is_over = false, is_held = false;
 	int r = COPPICE_OK;
 
 	while (r == COPPICE_OK && !is_over) {
 		_cleanup_(listing_done) struct listing listing = { 0 };
 		bool did_flatten = false;
 
-		r = listing_read_all(zfs, &listing, err);
-		if (r == COPPICE_OK)
-			r = destroy_waves(zfs, &listing, choose_useless, NULL, err);
-		if (r == COPPICE_OK)
-			r = release_tombstones(zfs, &listing, err);
-		if (r == COPPICE_OK)
-			r = flatten(zfs, &listing, &did_flatten, err);
+		r = reap_round(zfs, &listing, &did_flatten, err);
 		if (r == COPPICE_OK)
 			r = zfs_guard_mend(zfs, &listing, err);
 		is_over = !did_flatten;
+		is_held = find_held(&listing) != NULL;
 		if (is_over)
 			zfs_ballast_mend(zfs, &listing);
 	}
-	if (r == COPPICE_OK)
+	if (r == COPPICE_OK && !is_held)
 		zfs_set_clean(zfs, true);
+	return r;
+}
+
+int zfs_reap_dead(struct zfs_pool *zfs, struct coppice_error *err)
+{
+	bool did_flatten = true;
+	int r = COPPICE_OK;
+
+	while (r == COPPICE_OK && did_flatten) {
+		_cleanup_(listing_done) struct listing listing = { 0 };
+		const struct dataset *held;
+
+		r = reap_round(zfs, &listing, &did_flatten, err);
+		held = find_held(&listing);
+		if (r == COPPICE_OK && held)
+			r = fail(err, COPPICE_BUSY,
+				 "'%s' is held by others; see: zfs holds %s; then: zfs release TAG "
+				 "%s",
+				 held->name, held->name, held->name);
+	}
 	return r;
 }
 
@@ -513,7 +551,7 @@ int zfs_destroy_or_retire(struct zfs_pool *zfs, struct listing *listing, const c
 static bool is_held(const struct listing *listing, const struct dataset *dataset)
 {
 	for (const struct dataset *d = dataset; d < listing->dataset + listing->n; d++)
-		if (zfs_is_within(d->name, dataset->name) && d->n_clones > 0)
+		if (zfs_is_within(d->name, dataset->name) && (d->n_clones > 0 || d->n_holds > 0))
 			return true;
 	return false;
 }
@@ -546,4 +584,45 @@ int zfs_pinned(struct pool *pool, pinned_fn *fn, void *user, struct coppice_erro
 		r = fn(user, dataset->record, bytes, err);
 	}
 	return r < 0 ? r : COPPICE_OK;
+}
+
+/* The uuid of a tombstone, as it has no other name; else the volume that it is a snapshot of. */
+static void name_dead(const struct zfs_pool *zfs, const char *name, struct volume_ref *ret)
+{
+	char volume[DATASET_MAX];
+	const char *id = is_tombstone(zfs, name)
+				 ? strchr(name + strlen(zfs->root) + strlen("/deleted/"), '/') + 1
+				 : NULL;
+
+	(void)snprintf(volume, sizeof(volume), "%.*s", (int)strcspn(name, "@"), name);
+	if (id)
+		(void)snprintf(ret->name.text, sizeof(ret->name.text), "%.*s", UUID_TEXT_SIZE - 1,
+			       id);
+	else
+		(void)zfs_name_parse(zfs, volume, ret);
+}
+
+/* After a sweep no hold on what is deleted is ours, but for what clones still stand on. */
+int zfs_held_check(struct zfs_pool *zfs, const struct listing *listing, scan_fn *fn, void *user,
+		   struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < listing->n && r >= 0; i++) {
+		const struct dataset *snapshot = &listing->dataset[i];
+		_cleanup_(freep) char *problem = NULL;
+		struct found_volume found = { .what = "deleted-held", .is_remark = true };
+
+		if (snapshot->n_holds == 0 || snapshot->n_clones > 0 || !is_useless(zfs, snapshot))
+			continue;
+		problem = text_format("'%s' is deleted and held by others, so its space stays "
+				      "taken; see: zfs holds %s",
+				      snapshot->name, snapshot->name);
+		if (!problem)
+			return fail_memory(err);
+		found.problem = problem;
+		name_dead(zfs, snapshot->name, &found.ref);
+		r = fn(user, &found, err);
+	}
+	return r;
 }

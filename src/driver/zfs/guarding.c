@@ -75,6 +75,24 @@ int zfs_guard_release(const char *snapshot, struct coppice_error *err)
 	return r == COPPICE_NOT_FOUND ? COPPICE_OK : r;
 }
 
+int zfs_guard_let_go(struct dataset *snapshot, struct coppice_error *err)
+{
+	int r;
+
+	if (snapshot->n_holds == 0)
+		return COPPICE_OK;
+	r = zfs_run(ZFS_ARGS("zfs", "release", ZFS_GUARD_TAG, snapshot->name), NULL, err);
+	if (r == COPPICE_OK)
+		snapshot->n_holds--;
+	else if (r != COPPICE_NOT_FOUND)
+		return r;
+	return snapshot->n_holds == 0
+		       ? COPPICE_OK
+		       : fail(err, COPPICE_BUSY,
+			      "'%s' is held by others; see: zfs holds %s; then: zfs release TAG %s",
+			      snapshot->name, snapshot->name, snapshot->name);
+}
+
 static int snapshot_and_hold(const char *dataset, struct coppice_error *err)
 {
 	_cleanup_(freep) char *guard = text_format("%s%s", dataset, ZFS_GUARD_SNAPSHOT);
@@ -170,7 +188,8 @@ int zfs_guard_release_all(struct dataset *guard[], size_t n, struct coppice_erro
 	if (batch.n == 0 || run_batch(&batch, "release", &ignored) < 0)
 		return COPPICE_OK;
 	for (size_t i = 0; i < n; i++)
-		guard[i]->n_holds = 0;
+		if (guard[i]->n_holds > 0)
+			guard[i]->n_holds--;
 	return COPPICE_OK;
 }
 
@@ -380,12 +399,10 @@ int zfs_guard_mend(struct zfs_pool *zfs, const struct listing *listing, struct c
 
 /* ---- taken away ---- */
 
-static int drop_one(const struct dataset *dataset, struct coppice_error *err)
+static int drop_one(struct dataset *dataset, struct coppice_error *err)
 {
-	int r = COPPICE_OK;
+	int r = zfs_guard_let_go(dataset, err);
 
-	if (dataset->n_holds > 0)
-		r = zfs_guard_release(dataset->name, err);
 	if (r == COPPICE_OK)
 		r = zfs_run(ZFS_ARGS("zfs", "destroy", dataset->name), NULL, err);
 	return r == COPPICE_NOT_FOUND ? COPPICE_OK : r;
@@ -402,7 +419,7 @@ int zfs_guard_drop(const struct listing *listing, const char *volume, struct cop
 	int r = COPPICE_OK;
 
 	for (size_t i = 0; i < ARRAY_SIZE(suffixes) && r == COPPICE_OK; i++) {
-		const struct dataset *dataset;
+		struct dataset *dataset;
 
 		(void)snprintf(name, sizeof(name), "%s%s", volume, suffixes[i]);
 		dataset = listing_find(listing, name);

@@ -657,6 +657,8 @@ static int unmake_in_dataset(const struct pool_spec *spec, struct zfs_pool *zfs,
 	if (r == COPPICE_OK)
 		r = remove_reading_clones(zfs, err);
 	if (r == COPPICE_OK)
+		r = zfs_reap_dead(zfs, err);
+	if (r == COPPICE_OK)
 		r = remove_folders(zfs->root, err);
 	if (r == COPPICE_OK && made)
 		return zfs_run(ZFS_ARGS("zfs", "destroy", zfs->root), NULL, err);

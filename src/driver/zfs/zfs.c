@@ -295,6 +295,8 @@ static int check(struct pool *pool, bool is_repair, scan_fn *fn, void *user,
 	}
 	if (r >= 0)
 		r = zfs_guard_check(zfs, &listing, is_mending, fn, user, err);
+	if (r >= 0)
+		r = zfs_held_check(zfs, &listing, fn, user, err);
 	return r < 0 ? r : COPPICE_OK;
 }
 

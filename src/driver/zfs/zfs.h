@@ -186,6 +186,7 @@ struct dataset {
 	char *name;
 	bool is_snapshot;
 	bool is_gone, is_stuck; /* for who destroys what is listed: it is, or will not be */
+	bool is_held;           /* by others, which is why */
 	char *origin, *record, *draft, *swap; /* NULL: none of its own */
 	char *limits[ZFS_LIMITS];             /* in the order of zfs_limit_property */
 	uint64_t used, referenced, available;
@@ -441,6 +442,12 @@ int zfs_guard_mend(struct zfs_pool *zfs, const struct listing *listing, struct c
 /* Let a snapshot be destroyed, also in a pool without. Nothing happens if it is not held. */
 int zfs_guard_release(const char *snapshot, struct coppice_error *err);
 
+/*
+ * Let a snapshot of a listing be destroyed. COPPICE_BUSY: others hold it, too, and zfs destroy
+ * would be tried in vain for long.
+ */
+int zfs_guard_let_go(struct dataset *snapshot, struct coppice_error *err);
+
 /* Destroy what guards the volume @name itself, if the listing has that. */
 int zfs_guard_drop(const struct listing *listing, const char *name, struct coppice_error *err);
 
@@ -473,5 +480,12 @@ int zfs_pinned(struct pool *pool, pinned_fn *fn, void *user, struct coppice_erro
 int zfs_destroy_or_retire(struct zfs_pool *zfs, struct listing *listing, const char *dataset,
 			  struct coppice_error *err);
 
-/* The same as zfs_reap, saying nothing. */
+/* The same as zfs_reap, saying nothing. What others hold stays, and is no failure. */
 int zfs_reap_all(struct zfs_pool *zfs, struct coppice_error *err);
+
+/* Destroy all that is deleted, for a pool that ends. COPPICE_BUSY: what others hold as well. */
+int zfs_reap_dead(struct zfs_pool *zfs, struct coppice_error *err);
+
+/* Tell, for check, of what is deleted and held by others. */
+int zfs_held_check(struct zfs_pool *zfs, const struct listing *listing, scan_fn *fn, void *user,
+		   struct coppice_error *err);

@@ -160,6 +160,29 @@ static struct coppice_bytes refers_at_most(const struct accounts *accounts,
 	return sum;
 }
 
+/*
+ * What only this one holds any more of what others wrote: those that it was copied from may be
+ * gone, or have dropped it since. Images that are there hold all of theirs.
+ */
+static struct coppice_bytes unique_at_most(const struct accounts *accounts,
+					   const struct record *record, const struct account *own)
+{
+	struct coppice_bytes sum = own->charged;
+
+	if (sum.known && own->has_heirs)
+		sum.known = COPPICE_AT_MOST;
+	for (size_t i = 0; i < record->n_lineage && sum.known; i++) {
+		const struct account *account = find_account(accounts, &record->lineage[i].uuid);
+
+		if (!account || !account->charged.known || account->charged.bytes == 0 ||
+		    (account->volume && account->volume->ref.kind == VOLUME_IMAGE))
+			continue;
+		sum.known = COPPICE_AT_MOST;
+		sum.bytes += account->charged.bytes;
+	}
+	return sum;
+}
+
 static void derive(struct accounts *accounts)
 {
 	for (size_t i = 0; i < accounts->n; i++) {
@@ -178,9 +201,8 @@ static void derive(struct accounts *accounts)
 		volume->refers = own->refers;
 		if (!volume->refers.known)
 			volume->refers = refers_at_most(accounts, &volume->record, own->charged);
-		volume->unique = own->unique.known ? own->unique : own->charged;
-		if (!own->unique.known && own->has_heirs && volume->unique.known)
-			volume->unique.known = COPPICE_AT_MOST;
+		volume->unique = own->unique.known ? own->unique
+						   : unique_at_most(accounts, &volume->record, own);
 	}
 }
 

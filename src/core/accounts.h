@@ -9,6 +9,9 @@
  * and is charged to them: so what it refers to is at most its own account and those
  * of its lineage together. That is a bound, and is shown as one; with no lineage it
  * is exact. An engine that counts what a volume refers to is believed.
+ *
+ * What it alone holds is its own account; but of those of its lineage it may hold what
+ * nobody else has any more, as they are gone, or have overwritten it. A bound again.
  */
 
 #include "core/core.h"

@@ -313,21 +313,46 @@ static int hang(struct growing *growing, size_t pool, struct coppice_error *err)
 	return COPPICE_OK;
 }
 
+/* What a deleted snapshot was called, as those say that were copied from it; else its uuid. */
+static const char *name_of_deleted(const struct accounts *accounts, const struct uuid *uuid)
+{
+	for (size_t i = 0; i < accounts->n; i++) {
+		const struct record *record = &accounts->volume[i].record;
+
+		for (size_t k = 0; k < record->n_lineage; k++)
+			if (strcmp(record->lineage[k].snapshot.text, uuid->text) == 0)
+				return record->lineage[k].name;
+	}
+	return uuid->text;
+}
+
+/* Whom nobody has in his lineage holds something all the same: as files share by FICLONE. */
 static int set_pinned(void *user, const char *text, struct coppice_bytes pinned,
 		      struct coppice_error *err)
 {
 	struct growing *growing = user;
-	struct record record = { 0 };
+	_cleanup_(record_done) struct record record = { 0 };
+	struct coppice_node node = { .type = COPPICE_NODE_INSTANCE,
+				     .parent = growing->first,
+				     .is_deleted = true,
+				     .pinned = pinned };
 	struct coppice_error ignored;
+	size_t at;
 
 	if (record_parse(text, &record, &ignored) < 0)
 		return COPPICE_OK;
 	for (size_t i = growing->first; i < growing->n; i++)
 		if (growing->nodes[i].node.is_deleted &&
-		    strcmp(growing->nodes[i].uuid.text, record.uuid.text) == 0)
+		    strcmp(growing->nodes[i].uuid.text, record.uuid.text) == 0) {
 			growing->nodes[i].node.pinned = pinned;
-	record_done(&record);
-	return COPPICE_OK;
+			return COPPICE_OK;
+		}
+	if (!pinned.known || pinned.bytes == 0)
+		return COPPICE_OK;
+	if (record.kind == VOLUME_IMAGE)
+		node.type = COPPICE_NODE_IMAGE;
+	return add_node(growing, &node, name_of_deleted(growing->accounts, &record.uuid),
+			&record.uuid, &at, err);
 }
 
 static int grow_pool(struct coppice *coppice, struct growing *growing, struct pool_entry *entry,

@@ -89,6 +89,33 @@ static bool is_stood_on(const struct listing *listing, const struct dataset *dat
 	return false;
 }
 
+/*
+ * Of those that it was cloned from, as far up as it goes, it may hold what nobody else has any
+ * more: they are gone, or have overwritten it. Images that are there hold all of theirs.
+ */
+static struct coppice_bytes unique_at_most(const struct listing *listing,
+					   const struct zfs_pool *zfs,
+					   const struct dataset *dataset)
+{
+	struct coppice_bytes bytes = { COPPICE_EXACT, dataset->used };
+
+	if (is_stood_on(listing, dataset))
+		bytes.known = COPPICE_AT_MOST;
+	for (const struct dataset *at = dataset; at && at->origin;) {
+		char name[DATASET_MAX];
+		struct volume_ref ref;
+
+		(void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(at->origin, "@"),
+			       at->origin);
+		at = listing_find(listing, name);
+		if (at && zfs_name_parse(zfs, name, &ref) && ref.kind == VOLUME_IMAGE)
+			continue;
+		bytes.known = at ? COPPICE_AT_MOST : COPPICE_UNKNOWN;
+		bytes.bytes += at ? at->used : 0;
+	}
+	return bytes;
+}
+
 int zfs_usage(struct pool *pool, const struct volume_ref *refs, const struct uuid *groups,
 	      struct volume_usage *ret, size_t n, bool is_exact, struct coppice_error *err)
 {
@@ -121,8 +148,8 @@ int zfs_usage(struct pool *pool, const struct volume_ref *refs, const struct uui
 		if (!found->is_deleted && dataset_has_readonly(&listing, found->dataset) !=
 						  (refs[i].kind == VOLUME_IMAGE))
 			ret[i].written = ret[i].unique = (struct coppice_bytes){ 0 };
-		else if (is_stood_on(&listing, found->dataset))
-			ret[i].unique.known = COPPICE_AT_MOST;
+		else
+			ret[i].unique = unique_at_most(&listing, zfs, found->dataset);
 	}
 	return COPPICE_OK;
 }

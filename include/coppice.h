@@ -223,7 +223,7 @@ struct coppice_pool_space {
 	struct coppice_bytes total;    /* what the engine can hold */
 	struct coppice_bytes used;     /* allocated, as the engine counts */
 	struct coppice_bytes free;     /* still to be had, as the engine counts */
-	struct coppice_bytes logical;  /* sum of what each volume refers to */
+	struct coppice_bytes logical;  /* sum of what each volume and snapshot refers to */
 	struct coppice_bytes saved;    /* logical less used: what sharing saved */
 	struct coppice_bytes pinned;   /* held by deleted volumes that others share */
 	struct coppice_bytes exposure; /* needed if all clones rewrote what they share */

@@ -67,8 +67,9 @@ static void space_say(const struct coppice_pool_space *space, bool is_one_of_man
 	size_text(space->saved.bytes, saved);
 	if (is_one_of_many)
 		(void)printf("%s: ", space->pool);
-	(void)printf("%zu %s %s%s; the pool holds %s; sharing saves %s%s\n", space->n_instances,
-		     space->n_instances == 1 ? "instance refers to" : "instances refer to",
+	(void)printf("%zu %s, with images and snapshots, would take %s%s as full copies; the pool "
+		     "holds %s; sharing saves %s%s\n",
+		     space->n_instances, space->n_instances == 1 ? "instance" : "instances",
 		     at_most(space->logical), logical, used, at_most(space->saved), saved);
 }
 

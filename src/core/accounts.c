@@ -137,7 +137,36 @@ static int read_charges(struct pool_entry *entry, struct accounts *accounts,
 		accounts->account[i].charged = usage[i].written;
 		accounts->account[i].refers = usage[i].refers;
 		accounts->account[i].unique = usage[i].unique;
+		accounts->account[i].alone = usage[i].alone;
+		accounts->counts_refers = accounts->counts_refers || usage[i].refers.known;
 	}
+	return r;
+}
+
+/* Of snapshots, in an engine that counts what each refers to. */
+static int read_snapshots(struct pool_entry *entry, struct accounts *accounts,
+			  struct coppice_error *err)
+{
+	_cleanup_(freep) struct uuid *uuids = calloc(accounts->n + 1, sizeof(*uuids));
+	_cleanup_(freep) struct volume_ref *refs = calloc(accounts->n + 1, sizeof(*refs));
+	_cleanup_(freep) struct volume_usage *usage = calloc(accounts->n + 1, sizeof(*usage));
+	size_t n = 0;
+	int r;
+
+	if (!uuids || !refs || !usage)
+		return fail_memory(err);
+	for (size_t i = 0; i < accounts->n; i++)
+		if (volume_is_snapshot(&accounts->volume[i].ref)) {
+			uuids[n] = accounts->volume[i].record.uuid;
+			refs[n++] = accounts->volume[i].ref;
+		}
+	if (n == 0)
+		return COPPICE_OK;
+	r = entry->driver->usage(entry->pool, refs, uuids, usage, n, false, err);
+	n = 0;
+	for (size_t i = 0; i < accounts->n && r == COPPICE_OK; i++)
+		if (volume_is_snapshot(&accounts->volume[i].ref))
+			accounts->volume[i].refers = usage[n++].refers;
 	return r;
 }
 
@@ -183,19 +212,73 @@ static struct coppice_bytes unique_at_most(const struct accounts *accounts,
 	return sum;
 }
 
-static void derive(struct accounts *accounts)
+/*
+ * What others keep when it is rewritten. Whatever was charged to it may be in a snapshot, or with
+ * those that were copied from it, as well.
+ */
+static struct coppice_bytes shared_at_most(const struct accounted *volume,
+					   const struct account *own)
 {
+	struct coppice_bytes all = volume->refers;
+
+	if (own->alone.known)
+		return bytes_subtract(all, own->alone);
+	if (!own->charged.known)
+		return (struct coppice_bytes){ 0 };
+	if (!own->has_heirs && !own->has_snapshots)
+		return bytes_subtract(all, own->charged);
+	if (all.known)
+		all.known = COPPICE_AT_MOST;
+	return all;
+}
+
+/* Of a snapshot; its instance comes before it. */
+static void derive_snapshot(const struct accounts *accounts, struct accounted *snapshot,
+			    const struct accounted *instance)
+{
+	const struct account *own =
+		instance ? find_account(accounts, &instance->record.uuid) : NULL;
+
+	if (snapshot->refers.known || !own || !own->charged.known)
+		return;
+	snapshot->refers = refers_at_most(accounts, &instance->record, own->charged);
+	snapshot->refers.known = COPPICE_AT_MOST;
+}
+
+/* Who has those that were copied from it, and snapshots? */
+static void note_others(struct accounts *accounts)
+{
+	struct account *own = NULL;
+
 	for (size_t i = 0; i < accounts->n; i++) {
 		const struct record *record = &accounts->volume[i].record;
 
+		if (!volume_is_snapshot(&accounts->volume[i].ref))
+			own = find_account(accounts, &record->uuid);
+		else if (own)
+			own->has_snapshots = true;
+		if (volume_is_snapshot(&accounts->volume[i].ref))
+			continue;
 		for (size_t k = 0; k < record->n_lineage; k++)
 			find_account(accounts, &record->lineage[k].uuid)->has_heirs = true;
 	}
+}
+
+static void derive(struct accounts *accounts)
+{
+	const struct accounted *instance = NULL;
+
+	note_others(accounts);
 	for (size_t i = 0; i < accounts->n; i++) {
 		struct accounted *volume = &accounts->volume[i];
 		const struct account *own = find_account(accounts, &volume->record.uuid);
 
-		if (volume_is_snapshot(&volume->ref) || !own)
+		if (volume_is_snapshot(&volume->ref)) {
+			derive_snapshot(accounts, volume, instance);
+			continue;
+		}
+		instance = volume;
+		if (!own)
 			continue;
 		volume->written = own->charged;
 		volume->refers = own->refers;
@@ -203,6 +286,7 @@ static void derive(struct accounts *accounts)
 			volume->refers = refers_at_most(accounts, &volume->record, own->charged);
 		volume->unique = own->unique.known ? own->unique
 						   : unique_at_most(accounts, &volume->record, own);
+		volume->shared = shared_at_most(volume, own);
 	}
 }
 
@@ -215,7 +299,7 @@ static int measure(struct pool_entry *entry, struct accounts *accounts, struct c
 		struct accounted *volume = &accounts->volume[i];
 		struct volume_usage usage = { 0 };
 
-		if (volume_is_snapshot(&volume->ref) || volume->refers.known == COPPICE_EXACT)
+		if (volume->refers.known == COPPICE_EXACT)
 			continue;
 		r = entry->driver->usage(entry->pool, &volume->ref, &volume->record.uuid, &usage, 1,
 					 true, err);
@@ -239,6 +323,8 @@ int accounts_read(struct coppice *coppice, struct pool_entry *entry, bool is_exa
 		r = collect(&accounts, err);
 	if (r == COPPICE_OK)
 		r = read_charges(entry, &accounts, err);
+	if (r == COPPICE_OK && accounts.counts_refers)
+		r = read_snapshots(entry, &accounts, err);
 	if (r == COPPICE_OK)
 		derive(&accounts);
 	if (r == COPPICE_OK && is_exact)

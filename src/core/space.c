@@ -44,13 +44,11 @@ static void sum_up(const struct accounts *accounts, struct coppice_pool_space *s
 	for (size_t i = 0; i < accounts->n; i++) {
 		const struct accounted *volume = &accounts->volume[i];
 
-		if (volume_is_snapshot(&volume->ref))
-			continue;
 		space->logical = bytes_add(space->logical, volume->refers);
-		if (volume->ref.kind == VOLUME_IMAGE)
+		if (volume->ref.kind == VOLUME_IMAGE || volume_is_snapshot(&volume->ref))
 			continue;
 		space->n_instances++;
-		shared = bytes_add(shared, bytes_subtract(volume->refers, volume->written));
+		shared = bytes_add(shared, volume->shared);
 	}
 	space->saved = bytes_subtract(space->logical, space->used);
 	space->exposure = bytes_add(space->used, shared);

@@ -127,6 +127,7 @@ struct volume_usage {
 	struct coppice_bytes written; /* allocated by it since its creation, snapshots included */
 	struct coppice_bytes refers;
 	struct coppice_bytes unique;
+	struct coppice_bytes alone; /* of refers, what nothing else has, its own snapshots included */
 };
 
 /* A volume as the engine has it, handed to a scan_fn; all borrowed for the call. */

@@ -13,6 +13,7 @@
  */
 #include "driver/zfs/zfs.h"
 
+#include <ctype.h>
 #include <limits.h>
 #include <string.h>
 
@@ -63,6 +64,9 @@ static void set_property(struct dataset *dataset, const char *property, char *va
 		dataset->available = strtoull(value, NULL, 10);
 	else if (strcmp(property, "referenced") == 0)
 		dataset->referenced = strtoull(value, NULL, 10);
+	else if (strcmp(property, "usedbydataset") == 0 && isdigit((unsigned char)value[0]))
+		dataset->by_dataset =
+			(struct coppice_bytes){ COPPICE_EXACT, strtoull(value, NULL, 10) };
 	else if (strcmp(property, "createtxg") == 0)
 		dataset->created_txg = strtoull(value, NULL, 10);
 	else if (strcmp(property, "guid") == 0)
@@ -192,6 +196,11 @@ static int read_all(struct zfs_pool *zfs, const char *properties, struct listing
 int listing_read_all(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err)
 {
 	return read_all(zfs, PROPERTIES, ret, err);
+}
+
+int listing_read_space(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err)
+{
+	return read_all(zfs, PROPERTIES ",usedbydataset", ret, err);
 }
 
 int listing_read_history(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err)

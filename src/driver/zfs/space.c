@@ -54,6 +54,12 @@ static bool is_account(const struct zfs_pool *zfs, const struct dataset *dataset
 	       depth == (strncmp(rest, "/deleted/", 9) == 0 ? 3 : 2);
 }
 
+static bool is_users_snapshot(const struct zfs_pool *zfs, const struct dataset *dataset)
+{
+	return dataset->is_snapshot && dataset->record && strstr(dataset->name, "@snapshot-") &&
+	       strncmp(dataset->name + strlen(zfs->root), "/deleted/", 9) != 0;
+}
+
 static size_t collect(const struct zfs_pool *zfs, const struct listing *listing,
 		      struct known *known)
 {
@@ -62,7 +68,9 @@ static size_t collect(const struct zfs_pool *zfs, const struct listing *listing,
 	for (size_t i = 0; i < listing->n; i++) {
 		const struct dataset *dataset = &listing->dataset[i];
 
-		if (!is_account(zfs, dataset) || !uuid_of_record(dataset->record, &known[n].uuid))
+		if (!is_account(zfs, dataset) && !is_users_snapshot(zfs, dataset))
+			continue;
+		if (!uuid_of_record(dataset->record, &known[n].uuid))
 			continue;
 		known[n].is_deleted =
 			strncmp(dataset->name + strlen(zfs->root), "/deleted/", 9) == 0;
@@ -127,7 +135,7 @@ int zfs_usage(struct pool *pool, const struct volume_ref *refs, const struct uui
 
 	for (size_t i = 0; i < n; i++)
 		ret[i] = (struct volume_usage){ 0 };
-	r = listing_read_all(zfs, &listing, err);
+	r = listing_read_space(zfs, &listing, err);
 	if (r < 0)
 		return r;
 	known = calloc(listing.n + 1, sizeof(*known));
@@ -142,7 +150,10 @@ int zfs_usage(struct pool *pool, const struct volume_ref *refs, const struct uui
 		if (!found)
 			continue;
 		ret[i].refers = (struct coppice_bytes){ COPPICE_EXACT, found->dataset->referenced };
+		if (found->dataset->is_snapshot)
+			continue;
 		ret[i].written = (struct coppice_bytes){ COPPICE_EXACT, found->dataset->used };
+		ret[i].alone = found->dataset->by_dataset;
 		ret[i].unique = ret[i].written;
 		/* What somebody promoted has been charged with what others made, and they not. */
 		if (!found->is_deleted && dataset_has_readonly(&listing, found->dataset) !=

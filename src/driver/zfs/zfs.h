@@ -190,6 +190,7 @@ struct dataset {
 	char *origin, *record, *draft, *swap; /* NULL: none of its own */
 	char *limits[ZFS_LIMITS];             /* in the order of zfs_limit_property */
 	uint64_t used, referenced, available;
+	struct coppice_bytes by_dataset; /* usedbydataset; by listing_read_space only */
 	uint64_t created_txg, guid; /* by listing_read_history only */
 	uint64_t n_holds;           /* on a snapshot, by whomever */
 	size_t n_clones;            /* in this listing */
@@ -218,6 +219,9 @@ int listing_read(struct zfs_pool *zfs, const char *const targets[], struct listi
 
 /* Read all of the pool. */
 int listing_read_all(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err);
+
+/* The same, with what is asked for to tell of space. */
+int listing_read_space(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err);
 
 /* Read of all the pool what is whose history: origins, ages and identities, nothing else. */
 int listing_read_history(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err);

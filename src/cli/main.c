@@ -87,11 +87,14 @@ static bool is_lasting(const struct request *request)
 static int close_output(bool is_done, struct coppice_error *err)
 {
 	bool is_failed = ferror(stdout);
+	int os_errno = session_explain_errno();
 
 	errno = 0;
 	if (fclose(stdout) == 0 && !is_failed)
 		return COPPICE_OK;
-	(void)cli_fail_errno(err, errno ? errno : EIO, "%scannot write to standard output",
+	if (!os_errno)
+		os_errno = errno ? errno : EIO;
+	(void)cli_fail_errno(err, os_errno, "%scannot write to standard output",
 			     is_done ? "done, but " : "");
 	err->code = COPPICE_FAILED;
 	return err->code;

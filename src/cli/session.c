@@ -2,6 +2,7 @@
 
 /* What happens while the library works. See session.h. */
 
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -14,10 +15,29 @@
 
 static volatile sig_atomic_t is_interrupted;
 static volatile sig_atomic_t is_resized = 1;
+static int explain_errno; /* why a line of --explain was not to be written */
 
+/*
+ * Whoever asks again means it: an engine may hang, and undoing with it. What is left then is what
+ * a kill leaves. Not within a second: timeout(1) sends a signal to us and to our group.
+ */
 static void on_interrupt(int number)
 {
-	is_interrupted = 1;
+	static const char line[] = "coppice: ended at once, with nothing undone: the next command "
+				   "sweeps what is left\n";
+	static struct timespec first;
+	int old_errno = errno;
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	if (!is_interrupted) {
+		first = now;
+		is_interrupted = 1;
+	} else if (now.tv_sec - first.tv_sec > 1) {
+		(void)!write(STDERR_FILENO, line, sizeof(line) - 1);
+		_exit(128 + SIGINT);
+	}
+	errno = old_errno;
 }
 
 static void on_resize(int number)
@@ -133,7 +153,13 @@ static void hook_explain(void *user, const char *line)
 	bar_erase(session);
 	(void)fprintf(session->explain, "%s\n", line);
 	/* At once: whoever watches wants to see it before it is done. */
-	(void)fflush(session->explain);
+	if (fflush(session->explain) != 0 && !explain_errno)
+		explain_errno = errno;
+}
+
+int session_explain_errno(void)
+{
+	return explain_errno;
 }
 
 static void hook_notice(void *user, const char *line)

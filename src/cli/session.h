@@ -19,5 +19,8 @@ void session_catch_signals(void);
 
 int session_open(struct session *session, const struct request *request, struct coppice_error *err);
 
+/* Why the first line of --explain that was lost was; 0: none was. */
+int session_explain_errno(void);
+
 /* Takes the bar away, too. */
 void session_close(struct session *session);

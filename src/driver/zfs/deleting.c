@@ -21,6 +21,28 @@ struct retiring {
 	struct listing listing; /* of what is there of them */
 };
 
+static bool is_there(const char *name, bool *ret)
+{
+	struct coppice_error ignored;
+	int r = zfs_run(ZFS_ARGS("zfs", "list", "-H", "-o", "name", name), NULL, &ignored);
+
+	*ret = r == COPPICE_OK;
+	return r == COPPICE_OK || r == COPPICE_NOT_FOUND;
+}
+
+/* ZFS may fail after it has renamed, at what it does then with mounts: what counts is where it is.
+ */
+static int rename_away(const char *name, const char *to, struct coppice_error *err)
+{
+	bool is_old, is_new;
+	int r = zfs_run(ZFS_ARGS("zfs", "rename", name, to), NULL, err);
+
+	if ((r == COPPICE_FAILED || r == COPPICE_NOT_FOUND || r == COPPICE_BUSY) &&
+	    is_there(name, &is_old) && !is_old && is_there(to, &is_new) && is_new)
+		return COPPICE_OK;
+	return r;
+}
+
 /* Under another uuid when one of this uuid lies there already: it was moved away and came back. */
 static int bury(struct zfs_pool *zfs, const char *name, const char *folder, const char *id,
 		struct coppice_error *err)
@@ -32,16 +54,16 @@ static int bury(struct zfs_pool *zfs, const char *name, const char *folder, cons
 
 	zfs_set_clean(zfs, false);
 	(void)snprintf(to, sizeof(to), "%s/deleted/%s/%s", zfs->root, folder, id);
-	r = zfs_run(ZFS_ARGS("zfs", "rename", name, to), NULL, err);
+	r = rename_away(name, to, err);
 	if (r == COPPICE_FAILED && zfs_folders_ensure(zfs, &ignored) == COPPICE_OK)
-		r = zfs_run(ZFS_ARGS("zfs", "rename", name, to), NULL, err);
+		r = rename_away(name, to, err);
 	if (r != COPPICE_EXISTS)
 		return r;
 	r = uuid_new(&other, err);
 	if (r < 0)
 		return r;
 	(void)snprintf(to, sizeof(to), "%s/deleted/%s/%s", zfs->root, folder, other.text);
-	return zfs_run(ZFS_ARGS("zfs", "rename", name, to), NULL, err);
+	return rename_away(name, to, err);
 }
 
 static int bury_snapshot(struct zfs_pool *zfs, const struct volume_ref *ref,

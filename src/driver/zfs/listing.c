@@ -259,17 +259,16 @@ static int fail_image_missing(struct zfs_pool *zfs, const struct volume_ref *ima
 			      struct coppice_error *err)
 {
 	char name[DATASET_MAX];
-	struct coppice_error ignored;
 	int r = zfs_run(
 		ZFS_ARGS("zfs", "list", "-H", "-o", "name", zfs_volume_name(zfs, image, name)),
-		NULL, &ignored);
+		NULL, err);
 
-	return r != COPPICE_OK ? zfs_fail_missing(image, err)
-			       : fail(err, COPPICE_FAILED,
-				      "image '%.12s' cannot be cloned, as its snapshot "
-				      "'%s" ZFS_IMAGE_SNAPSHOT
-				      "' is not there any more; see: coppice check",
-				      image->name.text, name);
+	if (r < 0)
+		return r == COPPICE_NOT_FOUND ? zfs_fail_missing(image, err) : r;
+	return fail(err, COPPICE_FAILED,
+		    "image '%.12s' cannot be cloned, as its snapshot '%s" ZFS_IMAGE_SNAPSHOT
+		    "' is not there any more; see: coppice check",
+		    image->name.text, name);
 }
 
 int zfs_missing(struct zfs_pool *zfs, const struct volume_ref *ref, struct coppice_error *err)

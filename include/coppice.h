@@ -342,7 +342,8 @@ COPPICE_API int coppice_storage_mount(struct coppice *coppice, const char *name,
  * Unmount a pool until it is needed again.
  *
  * @param coppice  handle
- * @param name     of the pool; NULL: all, and a notice for each that cannot be
+ * @param name     of the pool; NULL: all, and a notice for each that cannot be, and what is
+ *                 mounted where Coppice mounts pools and belongs to none
  * @param err      filled on failure, untouched on success
  * @return COPPICE_OK, also when it was not mounted; COPPICE_NOT_FOUND;
  *         COPPICE_BUSY while something in it is in use; of all, the code of the first

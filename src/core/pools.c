@@ -248,9 +248,38 @@ static int load_one(struct coppice *coppice, const char *file, const char *name,
 	return r < 0 ? r : pool_entry_keep(coppice, entry, err);
 }
 
+int pool_entry_unmount(struct coppice *coppice, struct pool_entry *entry, bool is_place_ours,
+		       struct coppice_error *err)
+{
+	_cleanup_(freep) char *place = text_format("mnt/%s", entry->name);
+	int r = entry->driver->pool_umount(&entry->spec, err);
+
+	if (r == COPPICE_OK && is_place_ours && place)
+		(void)unlinkat(coppice->root_fd, place, AT_REMOVEDIR);
+	return r;
+}
+
+/* What it mounted goes; unless the pool is known here: then the next one would mount it again. */
+static int end_recover(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	_cleanup_(freep) char *known = text_format("pools/%s.json", entry->name);
+
+	if (!known)
+		return fail_memory(err);
+	if (faccessat(coppice->root_fd, known, F_OK, 0) == 0)
+		return COPPICE_OK;
+	return pool_entry_unmount(coppice, entry, true, err);
+}
+
+static int end_making(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	return entry->driver->pool_destroy(&entry->spec, err);
+}
+
 /* Only if nobody holds the file: then its maker is gone. */
-static int sweep_one(struct coppice *coppice, const char *file, const char *name,
-		     struct coppice_error *err)
+static int sweep_file(struct coppice *coppice, const char *file, const char *name,
+		      int (*end)(struct coppice *, struct pool_entry *, struct coppice_error *),
+		      struct coppice_error *err)
 {
 	_cleanup_(pool_entry_freep) struct pool_entry *entry = NULL;
 	_cleanup_(freep) char *path = text_format("pools/%s", file);
@@ -267,11 +296,23 @@ static int sweep_one(struct coppice *coppice, const char *file, const char *name
 		(void)unlinkat(coppice->root_fd, path, 0);
 		return COPPICE_OK;
 	}
-	if (entry->driver->pool_destroy(&entry->spec, &why) < 0)
+	if (end(coppice, entry, &why) < 0)
 		notice(coppice, "cannot remove what is left of pool '%s': %s", name, why.message);
 	else
 		(void)unlinkat(coppice->root_fd, path, 0);
 	return COPPICE_OK;
+}
+
+static int sweep_one(struct coppice *coppice, const char *file, const char *name,
+		     struct coppice_error *err)
+{
+	return sweep_file(coppice, file, name, end_making, err);
+}
+
+static int sweep_recover(struct coppice *coppice, const char *file, const char *name,
+			 struct coppice_error *err)
+{
+	return sweep_file(coppice, file, name, end_recover, err);
 }
 
 void pools_sweep(struct coppice *coppice)
@@ -282,6 +323,7 @@ void pools_sweep(struct coppice *coppice)
 		return;
 	(void)each_file(coppice, ".creating", sweep_one, &ignored);
 	(void)each_file(coppice, ".deleting", sweep_one, &ignored);
+	(void)each_file(coppice, ".recovering", sweep_recover, &ignored);
 }
 
 int pools_load(struct coppice *coppice, struct coppice_error *err)

@@ -17,7 +17,7 @@ int pool_entry_new(struct coppice *coppice, const char *name, const struct drive
 _nonnull_ int pool_entry_keep(struct coppice *coppice, struct pool_entry *entry,
 			      struct coppice_error *err);
 
-/* STATE/pools/NAME.json, .creating, .deleting: which of the three says how far it is. */
+/* STATE/pools/NAME.json, .creating, .deleting, .recovering: which of these says how far it is. */
 _nonnull_ int pool_entry_format(struct coppice *coppice, const struct pool_entry *entry, char **ret,
 				struct coppice_error *err);
 /* The other way round; what is damaged is said without naming the file. */
@@ -29,5 +29,9 @@ _nonnull_ int pool_entry_save(struct coppice *coppice, const struct pool_entry *
 /* Give the driver's pool the hooks of the handle. */
 _nonnull_ void pool_adopt(struct coppice *coppice, struct pool_entry *entry, struct pool *pool);
 
-/* Finish what a killed `storage create` or `storage delete` began. */
+/* Unmount and detach; @is_place_ours: the directory that it was mounted at goes as well. */
+_nonnull_ int pool_entry_unmount(struct coppice *coppice, struct pool_entry *entry,
+				 bool is_place_ours, struct coppice_error *err);
+
+/* Finish what a killed `storage create`, `delete` or `recover` began. */
 _nonnull_ void pools_sweep(struct coppice *coppice);

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 
 #include "base/file.h"
@@ -126,7 +127,7 @@ static int find_driver(struct coppice *coppice, const char *name, const struct d
 	return err->code ? err->code : fail(err, COPPICE_UNSUPPORTED, "there is no driver");
 }
 
-/* The mark that a pool of this name is being made or deleted, held by flock meanwhile. */
+/* The mark that a pool of this name is being made or recovered, held by flock meanwhile. */
 struct mark {
 	int fd;
 	char path[128];
@@ -138,13 +139,13 @@ static void mark_done(struct mark *mark)
 	mark->fd = -1;
 }
 
-static int mark_create(struct coppice *coppice, const struct pool_entry *entry, struct mark *mark,
-		       struct coppice_error *err)
+static int mark_create(struct coppice *coppice, const struct pool_entry *entry, const char *tail,
+		       struct mark *mark, struct coppice_error *err)
 {
 	_cleanup_(freep) char *text = NULL;
 	int r;
 
-	(void)snprintf(mark->path, sizeof(mark->path), "pools/%s.creating", entry->name);
+	(void)snprintf(mark->path, sizeof(mark->path), "pools/%s.%s", entry->name, tail);
 	r = pool_entry_format(coppice, entry, &text, err);
 	if (r < 0)
 		return r;
@@ -200,7 +201,7 @@ static int make_pool(struct coppice *coppice, struct pool_entry *entry, struct c
 
 	r = pool_entry_format(coppice, entry, &record, err);
 	if (r == COPPICE_OK)
-		r = mark_create(coppice, entry, &mark, err);
+		r = mark_create(coppice, entry, "creating", &mark, err);
 	if (r < 0)
 		return r;
 	r = entry->driver->pool_create(&entry->spec, record, &pool, err);
@@ -319,15 +320,18 @@ static int write_both(struct coppice *coppice, const struct pool_entry *entry, c
 	return r;
 }
 
-/*
- * What the pool says of itself becomes the entry's. @ret: its record, free() it; @ret_owner: who
- * has it.
- */
-static int adopt_record(struct pool_entry *entry, char **ret, char ret_owner[static UUID_TEXT_SIZE],
+/* Who has a pool, as it says itself. */
+struct pool_owner {
+	char uuid[UUID_TEXT_SIZE];
+	char path[PATH_MAX];
+};
+
+/* What the pool says of itself becomes the entry's. @ret: its record, free() it. */
+static int adopt_record(struct pool_entry *entry, char **ret, struct pool_owner *ret_owner,
 			struct coppice_error *err)
 {
 	_cleanup_(freep) char *record = NULL;
-	const char *uuid, *owner;
+	const char *uuid, *owner, *path;
 	json_t *json;
 	int r;
 
@@ -337,12 +341,14 @@ static int adopt_record(struct pool_entry *entry, char **ret, char ret_owner[sta
 	json = json_loads(record, JSON_REJECT_DUPLICATES, NULL);
 	uuid = json_string_value(json_object_get(json, "uuid"));
 	owner = json_string_value(json_object_get(json, "owner"));
+	path = json_string_value(json_object_get(json, "owner_path"));
 	if (!uuid || !uuid_parse(uuid, &entry->uuid))
 		r = fail(err, COPPICE_INVALID, "the record of the pool at '%s' is damaged",
 			 entry->source);
 	if (r == COPPICE_OK)
 		r = remember_config(entry, json, err);
-	(void)snprintf(ret_owner, UUID_TEXT_SIZE, "%s", owner ? owner : "");
+	(void)snprintf(ret_owner->uuid, sizeof(ret_owner->uuid), "%s", owner ? owner : "");
+	(void)snprintf(ret_owner->path, sizeof(ret_owner->path), "%s", path ? path : "unknown");
 	json_decref(json);
 	*ret = take_ptr(&record);
 	return r;
@@ -379,20 +385,71 @@ static int check_known(struct coppice *coppice, struct pool_entry *entry, const 
 	return COPPICE_OK;
 }
 
-static int take_over(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+/* Everything but to write it, in a dry run. */
+static int take_over(struct coppice *coppice, struct pool_entry *entry, bool was_mounted,
+		     struct coppice_error *err)
 {
 	_cleanup_(freep) char *record = NULL;
-	char owner[UUID_TEXT_SIZE];
+	struct pool_owner owner;
 	int r;
 
-	r = adopt_record(entry, &record, owner, err);
+	r = adopt_record(entry, &record, &owner, err);
 	if (r == COPPICE_OK)
-		r = check_known(coppice, entry, owner, err);
+		r = check_known(coppice, entry, owner.uuid, err);
 	if (r < 0)
 		return r;
+	if (!was_mounted && entry->driver->pool_open_explain && coppice->options.hooks.explain)
+		entry->driver->pool_open_explain(&entry->spec, coppice->options.hooks.explain,
+						 coppice->options.hooks.user);
+	notice(coppice, "pool '%s' is taken over from the state directory '%s'", entry->name,
+	       owner.path);
 	entry->spec.uuid = entry->uuid;
 	entry->spec.owner = coppice->owner;
-	return write_both(coppice, entry, record, err);
+	return coppice->options.is_dry_run ? COPPICE_OK : write_both(coppice, entry, record, err);
+}
+
+/* Open it, whoever has it, and take it over. */
+static int recover(struct coppice *coppice, struct pool_entry *entry, bool was_mounted,
+		   struct coppice_error *err)
+{
+	struct pool *pool;
+	int r = entry->driver->pool_open(&entry->spec, &pool, err);
+
+	if (r < 0)
+		return wrap(err, "cannot recover pool '%s'", entry->name);
+	pool_adopt(coppice, entry, pool);
+	/* Nobody, in whatever state directory, changes the pool while it gets another owner. */
+	r = pool_hold_as(coppice, entry, POOL_ALONE, err);
+	if (r == COPPICE_OK)
+		r = take_over(coppice, entry, was_mounted, err);
+	pool_entry_close(entry);
+	return r;
+}
+
+/* The same where it must be mounted for that; it stays so if it is ours then, and only then. */
+static int mount_and_recover(struct coppice *coppice, struct pool_entry *entry,
+			     struct coppice_error *err)
+{
+	_cleanup_(mark_done) struct mark mark = { .fd = -1 };
+	struct coppice_error why;
+	char place[128];
+	bool was_there;
+	int r;
+
+	(void)snprintf(place, sizeof(place), "mnt/%s", entry->name);
+	was_there = faccessat(coppice->root_fd, place, F_OK, 0) == 0;
+	r = uuid_new(&entry->uuid, err); /* of the mark; the pool has its own */
+	if (r == COPPICE_OK)
+		r = mark_create(coppice, entry, "recovering", &mark, err);
+	if (r < 0)
+		return r;
+	r = recover(coppice, entry, false, err);
+	if ((r < 0 || coppice->options.is_dry_run) &&
+	    pool_entry_unmount(coppice, entry, !was_there, &why) < 0)
+		notice(coppice, "pool '%s' stays mounted for now: %s", entry->name, why.message);
+	else
+		(void)unlinkat(coppice->root_fd, mark.path, 0);
+	return r;
 }
 
 int coppice_storage_recover(struct coppice *coppice, const char *name, const char *driver_name,
@@ -403,9 +460,6 @@ int coppice_storage_recover(struct coppice *coppice, const char *name, const cha
 	_cleanup_(pool_entry_freep) struct pool_entry *entry = NULL;
 	struct uuid none = { "" };
 	const struct driver *driver;
-	struct coppice_error ignored;
-	struct pool *pool;
-	bool was_mounted;
 	int r;
 
 	if (!driver_name)
@@ -418,21 +472,9 @@ int coppice_storage_recover(struct coppice *coppice, const char *name, const cha
 	if (r < 0)
 		return r;
 	entry->spec.owner = none;
-	was_mounted = driver->pool_is_mounted(&entry->spec);
-	r = driver->pool_open(&entry->spec, &pool, err);
-	if (r < 0)
-		return wrap(err, "cannot recover pool '%s'", name);
-	pool_adopt(coppice, entry, pool);
-	if (coppice->options.is_dry_run)
-		return COPPICE_OK;
-	/* Nobody, in whatever state directory, changes the pool while it gets another owner. */
-	r = pool_hold_as(coppice, entry, POOL_ALONE, err);
-	if (r == COPPICE_OK)
-		r = take_over(coppice, entry, err);
-	pool_entry_close(entry);
-	if (r < 0 && !was_mounted)
-		(void)driver->pool_umount(&entry->spec, &ignored);
-	if (r < 0)
+	r = driver->pool_is_mounted(&entry->spec) ? recover(coppice, entry, true, err)
+						  : mount_and_recover(coppice, entry, err);
+	if (r < 0 || coppice->options.is_dry_run)
 		return r;
 	pools_done(coppice);
 	r = pools_load(coppice, err);
@@ -746,9 +788,76 @@ static int umount_one(struct coppice *coppice, struct pool_entry *entry, struct 
 	return r < 0 ? wrap(err, "cannot unmount pool '%s'", entry->name) : COPPICE_OK;
 }
 
+/* Is something mounted at this very place below the state directory? */
+static bool is_mount_point(struct coppice *coppice, const char *place)
+{
+	struct stat here, above;
+
+	return fstatat(coppice->root_fd, place, &here, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       fstatat(coppice->root_fd, "mnt", &above, 0) == 0 && S_ISDIR(here.st_mode) &&
+	       here.st_dev != above.st_dev;
+}
+
+/* What is mounted under a name that no pool has, as after its file in pools/ was removed. */
+static int umount_stray(struct coppice *coppice, const char *name, struct coppice_error *err)
+{
+	_cleanup_(freep) char *path = text_format("%s/mnt/%s", coppice->root, name);
+	_cleanup_(freep) char *place = text_format("mnt/%s", name);
+	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
+	struct volume_name ignored;
+	int r;
+
+	if (!path || !place)
+		return fail_memory(err);
+	if (pool_name_parse(name, &ignored, err) < 0 || !is_mount_point(coppice, place))
+		return COPPICE_OK;
+	locks_add(&locks, LOCK_POOLS, name, true);
+	r = locks_take(coppice, &locks, err);
+	if (r < 0)
+		return r;
+	pools_done(coppice); /* another command may have made it while we waited */
+	r = pools_load(coppice, err);
+	if (r < 0 || pools_get(coppice, name) || coppice->options.is_dry_run)
+		return r;
+	if (umount2(path, UMOUNT_NOFOLLOW) < 0)
+		return errno == EBUSY ? fail(err, COPPICE_BUSY, "'%s' is in use", path)
+				      : fail_errno(err, errno, "cannot unmount '%s'", path);
+	(void)unlinkat(coppice->root_fd, place, AT_REMOVEDIR);
+	return COPPICE_OK;
+}
+
+static int umount_strays(struct coppice *coppice, struct coppice_error *err)
+{
+	_cleanup_(closedirp) DIR *dir = NULL;
+	struct dirent *entry;
+	int fd, r = COPPICE_OK;
+
+	fd = openat(coppice->root_fd, "mnt", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT)
+		return COPPICE_OK;
+	if (fd < 0 || !(dir = fdopendir(fd))) {
+		closep(&fd);
+		return fail_errno(err, errno, "cannot read '%s/mnt'", coppice->root);
+	}
+	while (r == COPPICE_OK && (entry = readdir(dir)) != NULL)
+		if (entry->d_name[0] != '.' && !pools_get(coppice, entry->d_name))
+			r = umount_stray(coppice, entry->d_name, err);
+	return r;
+}
+
 int coppice_storage_umount(struct coppice *coppice, const char *name, struct coppice_error *err)
 {
-	return each_pool(coppice, name, umount_one, err);
+	int r = each_pool(coppice, name, umount_one, err);
+	struct coppice_error why;
+
+	if (name || umount_strays(coppice, &why) == COPPICE_OK)
+		return r;
+	if (r < 0) {
+		notice(coppice, "%s", why.message);
+		return r;
+	}
+	*err = why;
+	return why.code;
 }
 
 /* ---- list ---- */

@@ -237,6 +237,9 @@ struct driver {
 			 struct coppice_error *err);
 	void (*pool_close)(struct pool *pool);
 
+	/* Tell the commands that pool_open is equal to when it is not mounted. NULL: none. */
+	void (*pool_open_explain)(const struct pool_spec *spec, explain_fn *explain, void *user);
+
 	/*
 	 * Hold the pool against whoever opened it from another state directory: shared
 	 * while something in it is changed, alone to give it another owner. Does not wait:

@@ -668,6 +668,7 @@ const struct driver driver_btrfs = {
 	.pool_create = btrfs_pool_create,
 	.pool_explain = btrfs_pool_explain,
 	.pool_open = btrfs_pool_open,
+	.pool_open_explain = btrfs_pool_open_explain,
 	.pool_close = btrfs_pool_close,
 	.pool_is_mounted = btrfs_pool_is_mounted,
 	.pool_umount = btrfs_pool_umount,

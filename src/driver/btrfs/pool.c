@@ -40,12 +40,18 @@ struct place {
 	char mount[PATH_MAX]; /* where the pool's root is */
 };
 
+/* Where it is mounted, unless its source is a directory. */
+static void mount_point_find(const struct pool_spec *spec, struct place *ret)
+{
+	(void)snprintf(ret->mount, sizeof(ret->mount), "%s/mnt/%s", spec->state_path, spec->name);
+}
+
 static int place_find(const struct pool_spec *spec, struct place *ret, struct coppice_error *err)
 {
 	struct place place = { .kind = PLACE_OUR_FILE };
 	struct stat st;
 
-	(void)snprintf(place.mount, sizeof(place.mount), "%s/mnt/%s", spec->state_path, spec->name);
+	mount_point_find(spec, &place);
 	if (!spec->source) {
 		(void)snprintf(place.file, sizeof(place.file), "%s/disks/%s.img", spec->state_path,
 			       spec->name);
@@ -92,12 +98,26 @@ static bool is_mounted(const struct place *place)
 	       stat(parent, &above) == 0 && here.st_dev != above.st_dev;
 }
 
+/* The same when the source may be gone: what is mounted of it is where we put it. */
+static int place_find_mounted(const struct pool_spec *spec, struct place *ret,
+			      struct coppice_error *err)
+{
+	int r = place_find(spec, ret, err);
+
+	if (r != COPPICE_NOT_FOUND)
+		return r;
+	*ret = (struct place){ .kind = PLACE_FILE };
+	(void)snprintf(ret->file, sizeof(ret->file), "%s", spec->source);
+	mount_point_find(spec, ret);
+	return COPPICE_OK;
+}
+
 bool btrfs_pool_is_mounted(const struct pool_spec *spec)
 {
 	struct coppice_error ignored;
 	struct place place;
 
-	return place_find(spec, &place, &ignored) == COPPICE_OK && is_mounted(&place);
+	return place_find_mounted(spec, &place, &ignored) == COPPICE_OK && is_mounted(&place);
 }
 
 static bool kernel_knows_btrfs(void)
@@ -237,7 +257,7 @@ static int umount_place(const struct place *place, struct coppice_error *err)
 int btrfs_pool_umount(const struct pool_spec *spec, struct coppice_error *err)
 {
 	struct place place;
-	int r = place_find(spec, &place, err);
+	int r = place_find_mounted(spec, &place, err);
 
 	return r < 0 ? r : umount_place(&place, err);
 }
@@ -490,6 +510,29 @@ int btrfs_pool_create(const struct pool_spec *spec, const char *record, struct p
 	return COPPICE_OK;
 }
 
+static void explain_mount(const struct place *place, const char *file, const char *mount_point,
+			  explain_fn *explain, void *user)
+{
+	explain_line(explain, user, "mkdir -p %s", mount_point);
+	explain_line(explain, user, "mount -o %snoatime,discard %s %s",
+		     place->kind == PLACE_DEVICE ? "" : "loop,", file, mount_point);
+}
+
+void btrfs_pool_open_explain(const struct pool_spec *spec, explain_fn *explain, void *user)
+{
+	_cleanup_(freep) char *file = NULL;
+	_cleanup_(freep) char *mount_point = NULL;
+	struct coppice_error ignored;
+	struct place place;
+
+	if (place_find(spec, &place, &ignored) < 0 || place.kind == PLACE_DIRECTORY)
+		return;
+	file = text_shell_quote(place.file);
+	mount_point = text_shell_quote(place.mount);
+	if (file && mount_point)
+		explain_mount(&place, file, mount_point, explain, user);
+}
+
 void btrfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void *user)
 {
 	_cleanup_(freep) char *file = NULL;
@@ -511,9 +554,7 @@ void btrfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void 
 		explain_line(explain, user, "truncate -s %llu %s", (unsigned long long)size, file);
 	if (place.kind != PLACE_DIRECTORY) {
 		explain_line(explain, user, "mkfs.btrfs -q -L %s %s", spec->name, file);
-		explain_line(explain, user, "mkdir -p %s", mount_point);
-		explain_line(explain, user, "mount -o %snoatime,discard %s %s",
-			     place.kind == PLACE_DEVICE ? "" : "loop,", file, mount_point);
+		explain_mount(&place, file, mount_point, explain, user);
 		if (wants_quota(spec))
 			explain_line(explain, user,
 				     "btrfs quota enable --simple %s # btrfs-progs 6.7 or newer",

@@ -223,20 +223,27 @@ static int check_owner(const struct zfs_pool *zfs, const struct pool_spec *spec,
 	return r;
 }
 
+/* The folder that a zpool's file or device is looked for in. */
+static void folder_of(const struct place *place, char ret[static PATH_MAX])
+{
+	char *slash;
+
+	(void)snprintf(ret, PATH_MAX, "%s", place->vdev);
+	slash = strrchr(ret, '/');
+	slash[slash == ret] = '\0';
+}
+
 /* Bring in a zpool that was exported, or whose machine was started anew. */
 static int import(const struct place *place, struct coppice_error *err)
 {
 	char folder[PATH_MAX];
-	char *slash;
 
 	if (place->kind == PLACE_DATASET)
 		return zfs_run(ZFS_ARGS("zpool", "import", place->zpool), NULL, err);
 	if (access(place->vdev, F_OK) < 0)
 		return fail(err, COPPICE_NOT_FOUND, "the pool's file '%s' is not there",
 			    place->vdev);
-	(void)snprintf(folder, sizeof(folder), "%s", place->vdev);
-	slash = strrchr(folder, '/');
-	slash[slash == folder] = '\0';
+	folder_of(place, folder);
 	return zfs_run(ZFS_ARGS("zpool", "import", "-d", folder, place->zpool), NULL, err);
 }
 
@@ -253,7 +260,8 @@ static int open_root(const struct pool_spec *spec, struct pool *pool, struct cop
 		return fail(err, COPPICE_INVALID, "the dataset '%s' is no pool of Coppice",
 			    zfs->root);
 	r = check_owner(zfs, spec, record, err);
-	return r < 0 ? r : state_ensure(spec, zfs, err);
+	/* Whose pool it is to be is not known yet: then it is looked at, and nothing made. */
+	return r < 0 || !spec->owner.text[0] ? r : state_ensure(spec, zfs, err);
 }
 
 int zfs_pool_open(const struct pool_spec *spec, struct pool **ret, struct coppice_error *err)
@@ -277,6 +285,25 @@ int zfs_pool_open(const struct pool_spec *spec, struct pool **ret, struct coppic
 	}
 	*ret = take_ptr(&pool);
 	return COPPICE_OK;
+}
+
+void zfs_pool_open_explain(const struct pool_spec *spec, explain_fn *explain, void *user)
+{
+	_cleanup_(freep) char *quoted = NULL;
+	struct coppice_error ignored;
+	struct place place;
+	char folder[PATH_MAX];
+
+	if (place_find(spec, &place, &ignored) < 0)
+		return;
+	if (place.kind == PLACE_DATASET) {
+		explain_line(explain, user, "zpool import %s", place.zpool);
+		return;
+	}
+	folder_of(&place, folder);
+	quoted = text_shell_quote(folder);
+	if (quoted)
+		explain_line(explain, user, "zpool import -d %s %s", quoted, place.zpool);
 }
 
 bool zfs_pool_is_mounted(const struct pool_spec *spec)

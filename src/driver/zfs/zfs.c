@@ -324,6 +324,7 @@ const struct driver driver_zfs = {
 	.pool_create = zfs_pool_create,
 	.pool_explain = zfs_pool_explain,
 	.pool_open = zfs_pool_open,
+	.pool_open_explain = zfs_pool_open_explain,
 	.pool_close = zfs_pool_close,
 	.pool_is_mounted = zfs_pool_is_mounted,
 	.pool_umount = zfs_pool_umount,

@@ -261,6 +261,7 @@ int zfs_choose(struct coppice_error *err);
 int zfs_pool_create(const struct pool_spec *spec, const char *record, struct pool **ret,
 		    struct coppice_error *err);
 void zfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void *user);
+void zfs_pool_open_explain(const struct pool_spec *spec, explain_fn *explain, void *user);
 int zfs_pool_open(const struct pool_spec *spec, struct pool **ret, struct coppice_error *err);
 void zfs_pool_close(struct pool *pool);
 bool zfs_pool_is_mounted(const struct pool_spec *spec);

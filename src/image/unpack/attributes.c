@@ -124,6 +124,10 @@ static int xattr_set(struct place *place, const char *name, const void *value, s
 			  place->path);
 		return COPPICE_OK;
 	}
+	if (errno == EINVAL)
+		return fail(err, COPPICE_INVALID,
+			    "has '%s' with the attribute %s, and a value that Linux does not take",
+			    place->path, name);
 	return fail_attribute(&refused, errno, err);
 }
 

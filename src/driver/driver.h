@@ -228,9 +228,9 @@ struct driver {
 
 	/*
 	 * Open a pool, attaching and mounting what must be, once for all processes.
-	 * COPPICE_NOT_FOUND: what it lives on is not there. COPPICE_INVALID: it is
-	 * there, and is no pool. COPPICE_BUSY: it has another owner or uuid than @spec
-	 * says, unless those are empty. COPPICE_UNAVAILABLE.
+	 * COPPICE_NOT_FOUND: what it lives on is not there, though it may still be mounted.
+	 * COPPICE_INVALID: it is there, and is no pool. COPPICE_BUSY: it has another owner or
+	 * uuid than @spec says, unless those are empty. COPPICE_UNAVAILABLE.
 	 */
 	int (*pool_open)(const struct pool_spec *spec, struct pool **ret,
 			 struct coppice_error *err);

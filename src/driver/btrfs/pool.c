@@ -336,6 +336,17 @@ static int open_place(const struct pool_spec *spec, const struct place *place, s
 	return r;
 }
 
+/* What is made in it now would not be durable: the last umount ends it. */
+static int refuse_gone(const struct place *place, struct coppice_error *err)
+{
+	if (place->kind == PLACE_DIRECTORY || access(place->file, F_OK) == 0 || errno != ENOENT ||
+	    !is_mounted(place))
+		return COPPICE_OK;
+	return fail(err, COPPICE_NOT_FOUND,
+		    "'%s' is gone: what was in it is at '%s' only, until that is unmounted",
+		    place->file, place->mount);
+}
+
 /* Somebody may unmount what was found mounted before it is opened; not what we mount. */
 #define OPEN_TRIES 20
 
@@ -345,7 +356,11 @@ int btrfs_pool_open(const struct pool_spec *spec, struct pool **ret, struct copp
 	struct place place;
 	int r;
 
-	r = place_find(spec, &place, err);
+	r = place_find_mounted(spec, &place, err);
+	if (r == COPPICE_OK)
+		r = refuse_gone(&place, err);
+	if (r == COPPICE_OK)
+		r = place_find(spec, &place, err);
 	if (r < 0)
 		return r;
 	for (int i = 0; i < OPEN_TRIES; i++) {
@@ -586,9 +601,9 @@ int btrfs_pool_destroy(const struct pool_spec *spec, struct coppice_error *err)
 	struct place place;
 	int r;
 
-	r = place_find(spec, &place, err);
+	r = place_find_mounted(spec, &place, err);
 	if (r < 0)
-		return r == COPPICE_NOT_FOUND ? COPPICE_OK : r;
+		return r;
 	if (place.kind == PLACE_DIRECTORY)
 		return unmake_in_directory(spec, &place, err);
 	r = umount_place(&place, err);
@@ -597,7 +612,7 @@ int btrfs_pool_destroy(const struct pool_spec *spec, struct coppice_error *err)
 	(void)rmdir(place.mount);
 	if (place.kind == PLACE_OUR_FILE && unlink(place.file) < 0 && errno != ENOENT)
 		return fail_errno(err, errno, "cannot remove '%s'", place.file);
-	if (place.kind != PLACE_OUR_FILE) {
+	if (place.kind != PLACE_OUR_FILE && access(place.file, F_OK) == 0) {
 		const char *const argv[] = {
 			"wipefs", "-q", "-a", "-t", "btrfs", place.file, NULL
 		};

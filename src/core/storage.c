@@ -275,6 +275,8 @@ int coppice_storage_create(struct coppice *coppice, const char *name, const char
 		r = pool_entry_new(coppice, name, driver, &uuid, settings, n, &entry, err);
 	if (r == COPPICE_OK)
 		r = driver->probe(&entry->spec, err);
+	if (r == COPPICE_OK && driver->pool_check)
+		r = driver->pool_check(&entry->spec, err);
 	if (r < 0)
 		return r;
 	explain_create(coppice, entry);

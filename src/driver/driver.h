@@ -223,6 +223,12 @@ struct driver {
 	int (*pool_create)(const struct pool_spec *spec, const char *record, struct pool **ret,
 			   struct coppice_error *err);
 
+	/*
+	 * Refuse what pool_create would refuse for this spec, in the same words, as far as can
+	 * be told without changing anything. NULL: nothing.
+	 */
+	int (*pool_check)(const struct pool_spec *spec, struct coppice_error *err);
+
 	/* Tell the commands that pool_create is equal to. NULL: it has nothing to tell. */
 	void (*pool_explain)(const struct pool_spec *spec, explain_fn *explain, void *user);
 

@@ -410,22 +410,34 @@ static bool holds_btrfs(const char *path)
 	       memcmp(magic, "_BHRfS_M", sizeof(magic)) == 0;
 }
 
+/* mkfs.btrfs of btrfs-progs 6.2 makes none in less, with both copies of metadata. */
+#define SOURCE_SMALLEST_MIB 109
+
 /* mkfs.btrfs refuses what holds a file system already; source.wipe=true says to go on. */
-static int make_file_system(const struct pool_spec *spec, const struct place *place,
-			    struct coppice_error *err)
+static int check_file(const struct pool_spec *spec, const struct place *place,
+		      struct coppice_error *err)
 {
-	bool is_forced = pool_spec_is_true(spec, "source.wipe");
-	const char *const argv[] = { "mkfs.btrfs", "-q", is_forced ? "-f" : "-K", "-L", spec->name,
-				     place->file,  NULL };
 	int r;
 
-	if (!is_forced && holds_btrfs(place->file))
+	if (!pool_spec_is_true(spec, "source.wipe") && holds_btrfs(place->file))
 		return fail(err, COPPICE_EXISTS,
 			    "'%s' holds a Btrfs file system already; to use a pool in it: coppice "
 			    "storage recover; to lose what is in it: source.wipe=true",
 			    place->file);
 	r = pool_file_refuse_data(spec, place->file, err);
-	return r < 0 ? r : run_checked(argv, err);
+	return r < 0 ? r : pool_file_refuse_small(place->file, "Btrfs", SOURCE_SMALLEST_MIB, err);
+}
+
+static int make_file_system(const struct pool_spec *spec, const struct place *place,
+			    struct coppice_error *err)
+{
+	const char *const argv[] = {
+		"mkfs.btrfs", "-q",       pool_spec_is_true(spec, "source.wipe") ? "-f" : "-K",
+		"-L",         spec->name, place->file,
+		NULL
+	};
+
+	return run_checked(argv, err);
 }
 
 /* Simple quotas can be had from the first moment only: later they know nothing of before. */
@@ -445,7 +457,7 @@ static int switch_on_quota(const struct pool_spec *spec, const struct place *pla
 	return r == COPPICE_UNSUPPORTED && !quota ? COPPICE_OK : r;
 }
 
-static int make_in_directory(const struct place *place, struct coppice_error *err)
+static int check_directory(const struct place *place, struct coppice_error *err)
 {
 	bool is_empty;
 	int r;
@@ -482,6 +494,33 @@ static int refuse_other_pool(const struct pool_spec *spec, const struct place *p
 	return r;
 }
 
+static int check_place(const struct pool_spec *spec, const struct place *place,
+		       struct coppice_error *err)
+{
+	struct pool_file file = our_file(spec, place);
+	int r;
+
+	switch (place->kind) {
+	case PLACE_OUR_FILE:
+		return pool_file_check(spec, &file, err);
+	case PLACE_FILE:
+	case PLACE_DEVICE:
+		return check_file(spec, place, err);
+	case PLACE_DIRECTORY:
+		break;
+	}
+	r = refuse_other_pool(spec, place, err);
+	return r < 0 ? r : check_directory(place, err);
+}
+
+int btrfs_pool_check(const struct pool_spec *spec, struct coppice_error *err)
+{
+	struct place place;
+	int r = place_find(spec, &place, err);
+
+	return r < 0 ? r : check_place(spec, &place, err);
+}
+
 int btrfs_pool_create(const struct pool_spec *spec, const char *record, struct pool **ret,
 		      struct coppice_error *err)
 {
@@ -495,11 +534,8 @@ int btrfs_pool_create(const struct pool_spec *spec, const char *record, struct p
 	if (r < 0)
 		return r;
 	file = our_file(spec, &place);
-	if (place.kind == PLACE_DIRECTORY) {
-		r = refuse_other_pool(spec, &place, err);
-		if (r == COPPICE_OK)
-			r = make_in_directory(&place, err);
-	} else {
+	r = check_place(spec, &place, err);
+	if (r == COPPICE_OK && place.kind != PLACE_DIRECTORY) {
 		if (place.kind == PLACE_OUR_FILE)
 			r = pool_file_make(spec, &file, err);
 		if (r == COPPICE_OK && place.kind == PLACE_OUR_FILE)
@@ -568,7 +604,8 @@ void btrfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void 
 	    pool_file_size(spec, &our, &size, &ignored) == COPPICE_OK)
 		explain_line(explain, user, "truncate -s %llu %s", (unsigned long long)size, file);
 	if (place.kind != PLACE_DIRECTORY) {
-		explain_line(explain, user, "mkfs.btrfs -q -L %s %s", spec->name, file);
+		explain_line(explain, user, "mkfs.btrfs -q %s-L %s %s",
+			     pool_spec_is_true(spec, "source.wipe") ? "-f " : "", spec->name, file);
 		explain_mount(&place, file, mount_point, explain, user);
 		if (wants_quota(spec))
 			explain_line(explain, user,

@@ -281,7 +281,8 @@ COPPICE_API int coppice_storage_recover(struct coppice *coppice, const char *nam
  *
  * @param coppice   handle
  * @param name      of the pool
- * @param is_forced delete also the volumes in it; they are listed by notices
+ * @param is_forced delete also the volumes in it; they are listed by notices; forget a
+ *                  pool of which what it lives on is gone
  * @param err       filled on failure, untouched on success
  * @return COPPICE_OK; COPPICE_NOT_FOUND; COPPICE_BUSY when volumes exist and
  *         @p is_forced is false, or something in it is in use

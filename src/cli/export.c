@@ -220,6 +220,22 @@ static int export_special(const struct request *request, struct coppice *coppice
 	return coppice_image_export(coppice, request->words.word[0], draft.fd, err);
 }
 
+/* Said before anything is read, and in a dry run. */
+static int check_folder(const char *target, struct coppice_error *err)
+{
+	const char *slash = strrchr(target, '/');
+	char *folder = slash ? strndup(target, slash == target ? 1 : (size_t)(slash - target))
+			     : strdup(".");
+	int r, e;
+
+	if (!folder)
+		return cli_fail_memory(err);
+	r = faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS);
+	e = errno;
+	free(folder);
+	return r < 0 ? cli_fail_errno(err, e, "cannot write '%s'", target) : COPPICE_OK;
+}
+
 static int check_target(const struct request *request, const char *target, bool is_split,
 			bool *ret_is_special, struct coppice_error *err)
 {
@@ -257,6 +273,8 @@ int run_image_export(const struct request *request, struct coppice *coppice,
 		return r;
 	is_split = list.image[0].rootfs_size_bytes > 0;
 	r = check_target(request, target, is_split, &is_special, err);
+	if (r == COPPICE_OK && !is_special && strcmp(target, "-") != 0)
+		r = check_folder(*target ? target : list.image[0].fingerprint, err);
 	if (r < 0 || request->is_dry_run)
 		return r;
 	if (is_special)

@@ -275,6 +275,8 @@ int coppice_storage_create(struct coppice *coppice, const char *name, const char
 		r = pool_entry_new(coppice, name, driver, &uuid, settings, n, &entry, err);
 	if (r == COPPICE_OK)
 		r = driver->probe(&entry->spec, err);
+	if (r == COPPICE_OK && driver->pool_check)
+		r = driver->pool_check(&entry->spec, err);
 	if (r < 0)
 		return r;
 	explain_create(coppice, entry);
@@ -635,10 +637,42 @@ static int forget_pool(struct coppice *coppice, const char *name, struct coppice
 	return r;
 }
 
+/* Is what it lives on not there, and not just no answer to be had? */
+static bool is_gone(struct pool_entry *entry)
+{
+	struct coppice_error why = { 0 };
+	struct pool *pool;
+
+	if (entry->driver->pool_open(&entry->spec, &pool, &why) == COPPICE_OK)
+		entry->driver->pool_close(pool);
+	return why.code == COPPICE_NOT_FOUND;
+}
+
+/* @why: it cannot be opened. */
+static int delete_gone(struct coppice *coppice, struct pool_entry *entry, const char *why,
+		       struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	notice(coppice, "%s; so it is forgotten, with all that was in it", why);
+	if (coppice->options.is_dry_run)
+		return COPPICE_OK;
+	/* Before the catalog forgets what it could not read again. */
+	r = entry->driver->pool_umount(&entry->spec, err);
+	if (r < 0)
+		return wrap(err, "cannot delete pool '%s'", entry->name);
+	r = forget_pool(coppice, entry->name, err);
+	if (r == COPPICE_OK)
+		r = destroy_pool(coppice, entry, err);
+	pools_done(coppice);
+	return r < 0 ? r : pools_load(coppice, err);
+}
+
 int coppice_storage_delete(struct coppice *coppice, const char *name, bool is_forced,
 			   struct coppice_error *err)
 {
 	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
+	struct coppice_error why;
 	struct pool_entry *entry;
 	int r;
 
@@ -647,9 +681,16 @@ int coppice_storage_delete(struct coppice *coppice, const char *name, bool is_fo
 		return r;
 	locks_add(&locks, LOCK_POOLS, name, true);
 	r = locks_take(coppice, &locks, err);
-	if (r == COPPICE_OK)
-		r = pools_open(coppice, entry, err);
-	if (r == COPPICE_OK && entry->is_unswept && !is_forced)
+	if (r < 0)
+		return r;
+	r = pools_open(coppice, entry, &why);
+	if (r == COPPICE_UNAVAILABLE && is_forced && is_gone(entry))
+		return delete_gone(coppice, entry, why.message, err);
+	if (r < 0) {
+		*err = why;
+		return r;
+	}
+	if (entry->is_unswept && !is_forced)
 		r = fail(err, COPPICE_BUSY,
 			 "pool '%s' has leftovers that cannot be swept, and may hold volumes; see: "
 			 "coppice check",

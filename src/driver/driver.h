@@ -224,14 +224,20 @@ struct driver {
 	int (*pool_create)(const struct pool_spec *spec, const char *record, struct pool **ret,
 			   struct coppice_error *err);
 
+	/*
+	 * Refuse what pool_create would refuse for this spec, in the same words, as far as can
+	 * be told without changing anything. NULL: nothing.
+	 */
+	int (*pool_check)(const struct pool_spec *spec, struct coppice_error *err);
+
 	/* Tell the commands that pool_create is equal to. NULL: it has nothing to tell. */
 	void (*pool_explain)(const struct pool_spec *spec, explain_fn *explain, void *user);
 
 	/*
 	 * Open a pool, attaching and mounting what must be, once for all processes.
-	 * COPPICE_NOT_FOUND: what it lives on is not there. COPPICE_INVALID: it is
-	 * there, and is no pool. COPPICE_BUSY: it has another owner or uuid than @spec
-	 * says, unless those are empty. COPPICE_UNAVAILABLE.
+	 * COPPICE_NOT_FOUND: what it lives on is not there, though it may still be mounted.
+	 * COPPICE_INVALID: it is there, and is no pool. COPPICE_BUSY: it has another owner or
+	 * uuid than @spec says, unless those are empty. COPPICE_UNAVAILABLE.
 	 */
 	int (*pool_open)(const struct pool_spec *spec, struct pool **ret,
 			 struct coppice_error *err);

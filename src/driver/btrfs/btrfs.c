@@ -666,6 +666,7 @@ const struct driver driver_btrfs = {
 
 	.probe = btrfs_probe,
 	.pool_create = btrfs_pool_create,
+	.pool_check = btrfs_pool_check,
 	.pool_explain = btrfs_pool_explain,
 	.pool_open = btrfs_pool_open,
 	.pool_open_explain = btrfs_pool_open_explain,

@@ -33,6 +33,7 @@ int btrfs_nested(struct pool *pool, const struct volume_ref *ref, nested_fn *fn,
 int btrfs_probe(const struct pool_spec *spec, struct coppice_error *err);
 int btrfs_pool_create(const struct pool_spec *spec, const char *record, struct pool **ret,
 		      struct coppice_error *err);
+int btrfs_pool_check(const struct pool_spec *spec, struct coppice_error *err);
 void btrfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void *user);
 void btrfs_pool_open_explain(const struct pool_spec *spec, explain_fn *explain, void *user);
 int btrfs_pool_open(const struct pool_spec *spec, struct pool **ret, struct coppice_error *err);

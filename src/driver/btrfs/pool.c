@@ -336,6 +336,17 @@ static int open_place(const struct pool_spec *spec, const struct place *place, s
 	return r;
 }
 
+/* What is made in it now would not be durable: the last umount ends it. */
+static int refuse_gone(const struct place *place, struct coppice_error *err)
+{
+	if (place->kind == PLACE_DIRECTORY || access(place->file, F_OK) == 0 || errno != ENOENT ||
+	    !is_mounted(place))
+		return COPPICE_OK;
+	return fail(err, COPPICE_NOT_FOUND,
+		    "'%s' is gone: what was in it is at '%s' only, until that is unmounted",
+		    place->file, place->mount);
+}
+
 /* Somebody may unmount what was found mounted before it is opened; not what we mount. */
 #define OPEN_TRIES 20
 
@@ -345,7 +356,11 @@ int btrfs_pool_open(const struct pool_spec *spec, struct pool **ret, struct copp
 	struct place place;
 	int r;
 
-	r = place_find(spec, &place, err);
+	r = place_find_mounted(spec, &place, err);
+	if (r == COPPICE_OK)
+		r = refuse_gone(&place, err);
+	if (r == COPPICE_OK)
+		r = place_find(spec, &place, err);
 	if (r < 0)
 		return r;
 	for (int i = 0; i < OPEN_TRIES; i++) {
@@ -395,22 +410,34 @@ static bool holds_btrfs(const char *path)
 	       memcmp(magic, "_BHRfS_M", sizeof(magic)) == 0;
 }
 
+/* mkfs.btrfs of btrfs-progs 6.2 makes none in less, with both copies of metadata. */
+#define SOURCE_SMALLEST_MIB 109
+
 /* mkfs.btrfs refuses what holds a file system already; source.wipe=true says to go on. */
-static int make_file_system(const struct pool_spec *spec, const struct place *place,
-			    struct coppice_error *err)
+static int check_file(const struct pool_spec *spec, const struct place *place,
+		      struct coppice_error *err)
 {
-	bool is_forced = pool_spec_is_true(spec, "source.wipe");
-	const char *const argv[] = { "mkfs.btrfs", "-q", is_forced ? "-f" : "-K", "-L", spec->name,
-				     place->file,  NULL };
 	int r;
 
-	if (!is_forced && holds_btrfs(place->file))
+	if (!pool_spec_is_true(spec, "source.wipe") && holds_btrfs(place->file))
 		return fail(err, COPPICE_EXISTS,
 			    "'%s' holds a Btrfs file system already; to use a pool in it: coppice "
 			    "storage recover; to lose what is in it: source.wipe=true",
 			    place->file);
 	r = pool_file_refuse_data(spec, place->file, err);
-	return r < 0 ? r : run_checked(argv, err);
+	return r < 0 ? r : pool_file_refuse_small(place->file, "Btrfs", SOURCE_SMALLEST_MIB, err);
+}
+
+static int make_file_system(const struct pool_spec *spec, const struct place *place,
+			    struct coppice_error *err)
+{
+	const char *const argv[] = {
+		"mkfs.btrfs", "-q",       pool_spec_is_true(spec, "source.wipe") ? "-f" : "-K",
+		"-L",         spec->name, place->file,
+		NULL
+	};
+
+	return run_checked(argv, err);
 }
 
 /* Simple quotas can be had from the first moment only: later they know nothing of before. */
@@ -430,7 +457,7 @@ static int switch_on_quota(const struct pool_spec *spec, const struct place *pla
 	return r == COPPICE_UNSUPPORTED && !quota ? COPPICE_OK : r;
 }
 
-static int make_in_directory(const struct place *place, struct coppice_error *err)
+static int check_directory(const struct place *place, struct coppice_error *err)
 {
 	bool is_empty;
 	int r;
@@ -467,6 +494,33 @@ static int refuse_other_pool(const struct pool_spec *spec, const struct place *p
 	return r;
 }
 
+static int check_place(const struct pool_spec *spec, const struct place *place,
+		       struct coppice_error *err)
+{
+	struct pool_file file = our_file(spec, place);
+	int r;
+
+	switch (place->kind) {
+	case PLACE_OUR_FILE:
+		return pool_file_check(spec, &file, err);
+	case PLACE_FILE:
+	case PLACE_DEVICE:
+		return check_file(spec, place, err);
+	case PLACE_DIRECTORY:
+		break;
+	}
+	r = refuse_other_pool(spec, place, err);
+	return r < 0 ? r : check_directory(place, err);
+}
+
+int btrfs_pool_check(const struct pool_spec *spec, struct coppice_error *err)
+{
+	struct place place;
+	int r = place_find(spec, &place, err);
+
+	return r < 0 ? r : check_place(spec, &place, err);
+}
+
 int btrfs_pool_create(const struct pool_spec *spec, const char *record, struct pool **ret,
 		      struct coppice_error *err)
 {
@@ -480,11 +534,8 @@ int btrfs_pool_create(const struct pool_spec *spec, const char *record, struct p
 	if (r < 0)
 		return r;
 	file = our_file(spec, &place);
-	if (place.kind == PLACE_DIRECTORY) {
-		r = refuse_other_pool(spec, &place, err);
-		if (r == COPPICE_OK)
-			r = make_in_directory(&place, err);
-	} else {
+	r = check_place(spec, &place, err);
+	if (r == COPPICE_OK && place.kind != PLACE_DIRECTORY) {
 		if (place.kind == PLACE_OUR_FILE)
 			r = pool_file_make(spec, &file, err);
 		if (r == COPPICE_OK && place.kind == PLACE_OUR_FILE)
@@ -553,7 +604,8 @@ void btrfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void 
 	    pool_file_size(spec, &our, &size, &ignored) == COPPICE_OK)
 		explain_line(explain, user, "truncate -s %llu %s", (unsigned long long)size, file);
 	if (place.kind != PLACE_DIRECTORY) {
-		explain_line(explain, user, "mkfs.btrfs -q -L %s %s", spec->name, file);
+		explain_line(explain, user, "mkfs.btrfs -q %s-L %s %s",
+			     pool_spec_is_true(spec, "source.wipe") ? "-f " : "", spec->name, file);
 		explain_mount(&place, file, mount_point, explain, user);
 		if (wants_quota(spec))
 			explain_line(explain, user,
@@ -586,9 +638,9 @@ int btrfs_pool_destroy(const struct pool_spec *spec, struct coppice_error *err)
 	struct place place;
 	int r;
 
-	r = place_find(spec, &place, err);
+	r = place_find_mounted(spec, &place, err);
 	if (r < 0)
-		return r == COPPICE_NOT_FOUND ? COPPICE_OK : r;
+		return r;
 	if (place.kind == PLACE_DIRECTORY)
 		return unmake_in_directory(spec, &place, err);
 	r = umount_place(&place, err);
@@ -597,7 +649,7 @@ int btrfs_pool_destroy(const struct pool_spec *spec, struct coppice_error *err)
 	(void)rmdir(place.mount);
 	if (place.kind == PLACE_OUR_FILE && unlink(place.file) < 0 && errno != ENOENT)
 		return fail_errno(err, errno, "cannot remove '%s'", place.file);
-	if (place.kind != PLACE_OUR_FILE) {
+	if (place.kind != PLACE_OUR_FILE && access(place.file, F_OK) == 0) {
 		const char *const argv[] = {
 			"wipefs", "-q", "-a", "-t", "btrfs", place.file, NULL
 		};

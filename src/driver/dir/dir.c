@@ -108,28 +108,19 @@ static int pool_open(const struct pool_spec *spec, struct pool **ret, struct cop
 	return open_at(path, spec, ret, err);
 }
 
-/* Our own directory is made; a source must be there, and empty. */
-static int prepare(const struct pool_spec *spec, const char *path, struct coppice_error *err)
+/* A source must be there; and whichever it is, empty. */
+static int check_place(const struct pool_spec *spec, const char *path, struct coppice_error *err)
 {
-	_cleanup_(freep) char *parent = NULL;
 	struct coppice_error why;
 	struct pool *other;
 	bool is_empty;
 	int r;
 
-	if (!spec->source) {
-		parent = text_format("%s/storage-pools", spec->state_path);
-		if (!parent)
-			return fail_memory(err);
-		r = directory_ensure(AT_FDCWD, parent, 0711, err);
-		if (r == COPPICE_OK)
-			r = directory_ensure(AT_FDCWD, path, 0711, err);
-		if (r < 0)
-			return r;
-	} else if (spec->source[0] != '/') {
+	if (!spec->source && access(path, F_OK) < 0 && errno == ENOENT)
+		return COPPICE_OK; /* it is made */
+	if (spec->source && spec->source[0] != '/')
 		return fail(err, COPPICE_INVALID, "source '%s' must be an absolute path",
 			    spec->source);
-	}
 	r = directory_is_empty(path, &is_empty, err);
 	if (r < 0 || is_empty)
 		return r;
@@ -147,6 +138,25 @@ static int prepare(const struct pool_spec *spec, const char *path, struct coppic
 		    "source '%s' is not empty; if it holds a pool: coppice storage recover", path);
 }
 
+static int pool_check(const struct pool_spec *spec, struct coppice_error *err)
+{
+	char path[PATH_MAX];
+
+	place(spec, path);
+	return check_place(spec, path, err);
+}
+
+static int make_own(const struct pool_spec *spec, const char *path, struct coppice_error *err)
+{
+	_cleanup_(freep) char *parent = text_format("%s/storage-pools", spec->state_path);
+	int r;
+
+	if (!parent)
+		return fail_memory(err);
+	r = directory_ensure(AT_FDCWD, parent, 0711, err);
+	return r < 0 ? r : directory_ensure(AT_FDCWD, path, 0711, err);
+}
+
 static int pool_create(const struct pool_spec *spec, const char *record, struct pool **ret,
 		       struct coppice_error *err)
 {
@@ -154,7 +164,9 @@ static int pool_create(const struct pool_spec *spec, const char *record, struct 
 	int r;
 
 	place(spec, path);
-	r = prepare(spec, path, err);
+	r = check_place(spec, path, err);
+	if (r == COPPICE_OK && !spec->source)
+		r = make_own(spec, path, err);
 	if (r == COPPICE_OK)
 		r = layout_make(path, record, err);
 	if (r == COPPICE_OK)
@@ -523,6 +535,7 @@ const struct driver driver_dir = {
 
 	.probe = probe,
 	.pool_create = pool_create,
+	.pool_check = pool_check,
 	.pool_explain = pool_explain,
 	.pool_open = pool_open,
 	.pool_close = pool_close,

@@ -39,6 +39,56 @@ int pool_file_size(const struct pool_spec *spec, const struct pool_file *file, u
 	return COPPICE_OK;
 }
 
+static int fail_exists(const struct pool_spec *spec, const struct pool_file *file,
+		       struct coppice_error *err)
+{
+	return fail(err, COPPICE_EXISTS,
+		    "'%s' exists already; to use the pool in it: coppice storage recover %s %s "
+		    "source=%s",
+		    file->path, spec->name, file->driver, file->path);
+}
+
+static int fail_size(const struct pool_file *file, uint64_t size, int os_errno,
+		     struct coppice_error *err)
+{
+	return fail_errno(err, os_errno, "cannot make '%s' %llu bytes large", file->path,
+			  (unsigned long long)size);
+}
+
+/* Where files cannot be without a name, it will show when it is made. */
+static int check_size(const struct pool_spec *spec, const struct pool_file *file, uint64_t size,
+		      struct coppice_error *err)
+{
+	_cleanup_(freep) char *folder = text_format("%s/disks", spec->state_path);
+	_cleanup_(closep) int fd = -1;
+	struct statvfs fs;
+
+	if (!folder)
+		return fail_memory(err);
+	fd = retry(open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+	if (fd < 0 && errno == ENOENT)
+		fd = retry(open(spec->state_path, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+	if (fd < 0)
+		return COPPICE_OK;
+	if (retry(ftruncate(fd, (off_t)size)) < 0)
+		return fail_size(file, size, errno, err);
+	if (file->is_preallocated && fstatvfs(fd, &fs) == 0 &&
+	    size / fs.f_frsize > (uint64_t)fs.f_bfree)
+		return fail_size(file, size, ENOSPC, err);
+	return COPPICE_OK;
+}
+
+int pool_file_check(const struct pool_spec *spec, const struct pool_file *file,
+		    struct coppice_error *err)
+{
+	uint64_t size = 0;
+	int r = pool_file_size(spec, file, &size, err);
+
+	if (r == COPPICE_OK && faccessat(AT_FDCWD, file->path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		r = fail_exists(spec, file, err);
+	return r < 0 ? r : check_size(spec, file, size, err);
+}
+
 int pool_file_make(const struct pool_spec *spec, const struct pool_file *file,
 		   struct coppice_error *err)
 {
@@ -56,16 +106,12 @@ int pool_file_make(const struct pool_spec *spec, const struct pool_file *file,
 		return r;
 	fd = retry(open(file->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
 	if (fd < 0 && errno == EEXIST)
-		return fail(err, COPPICE_EXISTS,
-			    "'%s' exists already; to use the pool in it: coppice storage recover "
-			    "%s %s source=%s",
-			    file->path, spec->name, file->driver, file->path);
+		return fail_exists(spec, file, err);
 	if (fd < 0)
 		return fail_errno(err, errno, "cannot create '%s'", file->path);
 	if (retry(ftruncate(fd, (off_t)size)) < 0 ||
 	    (file->is_preallocated && retry(fallocate(fd, 0, 0, (off_t)size)) < 0)) {
-		r = fail_errno(err, errno, "cannot make '%s' %llu bytes large", file->path,
-			       (unsigned long long)size);
+		r = fail_size(file, size, errno, err);
 		(void)unlink(file->path);
 	}
 	return r;
@@ -109,4 +155,16 @@ int pool_file_refuse_data(const struct pool_spec *spec, const char *path, struct
 			 "source.wipe=true",
 			 path);
 	return r;
+}
+
+int pool_file_refuse_small(const char *path, const char *engine, unsigned smallest_mib,
+			   struct coppice_error *err)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) ||
+	    (uint64_t)st.st_size >= (uint64_t)smallest_mib << 20)
+		return COPPICE_OK;
+	return fail(err, COPPICE_INVALID, "'%s' is too small for %s: at least %uMiB", path, engine,
+		    smallest_mib);
 }

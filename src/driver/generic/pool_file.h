@@ -20,6 +20,13 @@ _nonnull_ int pool_file_size(const struct pool_spec *spec, const struct pool_fil
 			     uint64_t *ret, struct coppice_error *err);
 
 /*
+ * Refuse what pool_file_make would refuse, as far as can be told without making it; for a
+ * moment there is a file without a name.
+ */
+_nonnull_ int pool_file_check(const struct pool_spec *spec, const struct pool_file *file,
+			      struct coppice_error *err);
+
+/*
  * Make it, that large, sparse unless told otherwise. Nothing is left when it fails.
  * COPPICE_EXISTS; COPPICE_INVALID: the size.
  */
@@ -32,3 +39,7 @@ _nonnull_ int pool_file_make(const struct pool_spec *spec, const struct pool_fil
  */
 _nonnull_ int pool_file_refuse_data(const struct pool_spec *spec, const char *path,
 				    struct coppice_error *err);
+
+/* Is @path, if it is a regular file, large enough? COPPICE_INVALID: less than @smallest_mib. */
+_nonnull_ int pool_file_refuse_small(const char *path, const char *engine, unsigned smallest_mib,
+				     struct coppice_error *err);

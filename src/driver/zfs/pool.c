@@ -389,10 +389,7 @@ static int make_zpool(const struct pool_spec *spec, const struct place *place,
 {
 	const char *argv[32] = { NULL };
 	size_t n = zpool_create_put(argv, pool_spec_is_true(spec, "source.wipe"));
-	int r = pool_file_refuse_data(spec, place->vdev, err);
 
-	if (r < 0)
-		return r;
 	argv[n++] = place->zpool;
 	argv[n++] = place->vdev;
 	return zfs_run(argv, NULL, err);
@@ -453,22 +450,112 @@ static int check_empty(const struct pool_spec *spec, const struct zfs_pool *zfs,
 	return r;
 }
 
-/* The dataset of `source`, made unless it is there. */
+static int is_there(const char *name, bool *ret, struct coppice_error *err)
+{
+	struct coppice_error why;
+	int r = zfs_run(ZFS_ARGS("zfs", "list", "-H", "-o", "name", name), NULL, &why);
+
+	*ret = r == COPPICE_OK;
+	if (r == COPPICE_OK || r == COPPICE_NOT_FOUND)
+		return COPPICE_OK;
+	*err = why;
+	return r;
+}
+
+/* The dataset of `source`: empty, or what it is to be made in is there. */
+static int check_dataset(const struct pool_spec *spec, const struct zfs_pool *zfs,
+			 bool *ret_is_there, struct coppice_error *err)
+{
+	char parent[DATASET_MAX];
+	bool has_parent;
+	int r = is_there(zfs->root, ret_is_there, err);
+
+	if (r < 0)
+		return r;
+	if (*ret_is_there)
+		return check_empty(spec, zfs, err);
+	if (!strchr(zfs->root, '/'))
+		return fail(err, COPPICE_NOT_FOUND, "there is no zpool '%s'", zfs->root);
+	(void)snprintf(parent, sizeof(parent), "%.*s", (int)(strrchr(zfs->root, '/') - zfs->root),
+		       zfs->root);
+	r = is_there(parent, &has_parent, err);
+	if (r == COPPICE_OK && !has_parent)
+		r = fail(err, COPPICE_NOT_FOUND, "there is no dataset '%s' to make '%s' in", parent,
+			 zfs->root);
+	return r;
+}
+
 static int make_root(const struct pool_spec *spec, const struct zfs_pool *zfs, struct undo *undo,
 		     struct coppice_error *err)
 {
-	int r = zfs_run(ZFS_ARGS("zfs", "list", "-H", "-o", "name", zfs->root), NULL, err);
+	bool is_made;
+	int r = check_dataset(spec, zfs, &is_made, err);
 
-	if (r == COPPICE_OK)
-		return check_empty(spec, zfs, err);
-	if (r != COPPICE_NOT_FOUND)
+	if (r < 0 || is_made)
 		return r;
-	if (!strchr(zfs->root, '/'))
-		return fail(err, COPPICE_NOT_FOUND, "there is no zpool '%s'", zfs->root);
 	r = make_folder(zfs->root, PROPERTY_MADE "=true", err);
 	if (r == COPPICE_OK)
 		undo_push(undo, undo_dataset, NULL, zfs->root);
 	return r;
+}
+
+/* What zpool create takes: less is no device to it. */
+#define VDEV_SMALLEST_MIB 64
+
+static int check_vdev(const struct pool_spec *spec, const struct place *place,
+		      struct coppice_error *err)
+{
+	struct stat st;
+	int r;
+
+	if (stat(place->vdev, &st) < 0)
+		return fail_errno(err, errno, "cannot use source '%s'", place->vdev);
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return fail(err, COPPICE_INVALID,
+			    "source '%s' is neither a file nor a block device; a dataset is named "
+			    "without a slash before it",
+			    place->vdev);
+	r = pool_file_refuse_data(spec, place->vdev, err);
+	return r < 0 ? r : pool_file_refuse_small(place->vdev, "ZFS", VDEV_SMALLEST_MIB, err);
+}
+
+static int check_zpool(const struct place *place, struct coppice_error *err)
+{
+	bool is_taken;
+	int r = is_there(place->zpool, &is_taken, err);
+
+	if (r == COPPICE_OK && is_taken)
+		r = fail(err, COPPICE_EXISTS,
+			 "there is a zpool '%s' already; give another name with zfs.pool_name=",
+			 place->zpool);
+	return r;
+}
+
+static int check_place(const struct pool_spec *spec, const struct place *place,
+		       const struct zfs_pool *zfs, struct coppice_error *err)
+{
+	struct pool_file file = our_file(spec, place);
+	bool ignored;
+	int r;
+
+	if (place->kind == PLACE_DATASET)
+		return check_dataset(spec, zfs, &ignored, err);
+	r = check_zpool(place, err);
+	if (r < 0)
+		return r;
+	return place->kind == PLACE_OUR_FILE ? pool_file_check(spec, &file, err)
+					     : check_vdev(spec, place, err);
+}
+
+int zfs_pool_check(const struct pool_spec *spec, struct coppice_error *err)
+{
+	_cleanup_(zfs_pool_closep) struct pool *pool = NULL;
+	struct place place;
+	int r = place_find(spec, &place, err);
+
+	if (r == COPPICE_OK)
+		r = pool_new(spec, &place, &pool, err);
+	return r < 0 ? r : check_place(spec, &place, zfs_pool_of(pool), err);
 }
 
 /* What zfs_pool_destroy does as well, newest first. */
@@ -538,6 +625,8 @@ int zfs_pool_create(const struct pool_spec *spec, const char *record, struct poo
 	r = place_find(spec, &place, err);
 	if (r == COPPICE_OK)
 		r = pool_new(spec, &place, &pool, err);
+	if (r == COPPICE_OK && place.kind != PLACE_DATASET)
+		r = check_place(spec, &place, zfs_pool_of(pool), err);
 	if (r == COPPICE_OK && place.kind == PLACE_OUR_FILE) {
 		file = our_file(spec, &place);
 		r = pool_file_make(spec, &file, err);

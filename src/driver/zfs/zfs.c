@@ -322,6 +322,7 @@ const struct driver driver_zfs = {
 	.probe = zfs_probe,
 	.choose = zfs_choose,
 	.pool_create = zfs_pool_create,
+	.pool_check = zfs_pool_check,
 	.pool_explain = zfs_pool_explain,
 	.pool_open = zfs_pool_open,
 	.pool_open_explain = zfs_pool_open_explain,

@@ -260,6 +260,7 @@ int zfs_probe(const struct pool_spec *spec, struct coppice_error *err);
 int zfs_choose(struct coppice_error *err);
 int zfs_pool_create(const struct pool_spec *spec, const char *record, struct pool **ret,
 		    struct coppice_error *err);
+int zfs_pool_check(const struct pool_spec *spec, struct coppice_error *err);
 void zfs_pool_explain(const struct pool_spec *spec, explain_fn *explain, void *user);
 void zfs_pool_open_explain(const struct pool_spec *spec, explain_fn *explain, void *user);
 int zfs_pool_open(const struct pool_spec *spec, struct pool **ret, struct coppice_error *err);

@@ -37,6 +37,13 @@ _nonnull_ int retire(struct coppice *coppice, struct pool_entry *entry,
 _nonnull_ int refuse_in_use(struct coppice *coppice, const struct volume *volumes, size_t n,
 			    unsigned may_lose, struct coppice_error *err);
 
+/*
+ * @err, with which an unmount of the pool, or of @only if that is not NULL, failed, says who
+ * uses what is in it, if that can be found. Returns its code.
+ */
+int fail_mounted(struct coppice *coppice, struct pool_entry *entry, const struct volume_ref *only,
+		 struct coppice_error *err);
+
 /* What would become of nested subvolumes, to say so. */
 enum nested_fate {
 	NESTED_LEFT_OUT,

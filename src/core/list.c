@@ -414,7 +414,8 @@ int coppice_umount(struct coppice *coppice, const char *name, struct coppice_err
 		r = volume_find(coppice, &ref, &volume, err);
 	if (r < 0 || !volume.entry->driver->volume_umount)
 		return r;
-	return volume.entry->driver->volume_umount(volume.entry->pool, &ref, err);
+	r = volume.entry->driver->volume_umount(volume.entry->pool, &ref, err);
+	return r < 0 ? fail_mounted(coppice, volume.entry, &ref, err) : COPPICE_OK;
 }
 
 /* ---- images ---- */

@@ -826,7 +826,10 @@ static int umount_one(struct coppice *coppice, struct pool_entry *entry, struct 
 		(void)pools_open(coppice, entry, &ignored);
 	pool_entry_close(entry);
 	r = entry->driver->pool_umount(&entry->spec, err);
-	return r < 0 ? wrap(err, "cannot unmount pool '%s'", entry->name) : COPPICE_OK;
+	if (r == COPPICE_OK)
+		return r;
+	(void)fail_mounted(coppice, entry, NULL, err);
+	return wrap(err, "cannot unmount pool '%s'", entry->name);
 }
 
 /* Is something mounted at this very place below the state directory? */

@@ -83,21 +83,20 @@ static void put_quoted(struct doc *doc, const char *text)
 
 	(void)putc_unlocked('"', doc->out);
 	while (*s) {
-		size_t n = ascii_length(s);
+		size_t plain = ascii_length(s), n = plain ? plain : utf8_length(s);
 
-		if (n == 0)
-			n = utf8_length(s);
 		if (n == 0) {
 			put(doc, "\\ufffd");
-			s++;
-			continue;
-		}
-		if (*s == '"' || *s == '\\')
-			(void)fprintf(doc->out, "\\%c", *s);
-		else if (needs_escape(code_point(s, n)))
-			(void)fprintf(doc->out, "\\u%04x", code_point(s, n));
-		else
+			n = 1;
+		} else if (plain) {
 			(void)fwrite_unlocked(s, 1, n, doc->out);
+		} else if (*s == '"' || *s == '\\') {
+			(void)fprintf(doc->out, "\\%c", *s);
+		} else if (needs_escape(code_point(s, n))) {
+			(void)fprintf(doc->out, "\\u%04x", code_point(s, n));
+		} else {
+			(void)fwrite_unlocked(s, 1, n, doc->out);
+		}
 		s += n;
 	}
 	(void)putc_unlocked('"', doc->out);

@@ -486,8 +486,6 @@ int coppice_storage_recover(struct coppice *coppice, const char *name, const cha
 /* ---- delete ---- */
 
 struct counting {
-	struct coppice *coppice;
-	bool is_telling;
 	size_t n;
 	struct text names;
 };
@@ -501,9 +499,6 @@ static int count_volume(void *user, const struct found_volume *found, struct cop
 	if (counting->n++ < 10)
 		text_add(&counting->names, "%s%.20s", counting->n > 1 ? ", " : "",
 			 found->ref.name.text);
-	if (counting->is_telling)
-		notice(counting->coppice, "deleting %s '%s'", volume_kind_name(found->ref.kind),
-		       found->ref.name.text);
 	return COPPICE_OK;
 }
 
@@ -541,14 +536,36 @@ static int collect_volume(void *user, const struct found_volume *found, struct c
 	return r;
 }
 
+/*
+ * Before anything is lost: a pool that is in use cannot be unmounted after it. Our own
+ * descriptors use it, too; meanwhile there are none.
+ */
+static int refuse_pool_in_use(struct coppice *coppice, struct pool_entry *entry,
+			      const struct emptying *emptying, struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	if (entry->driver->in_use)
+		r = entry->driver->in_use(entry->pool, emptying->refs, emptying->n, NULL, NULL,
+					  err);
+	if (r < 0 || !entry->driver->pool_can_umount)
+		return r;
+	pool_entry_close(entry);
+	r = entry->driver->pool_can_umount(&entry->spec, err);
+	return r < 0 ? wrap(err, "cannot delete pool '%s'", entry->name)
+		     : pools_open(coppice, entry, err);
+}
+
 static int empty_pool(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
 {
 	struct emptying emptying = { 0 };
 	int r = entry->driver->scan(entry->pool, collect_volume, &emptying, err);
 
-	/* Before anything is lost: a pool that is in use cannot be unmounted after it. */
-	if (r == COPPICE_OK && emptying.n && entry->driver->in_use)
-		r = entry->driver->in_use(entry->pool, emptying.refs, emptying.n, NULL, NULL, err);
+	if (r == COPPICE_OK && emptying.n)
+		r = refuse_pool_in_use(coppice, entry, &emptying, err);
+	for (size_t i = 0; i < emptying.n && r == COPPICE_OK; i++)
+		notice(coppice, "deleting %s '%s'", volume_kind_name(emptying.refs[i].kind),
+		       emptying.refs[i].name.text);
 	if (r == COPPICE_OK && emptying.n)
 		r = retire(coppice, entry, emptying.refs, emptying.uuids, emptying.n, err);
 	free(emptying.refs);
@@ -556,15 +573,12 @@ static int empty_pool(struct coppice *coppice, struct pool_entry *entry, struct 
 	return r;
 }
 
-static int refuse_volumes(struct coppice *coppice, struct pool_entry *entry, bool is_forced,
-			  struct coppice_error *err)
+static int refuse_volumes(struct pool_entry *entry, struct coppice_error *err)
 {
-	struct counting counting = { .coppice = coppice,
-				     .is_telling = is_forced,
-				     .names = TEXT_INIT };
+	struct counting counting = { .names = TEXT_INIT };
 	int r = entry->driver->scan(entry->pool, count_volume, &counting, err);
 
-	if (r == COPPICE_OK && counting.n > 0 && !is_forced)
+	if (r == COPPICE_OK && counting.n > 0)
 		r = fail(err, COPPICE_BUSY,
 			 "pool '%s' has %zu volume%s: %s%s; delete them first, or use --force",
 			 entry->name, counting.n, counting.n == 1 ? "" : "s",
@@ -696,9 +710,7 @@ int coppice_storage_delete(struct coppice *coppice, const char *name, bool is_fo
 			 "coppice check",
 			 name);
 	if (r == COPPICE_OK)
-		r = refuse_volumes(coppice, entry, is_forced, err);
-	if (r == COPPICE_OK && is_forced)
-		r = empty_pool(coppice, entry, err);
+		r = is_forced ? empty_pool(coppice, entry, err) : refuse_volumes(entry, err);
 	if (r < 0 || coppice->options.is_dry_run)
 		return r;
 	r = pool_hold(coppice, entry, err); /* closing it gives it back */

@@ -257,6 +257,12 @@ struct driver {
 	/* Is it mounted, or in no need of it? Mounts nothing. */
 	bool (*pool_is_mounted)(const struct pool_spec *spec);
 
+	/*
+	 * Could it be unmounted, while this process has it not open? Changes nothing.
+	 * COPPICE_BUSY. NULL: it is in use when one of its volumes is.
+	 */
+	int (*pool_can_umount)(const struct pool_spec *spec, struct coppice_error *err);
+
 	/* Unmount and detach. COPPICE_OK when it was not; COPPICE_BUSY. */
 	int (*pool_umount)(const struct pool_spec *spec, struct coppice_error *err);
 

@@ -672,6 +672,7 @@ const struct driver driver_btrfs = {
 	.pool_open_explain = btrfs_pool_open_explain,
 	.pool_close = btrfs_pool_close,
 	.pool_is_mounted = btrfs_pool_is_mounted,
+	.pool_can_umount = btrfs_pool_can_umount,
 	.pool_umount = btrfs_pool_umount,
 	.pool_destroy = btrfs_pool_destroy,
 	.pool_resize = btrfs_pool_resize,

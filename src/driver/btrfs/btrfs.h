@@ -39,6 +39,7 @@ void btrfs_pool_open_explain(const struct pool_spec *spec, explain_fn *explain, 
 int btrfs_pool_open(const struct pool_spec *spec, struct pool **ret, struct coppice_error *err);
 void btrfs_pool_close(struct pool *pool);
 bool btrfs_pool_is_mounted(const struct pool_spec *spec);
+int btrfs_pool_can_umount(const struct pool_spec *spec, struct coppice_error *err);
 int btrfs_pool_umount(const struct pool_spec *spec, struct coppice_error *err);
 int btrfs_pool_destroy(const struct pool_spec *spec, struct coppice_error *err);
 int btrfs_pool_resize(struct pool *pool, uint64_t size_bytes, struct coppice_error *err);

@@ -242,16 +242,30 @@ static int mount_place(const struct pool_spec *spec, const struct place *place, 
 	return r < 0 ? r : mount_device(spec, loop.path, place, loop.was_attached, ret_hold, err);
 }
 
+static int umount_how(const struct place *place, int flags, struct coppice_error *err)
+{
+	if (place->kind == PLACE_DIRECTORY || !is_mounted(place) ||
+	    umount2(place->mount, UMOUNT_NOFOLLOW | flags) == 0)
+		return COPPICE_OK;
+	if (errno == EBUSY)
+		return fail(err, COPPICE_BUSY, "'%s' is in use", place->mount);
+	if (errno == EAGAIN && flags == MNT_EXPIRE)
+		return COPPICE_OK; /* not in use: marked, until somebody uses it */
+	return fail_errno(err, errno, "cannot unmount '%s'", place->mount);
+}
+
 static int umount_place(const struct place *place, struct coppice_error *err)
 {
-	if (place->kind == PLACE_DIRECTORY || !is_mounted(place))
-		return COPPICE_OK;
-	if (umount2(place->mount, UMOUNT_NOFOLLOW) < 0) {
-		if (errno == EBUSY)
-			return fail(err, COPPICE_BUSY, "'%s' is in use", place->mount);
-		return fail_errno(err, errno, "cannot unmount '%s'", place->mount);
-	}
-	return COPPICE_OK;
+	return umount_how(place, 0, err);
+}
+
+/* Not by unmounting: that may be for good, while others have it in their mount namespaces. */
+int btrfs_pool_can_umount(const struct pool_spec *spec, struct coppice_error *err)
+{
+	struct place place;
+	int r = place_find_mounted(spec, &place, err);
+
+	return r < 0 ? r : umount_how(&place, MNT_EXPIRE, err);
 }
 
 int btrfs_pool_umount(const struct pool_spec *spec, struct coppice_error *err)

@@ -73,7 +73,9 @@ static int place_find(const struct pool_spec *spec, struct place *ret, struct co
 	}
 	zpool = zpool ? zpool : spec->name;
 	if (!is_dataset_name(zpool) || strchr(zpool, '/'))
-		return fail(err, COPPICE_INVALID, "'%s' cannot be the name of a zpool", zpool);
+		return fail(err, COPPICE_INVALID,
+			    "'%s' cannot be the name of a zpool; give another with zfs.pool_name=",
+			    zpool);
 	if (spec->source) {
 		place.kind = PLACE_VDEV;
 		(void)snprintf(place.vdev, sizeof(place.vdev), "%s", spec->source);
@@ -519,11 +521,39 @@ static int check_vdev(const struct pool_spec *spec, const struct place *place,
 	return r < 0 ? r : pool_file_refuse_small(place->vdev, "ZFS", VDEV_SMALLEST_MIB, err);
 }
 
+/*
+ * What zpool create takes for a word of its own or for a disk, as in libzfs's
+ * zpool_name_valid(): "log", all that begins with the others, and c0t0.
+ */
+static bool is_reserved(const char *zpool)
+{
+	static const char *const words[] = { "mirror", "raidz", "draid", "spare" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		if (strncmp(zpool, words[i], strlen(words[i])) == 0)
+			return true;
+	return strcmp(zpool, "log") == 0 || (zpool[0] == 'c' && zpool[1] >= '0' && zpool[1] <= '9');
+}
+
+static bool is_letter(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+/* Can there be a zpool of that name, and is there none, wherever? */
 static int check_zpool(const struct place *place, struct coppice_error *err)
 {
 	bool is_taken;
-	int r = is_there(place->zpool, &is_taken, err);
+	int r;
 
+	if (!is_letter(place->zpool[0]) || is_reserved(place->zpool))
+		return fail(err, COPPICE_INVALID,
+			    "'%s' cannot be the name of a zpool, as %s; give another with "
+			    "zfs.pool_name=",
+			    place->zpool,
+			    is_letter(place->zpool[0]) ? "ZFS has reserved it"
+						       : "it does not begin with a letter");
+	r = is_there(place->zpool, &is_taken, err);
 	if (r == COPPICE_OK && is_taken)
 		r = fail(err, COPPICE_EXISTS,
 			 "there is a zpool '%s' already; give another name with zfs.pool_name=",

@@ -431,13 +431,14 @@ void pool_adopt(struct coppice *coppice, struct pool_entry *entry, struct pool *
 
 static void sweep(struct coppice *coppice, struct pool_entry *entry)
 {
+	bool was_unswept = entry->is_unswept;
 	struct coppice_error why;
 	size_t n = 0;
 
 	/* A sweep may change the catalog: nobody waits for one while he keeps it from that. */
 	catalog_reading_end(coppice->catalog);
 	entry->is_unswept = entry->driver->draft_sweep(entry->pool, &n, &why) < 0;
-	if (entry->is_unswept)
+	if (entry->is_unswept && !was_unswept)
 		notice(coppice, "cannot sweep pool '%s': %s", entry->name, why.message);
 	entry->is_swept = entry->is_swept || n > 0;
 }

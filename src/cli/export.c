@@ -112,13 +112,26 @@ static void output_done(struct output *output)
 }
 
 /* Replacing is refused before anything is written, and once more by the rename. */
-static int check_free(const struct output *output, bool is_forced, struct coppice_error *err)
+static int check_free(const char *target, bool is_forced, struct coppice_error *err)
 {
 	struct stat status;
 
-	if (is_forced || lstat(output->target, &status) < 0)
+	if (is_forced || lstat(target, &status) < 0)
 		return COPPICE_OK;
-	return cli_fail(err, COPPICE_EXISTS, "'%s' exists; --force replaces it", output->target);
+	return cli_fail(err, COPPICE_EXISTS, "'%s' exists; --force replaces it", target);
+}
+
+/* The same of the second of two files, where a name was given for both. */
+static int check_second(const char *given, bool is_forced, struct coppice_error *err)
+{
+	char *target;
+	int r;
+
+	if (asprintf(&target, "%s.root", given) < 0)
+		return cli_fail_memory(err);
+	r = check_free(target, is_forced, err);
+	free(target);
+	return r;
 }
 
 /* @given is the name that was asked for; else it is @prefix, the fingerprint, and an ending. */
@@ -163,10 +176,10 @@ static int export_named(const struct request *request, struct coppice *coppice,
 static int publish_both(const struct request *request, struct output *metadata,
 			struct output *rootfs, struct coppice_error *err)
 {
-	int r = check_free(metadata, request->is_forced, err);
+	int r = check_free(metadata->target, request->is_forced, err);
 
 	if (r == COPPICE_OK)
-		r = check_free(rootfs, request->is_forced, err);
+		r = check_free(rootfs->target, request->is_forced, err);
 	if (r == COPPICE_OK)
 		r = draft_publish(&metadata->draft, metadata->target, request->is_forced, err);
 	if (r < 0)
@@ -257,7 +270,7 @@ static int check_target(const struct request *request, const char *target, bool 
 		return cli_fail(err, COPPICE_INVALID,
 				"image '%s' is split: it is two files, and '%s' can take one only",
 				request->words.word[0], target);
-	return COPPICE_OK;
+	return is_split && *target ? check_second(target, request->is_forced, err) : COPPICE_OK;
 }
 
 int run_image_export(const struct request *request, struct coppice *coppice,

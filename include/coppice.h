@@ -282,10 +282,11 @@ COPPICE_API int coppice_storage_recover(struct coppice *coppice, const char *nam
  * @param coppice   handle
  * @param name      of the pool
  * @param is_forced delete also the volumes in it; they are listed by notices; forget a
- *                  pool of which what it lives on is gone
+ *                  pool of which what it lives on is gone, destroying nothing
  * @param err       filled on failure, untouched on success
  * @return COPPICE_OK; COPPICE_NOT_FOUND; COPPICE_BUSY when volumes exist and
- *         @p is_forced is false, or something in it is in use
+ *         @p is_forced is false, or something in it is in use; COPPICE_UNAVAILABLE when it
+ *         cannot be opened, or is gone and @p is_forced is false
  */
 COPPICE_API int coppice_storage_delete(struct coppice *coppice, const char *name, bool is_forced,
 				       struct coppice_error *err);

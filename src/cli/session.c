@@ -19,7 +19,7 @@ static int explain_errno; /* why a line of --explain was not to be written */
 
 /*
  * Whoever asks again means it: an engine may hang, and undoing with it. What is left then is what
- * a kill leaves. Not within a second: timeout(1) sends a signal to us and to our group.
+ * a kill leaves. Not within a second or two: timeout(1) sends a signal to us and to our group.
  */
 static void on_interrupt(int number)
 {
@@ -153,7 +153,7 @@ static void hook_explain(void *user, const char *line)
 	bar_erase(session);
 	(void)fprintf(session->explain, "%s\n", line);
 	/* At once: whoever watches wants to see it before it is done. */
-	if (fflush(session->explain) != 0 && !explain_errno)
+	if (fflush(session->explain) != 0 && !explain_errno && session->explain == stdout)
 		explain_errno = errno;
 }
 

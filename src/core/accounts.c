@@ -179,6 +179,8 @@ static struct coppice_bytes refers_at_most(const struct accounts *accounts,
 {
 	struct coppice_bytes sum = written;
 
+	if (record_lineage_is_cut(record))
+		return (struct coppice_bytes){ 0 };
 	for (size_t i = 0; i < record->n_lineage && sum.known; i++) {
 		const struct account *account = find_account(accounts, &record->lineage[i].uuid);
 
@@ -198,6 +200,8 @@ static struct coppice_bytes unique_at_most(const struct accounts *accounts,
 {
 	struct coppice_bytes sum = own->charged;
 
+	if (record_lineage_is_cut(record))
+		return (struct coppice_bytes){ 0 };
 	if (sum.known && own->has_heirs)
 		sum.known = COPPICE_AT_MOST;
 	for (size_t i = 0; i < record->n_lineage && sum.known; i++) {
@@ -249,19 +253,24 @@ static void derive_snapshot(const struct accounts *accounts, struct accounted *s
 static void note_others(struct accounts *accounts)
 {
 	struct account *own = NULL;
+	bool is_cut = false;
 
 	for (size_t i = 0; i < accounts->n; i++) {
 		const struct record *record = &accounts->volume[i].record;
 
-		if (!volume_is_snapshot(&accounts->volume[i].ref))
-			own = find_account(accounts, &record->uuid);
-		else if (own)
-			own->has_snapshots = true;
-		if (volume_is_snapshot(&accounts->volume[i].ref))
+		if (volume_is_snapshot(&accounts->volume[i].ref)) {
+			if (own)
+				own->has_snapshots = true;
 			continue;
+		}
+		own = find_account(accounts, &record->uuid);
 		for (size_t k = 0; k < record->n_lineage; k++)
 			find_account(accounts, &record->lineage[k].uuid)->has_heirs = true;
+		is_cut = is_cut || record_lineage_is_cut(record);
 	}
+	/* Whom a lineage that was cut does not name any more nobody knows. */
+	for (size_t i = 0; i < accounts->n_accounts && is_cut; i++)
+		accounts->account[i].has_heirs = true;
 }
 
 static void derive(struct accounts *accounts)
@@ -284,8 +293,14 @@ static void derive(struct accounts *accounts)
 		volume->refers = own->refers;
 		if (!volume->refers.known)
 			volume->refers = refers_at_most(accounts, &volume->record, own->charged);
-		volume->unique = own->unique.known ? own->unique
-						   : unique_at_most(accounts, &volume->record, own);
+		/* What was charged to it snapshots may have, and others, and it itself no more. */
+		if (!own->refers.known && volume->refers.known &&
+		    (own->has_heirs || own->has_snapshots))
+			volume->refers.known = COPPICE_AT_MOST;
+		/* An engine that counts is asked no further where it does not know. */
+		volume->unique = own->unique.known || own->refers.known
+					 ? own->unique
+					 : unique_at_most(accounts, &volume->record, own);
 		volume->shared = shared_at_most(volume, own);
 	}
 }

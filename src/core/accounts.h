@@ -7,8 +7,8 @@
  * An engine that charges each extent to who wrote it first tells what a volume has
  * written. Whatever else a clone refers to was written by those it was cloned from,
  * and is charged to them: so what it refers to is at most its own account and those
- * of its lineage together. That is a bound, and is shown as one; with no lineage it
- * is exact. An engine that counts what a volume refers to is believed. What a snapshot refers
+ * of its lineage together. That is a bound, and is shown as one; with no lineage, snapshots
+ * and copies it is exact. An engine that counts what a volume refers to is believed. What a snapshot refers
  * to its instance had written then, or those had: the same bound.
  *
  * What it alone holds is its own account; but of those of its lineage it may hold what

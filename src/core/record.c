@@ -6,7 +6,7 @@
 #include "base/text.h"
 
 #define VERSION     1
-#define LINEAGE_MAX 24 /* older ones are forgotten: figures beyond become unknown */
+#define LINEAGE_MAX 24 /* older ones are forgotten, see record_lineage_is_cut() */
 
 /* Stand in for what only bash will know. */
 #define UUID_STAND_IN "00000000-0000-0000-0000-000000000000"
@@ -54,6 +54,11 @@ int record_add_ancestor(struct record *record, const struct ancestor *ancestor,
 	more[record->n_lineage] = *ancestor;
 	more[record->n_lineage++].name = name;
 	return COPPICE_OK;
+}
+
+bool record_lineage_is_cut(const struct record *record)
+{
+	return record->n_lineage >= LINEAGE_MAX;
 }
 
 int record_copy_lineage(struct record *to, const struct record *from, struct coppice_error *err)

@@ -84,6 +84,9 @@ _nonnull_ int record_add_ancestor(struct record *record, const struct ancestor *
 _nonnull_ int record_copy_lineage(struct record *to, const struct record *from,
 				  struct coppice_error *err);
 
+/* May ancestors be missing, as they were too many? Then no figure can be made of those named. */
+_nonnull_ bool record_lineage_is_cut(const struct record *record);
+
 /* The origin, or NULL. */
 static inline const struct ancestor *record_origin(const struct record *record)
 {

@@ -33,7 +33,10 @@ static bool knows_pinned(const struct pool_entry *entry, const struct accounts *
 {
 	if (!entry->driver->traits.can_clone)
 		return true;
-	return accounts->n == 0 || accounts->account[0].charged.known != COPPICE_UNKNOWN;
+	for (size_t i = 0; i < accounts->n_accounts; i++)
+		if (accounts->account[i].charged.known)
+			return true;
+	return accounts->n == 0;
 }
 
 static void sum_up(const struct accounts *accounts, struct coppice_pool_space *space)
@@ -311,15 +314,21 @@ static int hang(struct growing *growing, size_t pool, struct coppice_error *err)
 	return COPPICE_OK;
 }
 
-/* What a deleted snapshot was called, as those say that were copied from it; else its uuid. */
-static const char *name_of_deleted(const struct accounts *accounts, const struct uuid *uuid)
+/* What was deleted and is in no lineage as a volume: what do those call it that know it? */
+static const char *name_of_deleted(const struct accounts *accounts, const struct uuid *uuid,
+				   enum coppice_node_type *type)
 {
 	for (size_t i = 0; i < accounts->n; i++) {
-		const struct record *record = &accounts->volume[i].record;
+		const struct accounted *volume = &accounts->volume[i];
 
-		for (size_t k = 0; k < record->n_lineage; k++)
-			if (strcmp(record->lineage[k].snapshot.text, uuid->text) == 0)
-				return record->lineage[k].name;
+		/* What was live of it before a restore. */
+		if (strcmp(volume->record.uuid.text, uuid->text) == 0)
+			return volume->ref.name.text;
+		for (size_t k = 0; k < volume->record.n_lineage; k++)
+			if (strcmp(volume->record.lineage[k].snapshot.text, uuid->text) == 0) {
+				*type = COPPICE_NODE_SNAPSHOT;
+				return volume->record.lineage[k].name;
+			}
 	}
 	return uuid->text;
 }
@@ -335,6 +344,7 @@ static int set_pinned(void *user, const char *text, struct coppice_bytes pinned,
 				     .is_deleted = true,
 				     .pinned = pinned };
 	struct coppice_error ignored;
+	const char *name;
 	size_t at;
 
 	if (record_parse(text, &record, &ignored) < 0)
@@ -342,15 +352,17 @@ static int set_pinned(void *user, const char *text, struct coppice_bytes pinned,
 	for (size_t i = growing->first; i < growing->n; i++)
 		if (growing->nodes[i].node.is_deleted &&
 		    strcmp(growing->nodes[i].uuid.text, record.uuid.text) == 0) {
-			growing->nodes[i].node.pinned = pinned;
+			struct coppice_bytes *sum = &growing->nodes[i].node.pinned;
+
+			*sum = sum->known ? bytes_add(*sum, pinned) : pinned;
 			return COPPICE_OK;
 		}
 	if (!pinned.known || pinned.bytes == 0)
 		return COPPICE_OK;
 	if (record.kind == VOLUME_IMAGE)
 		node.type = COPPICE_NODE_IMAGE;
-	return add_node(growing, &node, name_of_deleted(growing->accounts, &record.uuid),
-			&record.uuid, &at, err);
+	name = name_of_deleted(growing->accounts, &record.uuid, &node.type);
+	return add_node(growing, &node, name, &record.uuid, &at, err);
 }
 
 static int grow_pool(struct coppice *coppice, struct growing *growing, struct pool_entry *entry,

@@ -155,8 +155,8 @@ static int destroy_pool(struct coppice *coppice, struct pool_entry *entry,
 	if (entry->driver->pool_destroy(&entry->spec, &why) < 0)
 		notice(coppice, "of pool '%s' not all could be removed yet: %s", entry->name,
 		       why.message);
-	else
-		(void)unlinkat(coppice->root_fd, mark, 0);
+	else if (unlinkat(coppice->root_fd, mark, 0) == 0)
+		(void)sync_pools(coppice, &why); /* that it does not come back, with its disk */
 	return COPPICE_OK;
 }
 
@@ -188,22 +188,31 @@ static bool is_gone(struct pool_entry *entry)
 	return why.code == COPPICE_NOT_FOUND;
 }
 
-/* @why: it cannot be opened. */
-static int delete_gone(struct coppice *coppice, struct pool_entry *entry, const char *why,
+/* @why: it cannot be opened. What it lives on may come back: then storage recover finds it. */
+static int forget_gone(struct coppice *coppice, struct pool_entry *entry, const char *why,
 		       struct coppice_error *err)
 {
+	_cleanup_(freep) char *path = text_format("pools/%s.json", entry->name);
 	int r = COPPICE_OK;
 
-	notice(coppice, "%s; so it is forgotten, with all that was in it", why);
+	if (!path)
+		return fail_memory(err);
+	if (entry->driver->pool_can_umount)
+		r = entry->driver->pool_can_umount(&entry->spec, err);
+	if (r < 0)
+		return wrap(err, "cannot delete pool '%s'", entry->name);
+	notice(coppice, "%s; so it is only forgotten, and nothing of it destroyed", why);
 	if (coppice->options.is_dry_run)
 		return COPPICE_OK;
 	/* Before the catalog forgets what it could not read again. */
-	r = entry->driver->pool_umount(&entry->spec, err);
+	r = pool_entry_unmount(coppice, entry, true, err);
 	if (r < 0)
 		return wrap(err, "cannot delete pool '%s'", entry->name);
 	r = forget_pool(coppice, entry->name, err);
+	if (r == COPPICE_OK && unlinkat(coppice->root_fd, path, 0) < 0)
+		r = fail_errno(err, errno, "cannot delete '%s/%s'", coppice->root, path);
 	if (r == COPPICE_OK)
-		r = destroy_pool(coppice, entry, err);
+		r = sync_pools(coppice, err);
 	pools_done(coppice);
 	return r < 0 ? r : pools_load(coppice, err);
 }
@@ -225,7 +234,7 @@ int coppice_storage_delete(struct coppice *coppice, const char *name, bool is_fo
 		return r;
 	r = pools_open(coppice, entry, &why);
 	if (r == COPPICE_UNAVAILABLE && is_forced && is_gone(entry))
-		return delete_gone(coppice, entry, why.message, err);
+		return forget_gone(coppice, entry, why.message, err);
 	if (r < 0) {
 		*err = why;
 		return r;

@@ -199,7 +199,11 @@ static int mount_device(const struct pool_spec *spec, const char *device, const 
 			"'%s' does not hold a Btrfs file system that this kernel can mount with "
 			"the options '%s'",
 			place->file, options);
-	return fail_errno(err, -r, "cannot mount '%s' at '%s'", place->file, place->mount);
+	(void)fail_errno(err, -r, "cannot mount '%s' at '%s'", place->file, place->mount);
+	/* ENOENT: a device of it is missing, or a tree. That is not gone: it can be mended. */
+	if (err->code == COPPICE_NOT_FOUND)
+		err->code = COPPICE_UNAVAILABLE;
+	return err->code;
 }
 
 static int make_mount_point(const struct pool_spec *spec, const struct place *place,

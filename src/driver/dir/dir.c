@@ -135,7 +135,7 @@ static int check_place(const struct pool_spec *spec, const char *path, struct co
 		return r;
 	}
 	return fail(err, COPPICE_INVALID,
-		    "source '%s' is not empty; if it holds a pool: coppice storage recover", path);
+		    "'%s' is not empty; if it holds a pool: coppice storage recover", path);
 }
 
 static int pool_check(const struct pool_spec *spec, struct coppice_error *err)

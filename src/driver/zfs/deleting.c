@@ -21,25 +21,20 @@ struct retiring {
 	struct listing listing; /* of what is there of them */
 };
 
-static bool is_there(const char *name, bool *ret)
-{
-	struct coppice_error ignored;
-	int r = zfs_run(ZFS_ARGS("zfs", "list", "-H", "-o", "name", name), NULL, &ignored);
-
-	*ret = r == COPPICE_OK;
-	return r == COPPICE_OK || r == COPPICE_NOT_FOUND;
-}
-
 /* ZFS may fail after it has renamed, at what it does then with mounts: what counts is where it is.
  */
 static int rename_away(const char *name, const char *to, struct coppice_error *err)
 {
+	struct coppice_error why, ignored;
 	bool is_old, is_new;
-	int r = zfs_run(ZFS_ARGS("zfs", "rename", name, to), NULL, err);
+	int r = zfs_run(ZFS_ARGS("zfs", "rename", name, to), NULL, &why);
 
 	if ((r == COPPICE_FAILED || r == COPPICE_NOT_FOUND || r == COPPICE_BUSY) &&
-	    is_there(name, &is_old) && !is_old && is_there(to, &is_new) && is_new)
+	    zfs_is_there(name, &is_old, &ignored) == COPPICE_OK && !is_old &&
+	    zfs_is_there(to, &is_new, &ignored) == COPPICE_OK && is_new)
 		return COPPICE_OK;
+	if (r < 0)
+		*err = why;
 	return r;
 }
 
@@ -616,12 +611,15 @@ static void name_dead(const struct zfs_pool *zfs, const char *name, struct volum
 				 ? strchr(name + strlen(zfs->root) + strlen("/deleted/"), '/') + 1
 				 : NULL;
 
-	(void)snprintf(volume, sizeof(volume), "%.*s", (int)strcspn(name, "@"), name);
-	if (id)
+	if (id) {
 		(void)snprintf(ret->name.text, sizeof(ret->name.text), "%.*s", UUID_TEXT_SIZE - 1,
 			       id);
-	else
-		(void)zfs_name_parse(zfs, volume, ret);
+		return;
+	}
+	(void)snprintf(volume, sizeof(volume), "%.*s", (int)strcspn(name, "@"), name);
+	/* Or of what lies below it */
+	for (char *slash; !zfs_name_parse(zfs, volume, ret) && (slash = strrchr(volume, '/'));)
+		*slash = '\0';
 }
 
 /* After a sweep no hold on what is deleted is ours, but for what clones still stand on. */

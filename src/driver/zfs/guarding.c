@@ -75,6 +75,19 @@ int zfs_guard_release(const char *snapshot, struct coppice_error *err)
 	return r == COPPICE_NOT_FOUND ? COPPICE_OK : r;
 }
 
+/* There is no hold of ours: are there others, and is it there still? */
+static int count_holds(struct dataset *snapshot, struct coppice_error *err)
+{
+	_cleanup_(freep) char *out = NULL;
+	int r = zfs_run(ZFS_ARGS("zfs", "get", "-Hp", "-o", "value", "userrefs", snapshot->name),
+			&out, err);
+
+	if (r < 0 && r != COPPICE_NOT_FOUND)
+		return r;
+	snapshot->n_holds = r == COPPICE_OK ? strtoull(out, NULL, 10) : 0;
+	return COPPICE_OK;
+}
+
 int zfs_guard_let_go(struct dataset *snapshot, struct coppice_error *err)
 {
 	int r;
@@ -85,6 +98,10 @@ int zfs_guard_let_go(struct dataset *snapshot, struct coppice_error *err)
 	if (r == COPPICE_OK)
 		snapshot->n_holds--;
 	else if (r != COPPICE_NOT_FOUND)
+		return r;
+	else
+		r = count_holds(snapshot, err);
+	if (r < 0)
 		return r;
 	return snapshot->n_holds == 0
 		       ? COPPICE_OK
@@ -306,6 +323,8 @@ static int begin_below(const struct listing *listing, const struct dataset *volu
 		       struct coppice_error *err)
 {
 	_cleanup_(freep) char *below = text_format("%s%s", volume->name, ZFS_GUARD_BELOW);
+	struct coppice_error ignored;
+	bool is_there;
 	int r;
 
 	if (!below)
@@ -314,6 +333,9 @@ static int begin_below(const struct listing *listing, const struct dataset *volu
 		    NULL, err);
 	if (r == COPPICE_OK || r == COPPICE_EXISTS)
 		r = snapshot_and_hold(below, err);
+	/* Deleted by another command meanwhile: ZFS says that there is no parent. */
+	else if (zfs_is_there(volume->name, &is_there, &ignored) == COPPICE_OK && !is_there)
+		return fail(err, COPPICE_NOT_FOUND, "'%s' is not there any more", volume->name);
 	return r < 0 ? r : hold_users(listing, volume, false, err);
 }
 

@@ -254,6 +254,18 @@ int zfs_fail_missing(const struct volume_ref *ref, struct coppice_error *err)
 		    volume_ref_format(ref, name));
 }
 
+int zfs_is_there(const char *name, bool *ret, struct coppice_error *err)
+{
+	struct coppice_error why;
+	int r = zfs_run(ZFS_ARGS("zfs", "list", "-H", "-o", "name", name), NULL, &why);
+
+	*ret = r == COPPICE_OK;
+	if (r == COPPICE_OK || r == COPPICE_NOT_FOUND)
+		return COPPICE_OK;
+	*err = why;
+	return r;
+}
+
 /* It, or only what its clones are made of? */
 static int fail_image_missing(struct zfs_pool *zfs, const struct volume_ref *image,
 			      struct coppice_error *err)

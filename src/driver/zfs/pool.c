@@ -239,6 +239,7 @@ static void folder_of(const struct place *place, char ret[static PATH_MAX])
 static int import(const struct place *place, struct coppice_error *err)
 {
 	char folder[PATH_MAX];
+	int r;
 
 	if (place->kind == PLACE_DATASET)
 		return zfs_run(ZFS_ARGS("zpool", "import", place->zpool), NULL, err);
@@ -246,7 +247,12 @@ static int import(const struct place *place, struct coppice_error *err)
 		return fail(err, COPPICE_NOT_FOUND, "the pool's file '%s' is not there",
 			    place->vdev);
 	folder_of(place, folder);
-	return zfs_run(ZFS_ARGS("zpool", "import", "-d", folder, place->zpool), NULL, err);
+	r = zfs_run(ZFS_ARGS("zpool", "import", "-d", folder, place->zpool), NULL, err);
+	if (r != COPPICE_NOT_FOUND || path_is_directory(place->vdev))
+		return r;
+	/* What is spoilt is not gone. */
+	return fail(err, COPPICE_UNAVAILABLE, "no zpool '%s' that can be imported is in '%s'",
+		    place->zpool, place->vdev);
 }
 
 static int open_root(const struct pool_spec *spec, struct pool *pool, struct coppice_error *err)
@@ -279,8 +285,11 @@ int zfs_pool_open(const struct pool_spec *spec, struct pool **ret, struct coppic
 	if (r < 0)
 		return r;
 	r = open_root(spec, pool, &why);
-	if (r == COPPICE_NOT_FOUND && import(&place, &why) == COPPICE_OK)
-		r = open_root(spec, pool, &why);
+	if (r == COPPICE_NOT_FOUND) {
+		r = import(&place, &why);
+		if (r == COPPICE_OK)
+			r = open_root(spec, pool, &why);
+	}
 	if (r < 0) {
 		*err = why;
 		return why.code;
@@ -452,25 +461,13 @@ static int check_empty(const struct pool_spec *spec, const struct zfs_pool *zfs,
 	return r;
 }
 
-static int is_there(const char *name, bool *ret, struct coppice_error *err)
-{
-	struct coppice_error why;
-	int r = zfs_run(ZFS_ARGS("zfs", "list", "-H", "-o", "name", name), NULL, &why);
-
-	*ret = r == COPPICE_OK;
-	if (r == COPPICE_OK || r == COPPICE_NOT_FOUND)
-		return COPPICE_OK;
-	*err = why;
-	return r;
-}
-
 /* The dataset of `source`: empty, or what it is to be made in is there. */
 static int check_dataset(const struct pool_spec *spec, const struct zfs_pool *zfs,
 			 bool *ret_is_there, struct coppice_error *err)
 {
 	char parent[DATASET_MAX];
 	bool has_parent;
-	int r = is_there(zfs->root, ret_is_there, err);
+	int r = zfs_is_there(zfs->root, ret_is_there, err);
 
 	if (r < 0)
 		return r;
@@ -480,7 +477,7 @@ static int check_dataset(const struct pool_spec *spec, const struct zfs_pool *zf
 		return fail(err, COPPICE_NOT_FOUND, "there is no zpool '%s'", zfs->root);
 	(void)snprintf(parent, sizeof(parent), "%.*s", (int)(strrchr(zfs->root, '/') - zfs->root),
 		       zfs->root);
-	r = is_there(parent, &has_parent, err);
+	r = zfs_is_there(parent, &has_parent, err);
 	if (r == COPPICE_OK && !has_parent)
 		r = fail(err, COPPICE_NOT_FOUND, "there is no dataset '%s' to make '%s' in", parent,
 			 zfs->root);
@@ -553,7 +550,7 @@ static int check_zpool(const struct place *place, struct coppice_error *err)
 			    place->zpool,
 			    is_letter(place->zpool[0]) ? "ZFS has reserved it"
 						       : "it does not begin with a letter");
-	r = is_there(place->zpool, &is_taken, err);
+	r = zfs_is_there(place->zpool, &is_taken, err);
 	if (r == COPPICE_OK && is_taken)
 		r = fail(err, COPPICE_EXISTS,
 			 "there is a zpool '%s' already; give another name with zfs.pool_name=",

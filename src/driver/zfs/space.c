@@ -118,6 +118,8 @@ static struct coppice_bytes unique_at_most(const struct listing *listing,
 		at = listing_find(listing, name);
 		if (at && zfs_name_parse(zfs, name, &ref) && ref.kind == VOLUME_IMAGE)
 			continue;
+		if (at && zfs_is_within(name, dataset->name))
+			continue; /* in its own figure already */
 		bytes.known = at ? COPPICE_AT_MOST : COPPICE_UNKNOWN;
 		bytes.bytes += at ? at->used : 0;
 	}

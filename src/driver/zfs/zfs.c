@@ -235,6 +235,7 @@ static int take_back_images(struct zfs_pool *zfs, const struct listing *listing,
 			"one of a clone's",
 		.is_repaired = true,
 	};
+	struct coppice_error ignored;
 	int r = COPPICE_OK;
 
 	for (size_t i = 0; i < listing->n && r >= 0; i++) {
@@ -244,8 +245,8 @@ static int take_back_images(struct zfs_pool *zfs, const struct listing *listing,
 		    found.ref.kind != VOLUME_IMAGE || dataset_is_hidden(zfs, image) ||
 		    dataset_has_readonly(listing, image) || !is_promoted(image))
 			continue;
-		r = zfs_run(ZFS_ARGS("zfs", "promote", image->name), NULL, err);
-		if (r == COPPICE_OK)
+		/* What cannot be taken back the scan tells of. */
+		if (zfs_run(ZFS_ARGS("zfs", "promote", image->name), NULL, &ignored) == COPPICE_OK)
 			r = fn(user, &found, err);
 	}
 	return r;

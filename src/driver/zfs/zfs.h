@@ -207,6 +207,9 @@ struct listing {
 
 void listing_done(struct listing *listing);
 
+/* Is there a dataset or snapshot of this name? Asks ZFS. */
+int zfs_is_there(const char *name, bool *ret, struct coppice_error *err);
+
 /* Is there the snapshot of that dataset that clones of an image are made of? */
 bool dataset_has_readonly(const struct listing *listing, const struct dataset *dataset);
 

@@ -246,7 +246,8 @@ static void derive_snapshot(const struct accounts *accounts, struct accounted *s
 	if (snapshot->refers.known || !own || !own->charged.known)
 		return;
 	snapshot->refers = refers_at_most(accounts, &instance->record, own->charged);
-	snapshot->refers.known = COPPICE_AT_MOST;
+	if (snapshot->refers.known)
+		snapshot->refers.known = COPPICE_AT_MOST;
 }
 
 /* Who has those that were copied from it, and snapshots? */
@@ -293,9 +294,12 @@ static void derive(struct accounts *accounts)
 		volume->refers = own->refers;
 		if (!volume->refers.known)
 			volume->refers = refers_at_most(accounts, &volume->record, own->charged);
-		/* What was charged to it snapshots may have, and others, and it itself no more. */
+		/*
+		 * What was charged to it snapshots may have, and others, and it itself no more;
+		 * but nobody can take anything from an image.
+		 */
 		if (!own->refers.known && volume->refers.known &&
-		    (own->has_heirs || own->has_snapshots))
+		    volume->ref.kind != VOLUME_IMAGE && (own->has_heirs || own->has_snapshots))
 			volume->refers.known = COPPICE_AT_MOST;
 		/* An engine that counts is asked no further where it does not know. */
 		volume->unique = own->unique.known || own->refers.known

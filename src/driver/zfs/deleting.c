@@ -509,10 +509,7 @@ int zfs_reap_dead(struct zfs_pool *zfs, struct coppice_error *err)
 		r = reap_round(zfs, &listing, &did_flatten, err);
 		held = find_held(&listing);
 		if (r == COPPICE_OK && held)
-			r = fail(err, COPPICE_BUSY,
-				 "'%s' is held by others; see: zfs holds %s; then: zfs release TAG "
-				 "%s",
-				 held->name, held->name, held->name);
+			r = zfs_fail_held(held->name, err);
 	}
 	return r;
 }

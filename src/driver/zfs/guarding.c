@@ -68,11 +68,18 @@ static int hold(const char *snapshot, struct coppice_error *err)
 	return r == COPPICE_EXISTS ? COPPICE_OK : r;
 }
 
-int zfs_guard_release(const char *snapshot, struct coppice_error *err)
+static int release(const char *snapshot, struct coppice_error *err)
 {
 	int r = zfs_run(ZFS_ARGS("zfs", "release", ZFS_GUARD_TAG, snapshot), NULL, err);
 
 	return r == COPPICE_NOT_FOUND ? COPPICE_OK : r;
+}
+
+int zfs_fail_held(const char *snapshot, struct coppice_error *err)
+{
+	return fail(err, COPPICE_BUSY,
+		    "'%s' is held by others; see: zfs holds %s; then: zfs release TAG %s", snapshot,
+		    snapshot, snapshot);
 }
 
 /* There is no hold of ours: are there others, and is it there still? */
@@ -103,11 +110,7 @@ int zfs_guard_let_go(struct dataset *snapshot, struct coppice_error *err)
 		r = count_holds(snapshot, err);
 	if (r < 0)
 		return r;
-	return snapshot->n_holds == 0
-		       ? COPPICE_OK
-		       : fail(err, COPPICE_BUSY,
-			      "'%s' is held by others; see: zfs holds %s; then: zfs release TAG %s",
-			      snapshot->name, snapshot->name, snapshot->name);
+	return snapshot->n_holds == 0 ? COPPICE_OK : zfs_fail_held(snapshot->name, err);
 }
 
 static int snapshot_and_hold(const char *dataset, struct coppice_error *err)
@@ -462,7 +465,7 @@ static int mend_one(struct zfs_pool *zfs, const struct listing *listing,
 	if (zfs->is_guarded)
 		return zfs_guard_ensure_in(zfs, listing, volume, kind, false, err);
 	r = zfs_guard_drop(listing, volume->name, err);
-	return r < 0 || !is_held(guarded.image) ? r : zfs_guard_release(guarded.image->name, err);
+	return r < 0 || !is_held(guarded.image) ? r : release(guarded.image->name, err);
 }
 
 static bool is_wrong(const struct zfs_pool *zfs, const struct listing *listing,

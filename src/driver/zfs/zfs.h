@@ -448,14 +448,14 @@ int zfs_guard_hold(struct zfs_pool *zfs, const struct listing *listing, const ch
 /* Give a guard to each volume that users see and that has none. Goes on past failures. */
 int zfs_guard_mend(struct zfs_pool *zfs, const struct listing *listing, struct coppice_error *err);
 
-/* Let a snapshot be destroyed, also in a pool without. Nothing happens if it is not held. */
-int zfs_guard_release(const char *snapshot, struct coppice_error *err);
-
 /*
  * Let a snapshot of a listing be destroyed. COPPICE_BUSY: others hold it, too, and zfs destroy
  * would be tried in vain for long.
  */
 int zfs_guard_let_go(struct dataset *snapshot, struct coppice_error *err);
+
+/* COPPICE_BUSY: others hold it, and how to find out and end that. */
+int zfs_fail_held(const char *snapshot, struct coppice_error *err);
 
 /* Destroy what guards the volume @name itself, if the listing has that. */
 int zfs_guard_drop(const struct listing *listing, const char *name, struct coppice_error *err);

@@ -2,6 +2,7 @@
 /* Keeping the catalog and the pools together: changing both as one, and reading anew. */
 #include "core/core.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -75,9 +76,87 @@ int pool_hold(struct coppice *coppice, struct pool_entry *entry, struct coppice_
 
 /* ---- changes ---- */
 
-int change_begin(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+static int compare_refs(const void *a, const void *b)
+{
+	const struct volume_ref *x = a, *y = b;
+
+	return x->kind != y->kind ? (int)x->kind - (int)y->kind
+				  : strcmp(x->name.text, y->name.text);
+}
+
+/* What those add to the stamp that are there, each once, and not by itself if a snapshot. */
+static int stamp_part(struct pool_entry *entry, const struct volume_ref *refs, size_t n,
+		      bool are_there, uint64_t *ret, struct coppice_error *err)
+{
+	_cleanup_(freep) struct volume_ref *volumes = calloc(n + 1, sizeof(*volumes));
+	size_t n_there = 0, n_volumes = 0;
+
+	if (!volumes)
+		return fail_memory(err);
+	for (size_t i = 0; i < n; i++) {
+		if (!are_there && !volume_is_snapshot(&refs[i]))
+			continue;
+		volumes[n_there].kind = refs[i].kind;
+		volumes[n_there++].name = refs[i].name;
+	}
+	qsort(volumes, n_there, sizeof(*volumes), compare_refs);
+	for (size_t i = 0; i < n_there; i++)
+		if (i == 0 || compare_refs(&volumes[i], &volumes[i - 1]) != 0)
+			volumes[n_volumes++] = volumes[i];
+	*ret = 0;
+	return n_volumes == 0
+		       ? COPPICE_OK
+		       : entry->driver->stamp_part(entry->pool, volumes, n_volumes, ret, err);
+}
+
+/* Somebody changed the pool behind us since: what we store then must not hide it. */
+static int compare_all(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
 {
 	uint64_t now, known;
+	int r = entry->driver->stamp(entry->pool, &now, err);
+
+	if (r == COPPICE_OK)
+		r = catalog_stamp_get(coppice->catalog, entry->name, &known, err);
+	if (r == COPPICE_OK && now != known)
+		r = catalog_rebuild(coppice, entry, err);
+	return r == COPPICE_OK ? entry->driver->touch(entry->pool, err) : r;
+}
+
+/* In a sum that differs, what others did is still missing after ours is added. */
+static int take_part(struct coppice *coppice, struct pool_entry *entry,
+		     const struct volume_ref *refs, size_t n, bool are_there,
+		     struct coppice_error *err)
+{
+	uint64_t known, part;
+	int r = stamp_part(entry, refs, n, are_there, &part, err);
+
+	if (r == COPPICE_OK)
+		r = catalog_stamp_get(coppice->catalog, entry->name, &known, err);
+	if (r == COPPICE_OK)
+		entry->stamp_rest = (known - part) % STAMP_MODULUS;
+	return r;
+}
+
+static int stamp_after(struct coppice *coppice, struct pool_entry *entry,
+		       const struct volume_ref *refs, size_t n, bool are_there, uint64_t *ret,
+		       struct coppice_error *err)
+{
+	uint64_t known, part;
+	int r;
+
+	if (!entry->driver->stamp_part)
+		return entry->driver->stamp(entry->pool, ret, err);
+	r = catalog_stamp_get(coppice->catalog, entry->name, &known, err);
+	if (r == COPPICE_OK)
+		r = stamp_part(entry, refs, n, are_there, &part, err);
+	if (r == COPPICE_OK) /* 0 is what nobody compared yet, and stays so */
+		*ret = known == 0 ? 0 : (entry->stamp_rest + part) % STAMP_MODULUS;
+	return r;
+}
+
+int change_begin(struct coppice *coppice, struct pool_entry *entry, const struct volume_ref *refs,
+		 size_t n, bool are_there, struct coppice_error *err)
+{
 	int r;
 
 	if (coppice->options.is_dry_run)
@@ -86,14 +165,8 @@ int change_begin(struct coppice *coppice, struct pool_entry *entry, struct coppi
 	if (r == COPPICE_OK)
 		r = pool_hold(coppice, entry, err);
 	if (r == COPPICE_OK)
-		r = entry->driver->stamp(entry->pool, &now, err);
-	if (r == COPPICE_OK)
-		r = catalog_stamp_get(coppice->catalog, entry->name, &known, err);
-	/* Somebody changed the pool behind us since: what we store then must not hide it. */
-	if (r == COPPICE_OK && now != known)
-		r = catalog_rebuild(coppice, entry, err);
-	if (r == COPPICE_OK)
-		r = entry->driver->touch(entry->pool, err);
+		r = entry->driver->stamp_part ? take_part(coppice, entry, refs, n, are_there, err)
+					      : compare_all(coppice, entry, err);
 	if (r < 0) {
 		pool_release(entry);
 		catalog_rollback(coppice->catalog);
@@ -101,14 +174,15 @@ int change_begin(struct coppice *coppice, struct pool_entry *entry, struct coppi
 	return r;
 }
 
-int change_end(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+int change_end(struct coppice *coppice, struct pool_entry *entry, const struct volume_ref *refs,
+	       size_t n, bool are_there, struct coppice_error *err)
 {
 	uint64_t stamp;
 	int r;
 
 	if (coppice->options.is_dry_run)
 		return COPPICE_OK;
-	r = entry->driver->stamp(entry->pool, &stamp, err);
+	r = stamp_after(coppice, entry, refs, n, are_there, &stamp, err);
 	pool_release(entry);
 	if (r == COPPICE_OK)
 		r = catalog_stamp_put(coppice->catalog, entry->name, stamp, err);

@@ -374,7 +374,7 @@ int copying_find_target(struct coppice *coppice, const char *pool, struct copyin
 			struct coppice_error *err)
 {
 	copying->target = copying->source.entry;
-	return pool ? pools_choose(coppice, pool, false, &copying->target, err) : COPPICE_OK;
+	return pool ? pools_choose(coppice, pool, 0, &copying->target, err) : COPPICE_OK;
 }
 
 int copying_lock(struct coppice *coppice, const struct volume_ref *source, bool is_move,

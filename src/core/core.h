@@ -24,6 +24,7 @@ struct pool_entry {
 	bool is_swept;   /* with something found, since: what was published is in no catalog */
 	bool is_unswept; /* the last sweep failed */
 	bool is_held;    /* against other state directories, until the change is over */
+	uint64_t stamp_rest; /* in a change: what the catalog knows of all that does not change */
 	bool has_failed; /* it could not be opened by this handle, and that was told */
 };
 
@@ -79,16 +80,28 @@ _nonnull_ struct pool_entry *pools_get(struct coppice *coppice, const char *name
 _nonnull_ int pools_find(struct coppice *coppice, const char *name, struct pool_entry **ret,
 			 struct coppice_error *err);
 
+enum pools_choice {
+	POOLS_MAY_MAKE = 1 << 0, /* a new default, if there is none at all */
+	POOLS_TRUSTED = 1 << 1,  /* what the catalog knows of it will do: pools_open_trusted() */
+};
+
 /*
- * The pool to use: the one named, else "default", else the only one; else an error
- * that lists them, or, when @may_make, a new default. Open when it returns.
+ * The pool to use: the one named, else "default", else the only one; else an error that
+ * lists them. Open when it returns. @how: POOLS_….
  */
-int pools_choose(struct coppice *coppice, const char *name, bool may_make, struct pool_entry **ret,
+int pools_choose(struct coppice *coppice, const char *name, unsigned how, struct pool_entry **ret,
 		 struct coppice_error *err);
 
 /* Open it if it is not, sweep what the dead left, and bring the catalog up to date. */
 _nonnull_ int pools_open(struct coppice *coppice, struct pool_entry *entry,
 			 struct coppice_error *err);
+
+/*
+ * The same, but where comparing takes its time, with what the catalog knew last. For those
+ * who are told by the pool itself when that is not so, and who open it properly then.
+ */
+_nonnull_ int pools_open_trusted(struct coppice *coppice, struct pool_entry *entry,
+				 struct coppice_error *err);
 
 /* Close it until it is opened again. */
 _nonnull_ void pool_entry_close(struct pool_entry *entry);
@@ -115,12 +128,18 @@ static inline enum copy_way pool_copy_way(const struct pool_entry *entry)
  *
  *	change_begin(); driver->publish(); catalog_volume_put(); …; change_end()
  *
+ * @refs is what changes, under the names that it has at the beginning and at the end;
+ * all of them are there then, or, unless @are_there, none but what a snapshot is of.
+ *
  * Killed in between, the pool's stamp differs from the catalog's, and the next
- * command reads the pool anew.
+ * command reads the pool anew. So it does if others changed the pool before or
+ * meanwhile: what is stored at the end does not hide it.
  */
 _nonnull_ int change_begin(struct coppice *coppice, struct pool_entry *entry,
+			   const struct volume_ref *refs, size_t n, bool are_there,
 			   struct coppice_error *err);
 _nonnull_ int change_end(struct coppice *coppice, struct pool_entry *entry,
+			 const struct volume_ref *refs, size_t n, bool are_there,
 			 struct coppice_error *err);
 _nonnull_ void change_abort(struct coppice *coppice);
 

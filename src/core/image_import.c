@@ -261,7 +261,7 @@ int coppice_image_import(struct coppice *coppice, const struct coppice_import *i
 	if (r == COPPICE_OK)
 		r = check_request(coppice, import, err);
 	if (r == COPPICE_OK)
-		r = pools_choose(coppice, import->pool, true, &importing.unpacking.entry, err);
+		r = pools_choose(coppice, import->pool, POOLS_MAY_MAKE, &importing.unpacking.entry, err);
 	if (r < 0)
 		return r;
 	locks_add(&importing.pool_locks, LOCK_POOLS, importing.unpacking.entry->name, false);

@@ -338,7 +338,7 @@ static int write_in_pool(struct coppice *coppice, struct pool_entry *entry,
 	if (r == COPPICE_OK)
 		r = volume_record_format(ref, &record, &text, err);
 	if (r == COPPICE_OK)
-		r = change_begin(coppice, entry, err);
+		r = change_begin(coppice, entry, ref, 1, true, err);
 	if (r < 0)
 		return r;
 	r = entry->driver->record_write(entry->pool, ref, text, err);
@@ -349,7 +349,7 @@ static int write_in_pool(struct coppice *coppice, struct pool_entry *entry,
 	if (r < 0)
 		change_abort(coppice);
 	else
-		r = change_end(coppice, entry, err);
+		r = change_end(coppice, entry, ref, 1, true, err);
 	if (r == COPPICE_OK)
 		r = entry->driver->commit(entry->pool, err);
 	/* Here and not by another change: the catalog may be what failed. */

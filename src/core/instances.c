@@ -67,6 +67,7 @@ int publish(struct coppice *coppice, struct pool_entry *entry, struct draft *dra
 	    const struct makings *makings, struct coppice_error *err)
 {
 	_cleanup_(freep) struct new_volume *volumes = NULL;
+	_cleanup_(freep) struct volume_ref *refs = calloc(makings->n + 1, sizeof(*refs));
 	const struct driver *driver = entry->driver;
 	bool is_durable = draft->is_announced;
 	struct coppice_error ignored;
@@ -75,9 +76,11 @@ int publish(struct coppice *coppice, struct pool_entry *entry, struct draft *dra
 
 	if (is_interrupted(coppice))
 		return fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was changed");
-	r = outer_volumes(makings, &volumes, &n, err);
+	r = refs ? outer_volumes(makings, &volumes, &n, err) : fail_memory(err);
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
+		refs[i] = volumes[i].ref;
 	if (r == COPPICE_OK)
-		r = change_begin(coppice, entry, err);
+		r = change_begin(coppice, entry, refs, n, false, err);
 	if (r < 0)
 		return r;
 	r = driver->publish(draft, volumes, n, err);
@@ -86,7 +89,7 @@ int publish(struct coppice *coppice, struct pool_entry *entry, struct draft *dra
 		return r;
 	}
 	if (tell_catalog(coppice, entry, makings, &ignored) < 0 ||
-	    change_end(coppice, entry, &ignored) < 0)
+	    change_end(coppice, entry, refs, n, true, &ignored) < 0)
 		change_abort(coppice);
 	(void)driver->draft_discard(draft, &ignored);
 	r = is_durable ? COPPICE_OK : driver->commit(entry->pool, err);
@@ -260,49 +263,98 @@ static const char *image_display_name(const char *asked, const char *fingerprint
 	return strncmp(asked, fingerprint, strlen(asked)) == 0 ? fingerprint : asked;
 }
 
-int coppice_instance_init(struct coppice *coppice, const char *image, const char *const *names,
-			  size_t n, const struct coppice_setting *settings, size_t n_settings,
-			  const char *pool, struct coppice_error *err)
-{
-	_cleanup_(init_done) struct init init = { .n = n, .image.kind = VOLUME_IMAGE };
-	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
-	int r;
+/* What is asked for, and what the pool is believed to hold meanwhile: POOLS_…. */
+struct init_request {
+	const char *image, *pool;
+	const char *const *names;
+	size_t n;
+	const struct coppice_setting *settings;
+	size_t n_settings;
+	unsigned how;
+};
 
-	if (n == 0)
-		return fail(err, COPPICE_INVALID, "no instance is named");
-	init.names = calloc(n, sizeof(*init.names));
-	if (!init.names)
-		return fail_memory(err);
-	r = parse_names(names, n, init.names, err);
+static int look_up(struct coppice *coppice, const struct init_request *request, struct init *init,
+		   struct coppice_error *err)
+{
+	int r = parse_names(request->names, request->n, init->names, err);
+
 	if (r == COPPICE_OK)
 		r = images_refresh(coppice, err);
 	/* Without pools the store alone can have it: no pool is made for nothing. */
 	if (r == COPPICE_OK && coppice->n_pools == 0)
-		r = image_resolve(coppice, image, &init.image.name, err);
+		r = image_resolve(coppice, request->image, &init->image.name, err);
 	if (r == COPPICE_OK)
-		r = pools_choose(coppice, pool, true, &init.entry, err);
+		r = pools_choose(coppice, request->pool, request->how, &init->entry, err);
 	if (r == COPPICE_OK)
-		r = image_resolve(coppice, image, &init.image.name, err);
+		r = image_resolve(coppice, request->image, &init->image.name, err);
 	if (r == COPPICE_OK)
-		r = check_settings(init.entry, settings, n_settings, &init.config, err);
+		r = check_settings(init->entry, request->settings, request->n_settings,
+				   &init->config, err);
 	if (r == COPPICE_OK)
-		r = config_add_defaults(init.entry, &init.config, err);
+		r = config_add_defaults(init->entry, &init->config, err);
 	if (r == COPPICE_OK)
-		r = volumes_must_not_exist(coppice, init.names, n, err);
+		r = volumes_must_not_exist(coppice, init->names, init->n, err);
 	if (r == COPPICE_OK)
-		r = room_check(init.entry, err);
-	if (r == COPPICE_OK)
-		r = image_ensure(coppice, init.entry, &init.image.name, err);
-	if (r < 0)
-		return r;
+		r = room_check(init->entry, err);
+	return r < 0 ? r : image_ensure(coppice, init->entry, &init->image.name, err);
+}
 
-	init.image_name = image_display_name(image, init.image.name.text);
-	locks_add(&locks, LOCK_POOLS, init.entry->name, false);
-	locks_add(&locks, LOCK_IMAGES, init.image.name.text, false);
-	for (size_t i = 0; i < n; i++)
-		locks_add(&locks, LOCK_INSTANCES, init.names[i].text, true);
-	r = locks_take(coppice, &locks, err);
-	return r < 0 ? r : make_instances(coppice, &init, err);
+/* *ret_is_unsure: what was believed may be why it failed. */
+static int init_as_requested(struct coppice *coppice, const struct init_request *request,
+			     bool *ret_is_unsure, struct coppice_error *err)
+{
+	_cleanup_(init_done) struct init init = { .n = request->n, .image.kind = VOLUME_IMAGE };
+	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
+	int r;
+
+	init.names = calloc(request->n, sizeof(*init.names));
+	if (!init.names)
+		return fail_memory(err);
+	r = look_up(coppice, request, &init, err);
+	if (r == COPPICE_OK) {
+		init.image_name = image_display_name(request->image, init.image.name.text);
+		locks_add(&locks, LOCK_POOLS, init.entry->name, false);
+		locks_add(&locks, LOCK_IMAGES, init.image.name.text, false);
+		for (size_t i = 0; i < init.n; i++)
+			locks_add(&locks, LOCK_INSTANCES, init.names[i].text, true);
+		r = locks_take(coppice, &locks, err);
+	}
+	if (r == COPPICE_OK)
+		r = make_instances(coppice, &init, err);
+	*ret_is_unsure = init.entry && init.entry->driver->stamp_part && !init.entry->is_fresh;
+	return r;
+}
+
+/*
+ * That a name is free and the image is there the pool itself tells, so what the catalog
+ * knew last will do; if it fails by that, once more with what there is.
+ */
+int coppice_instance_init(struct coppice *coppice, const char *image, const char *const *names,
+			  size_t n, const struct coppice_setting *settings, size_t n_settings,
+			  const char *pool, struct coppice_error *err)
+{
+	struct init_request request = {
+		.image = image,
+		.pool = pool,
+		.names = names,
+		.n = n,
+		.settings = settings,
+		.n_settings = n_settings,
+		.how = POOLS_MAY_MAKE | POOLS_TRUSTED,
+	};
+	bool is_unsure = false;
+	int r;
+
+	if (n == 0)
+		return fail(err, COPPICE_INVALID, "no instance is named");
+	/* What is told is told once, and in a dry run nothing but the catalog is asked. */
+	if (coppice->options.hooks.explain || coppice->options.is_dry_run)
+		request.how = POOLS_MAY_MAKE;
+	r = init_as_requested(coppice, &request, &is_unsure, err);
+	if ((r != COPPICE_EXISTS && r != COPPICE_NOT_FOUND) || !is_unsure)
+		return r;
+	request.how = POOLS_MAY_MAKE;
+	return init_as_requested(coppice, &request, &is_unsure, err);
 }
 
 /* ---- rename ---- */
@@ -316,7 +368,7 @@ static int rename_step(struct coppice *coppice, struct pool_entry *entry,
 	struct coppice_error ignored;
 	int r;
 
-	r = change_begin(coppice, entry, err);
+	r = change_begin(coppice, entry, from, 1, true, err);
 	if (r < 0)
 		return r;
 	r = entry->driver->rename(entry->pool, from, to, err);
@@ -328,7 +380,7 @@ static int rename_step(struct coppice *coppice, struct pool_entry *entry,
 		return COPPICE_OK;
 	if (catalog_volume_rename(coppice->catalog, entry->name, (int)from->kind, from->name.text,
 				  from->snapshot.text, name, &ignored) < 0 ||
-	    change_end(coppice, entry, &ignored) < 0)
+	    change_end(coppice, entry, to, 1, true, &ignored) < 0)
 		change_abort(coppice);
 	return COPPICE_OK;
 }
@@ -399,7 +451,7 @@ int retire(struct coppice *coppice, struct pool_entry *entry, const struct volum
 	bool is_told = true;
 	int r;
 
-	r = change_begin(coppice, entry, err);
+	r = change_begin(coppice, entry, refs, n, true, err);
 	if (r < 0)
 		return r;
 	r = entry->driver->retire(entry->pool, refs, uuids, n, err);
@@ -412,7 +464,7 @@ int retire(struct coppice *coppice, struct pool_entry *entry, const struct volum
 			  catalog_volume_delete(coppice->catalog, entry->name, (int)refs[i].kind,
 						refs[i].name.text, refs[i].snapshot.text,
 						&ignored) == COPPICE_OK;
-	if (!is_told || change_end(coppice, entry, &ignored) < 0)
+	if (!is_told || change_end(coppice, entry, refs, n, false, &ignored) < 0)
 		change_abort(coppice);
 	r = entry->driver->commit(entry->pool, err);
 	if (r < 0 && entry->driver->unretire) {

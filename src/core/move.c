@@ -128,7 +128,7 @@ static int forget_source(struct coppice *coppice, struct pool_entry *entry,
 	record.moved_from = (struct uuid){ "" };
 	r = volume_record_format(ref, &record, &text, err);
 	if (r == COPPICE_OK)
-		r = change_begin(coppice, entry, err);
+		r = change_begin(coppice, entry, ref, 1, true, err);
 	if (r < 0)
 		return r;
 	r = entry->driver->record_write(entry->pool, ref, text, err);
@@ -138,7 +138,7 @@ static int forget_source(struct coppice *coppice, struct pool_entry *entry,
 		change_abort(coppice);
 		return r;
 	}
-	r = change_end(coppice, entry, err);
+	r = change_end(coppice, entry, ref, 1, true, err);
 	return r < 0 ? r : entry->driver->commit(entry->pool, err);
 }
 

@@ -370,7 +370,7 @@ static int refuse_choice(struct coppice *coppice, struct coppice_error *err)
 		    names.data ? names.data : "");
 }
 
-int pools_choose(struct coppice *coppice, const char *name, bool may_make, struct pool_entry **ret,
+int pools_choose(struct coppice *coppice, const char *name, unsigned how, struct pool_entry **ret,
 		 struct coppice_error *err)
 {
 	struct pool_entry *entry = NULL;
@@ -382,7 +382,7 @@ int pools_choose(struct coppice *coppice, const char *name, bool may_make, struc
 		entry = pools_get(coppice, "default");
 		if (!entry && coppice->n_pools == 1)
 			entry = coppice->pools[0];
-		if (!entry && coppice->n_pools == 0 && may_make) {
+		if (!entry && coppice->n_pools == 0 && (how & POOLS_MAY_MAKE)) {
 			notice(coppice, "there is no pool yet: making 'default'");
 			r = coppice_storage_create(coppice, "default", NULL, NULL, 0, err);
 			entry = pools_get(coppice, "default");
@@ -391,7 +391,8 @@ int pools_choose(struct coppice *coppice, const char *name, bool may_make, struc
 			r = refuse_choice(coppice, err);
 	}
 	if (r == COPPICE_OK)
-		r = pools_open(coppice, entry, err);
+		r = how & POOLS_TRUSTED ? pools_open_trusted(coppice, entry, err)
+					: pools_open(coppice, entry, err);
 	if (r == COPPICE_OK)
 		*ret = entry;
 	return r;
@@ -473,24 +474,42 @@ static void tell_of_read_only(struct coppice *coppice, const struct pool_entry *
 		       entry->name, entry->name);
 }
 
-int pools_open(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+static int open_and_sweep(struct coppice *coppice, struct pool_entry *entry,
+			  struct coppice_error *err)
 {
 	struct pool *pool;
 	int r;
 
-	if (!entry->pool) {
-		r = entry->driver->pool_open(&entry->spec, &pool, err);
-		if (r < 0) {
-			/* The pool is known; what it lives on is not there now. */
-			if (err->code == COPPICE_NOT_FOUND)
-				err->code = COPPICE_UNAVAILABLE;
-			return wrap(err, "cannot open pool '%s'", entry->name);
-		}
-		pool_adopt(coppice, entry, pool);
-		tell_of_read_only(coppice, entry);
-		sweep(coppice, entry);
+	if (entry->pool)
+		return COPPICE_OK;
+	r = entry->driver->pool_open(&entry->spec, &pool, err);
+	if (r < 0) {
+		/* The pool is known; what it lives on is not there now. */
+		if (err->code == COPPICE_NOT_FOUND)
+			err->code = COPPICE_UNAVAILABLE;
+		return wrap(err, "cannot open pool '%s'", entry->name);
 	}
-	return entry->is_fresh ? COPPICE_OK : catalog_refresh(coppice, entry, err);
+	pool_adopt(coppice, entry, pool);
+	tell_of_read_only(coppice, entry);
+	sweep(coppice, entry);
+	return COPPICE_OK;
+}
+
+int pools_open(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	int r = open_and_sweep(coppice, entry, err);
+
+	return r < 0 || entry->is_fresh ? r : catalog_refresh(coppice, entry, err);
+}
+
+int pools_open_trusted(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	uint64_t known = 0;
+	int r = open_and_sweep(coppice, entry, err);
+
+	if (r == COPPICE_OK && entry->driver->stamp_part && !entry->is_swept)
+		r = catalog_stamp_get(coppice->catalog, entry->name, &known, err);
+	return r < 0 || known != 0 ? r : pools_open(coppice, entry, err);
 }
 
 void pools_open_all(struct coppice *coppice)

@@ -205,7 +205,7 @@ static int exchange(struct coppice *coppice, const struct refreshing *refreshing
 	struct coppice_error ignored;
 	int r;
 
-	r = change_begin(coppice, entry, err);
+	r = change_begin(coppice, entry, &target->ref, 1, true, err);
 	if (r < 0)
 		return r;
 	r = entry->driver->record_write(entry->pool, &target->ref, refreshing->text, err);
@@ -221,7 +221,7 @@ static int exchange(struct coppice *coppice, const struct refreshing *refreshing
 		r = catalog_put_record(coppice, entry->name, &makings->making[i].volume.ref,
 				       &makings->making[i].record, makings->making[i].text,
 				       &ignored);
-	if (r < 0 || change_end(coppice, entry, &ignored) < 0)
+	if (r < 0 || change_end(coppice, entry, &target->ref, 1, true, &ignored) < 0)
 		change_abort(coppice);
 	r = entry->driver->commit(entry->pool, err);
 	if (r < 0)

@@ -214,7 +214,7 @@ static int write_record(struct coppice *coppice, const struct volume *volume, co
 	struct coppice_error ignored;
 	int r;
 
-	r = change_begin(coppice, entry, err);
+	r = change_begin(coppice, entry, &volume->ref, 1, true, err);
 	if (r < 0)
 		return r;
 	r = entry->driver->record_write(entry->pool, &volume->ref, text, err);
@@ -224,7 +224,7 @@ static int write_record(struct coppice *coppice, const struct volume *volume, co
 	}
 	if (catalog_put_record(coppice, entry->name, &volume->ref, &volume->record, text,
 			       &ignored) < 0 ||
-	    change_end(coppice, entry, &ignored) < 0)
+	    change_end(coppice, entry, &volume->ref, 1, true, &ignored) < 0)
 		change_abort(coppice);
 	return COPPICE_OK;
 }

@@ -177,6 +177,9 @@ typedef void in_use_fn(void *user, const char *line);
 /* Called for each place below a volume's top that its clones would not have. */
 typedef int nested_fn(void *user, const char *path, struct coppice_error *err);
 
+/* A stamp that is a sum is one modulo this: SQLite's integers have a sign. */
+#define STAMP_MODULUS (UINT64_C(1) << 63)
+
 /* What a driver can do that others cannot; told, not derived, where no op shows it. */
 struct driver_traits {
 	bool can_clone;    /* clones share data with their origin */
@@ -462,6 +465,16 @@ struct driver {
 	 * whomever; cheap. touch changes it.
 	 */
 	int (*stamp)(struct pool *pool, uint64_t *ret, struct coppice_error *err);
+
+	/*
+	 * Where to look at all takes its time, the stamp is a sum modulo STAMP_MODULUS of what
+	 * each volume adds to it: this is the sum of what @refs add, each with all of its
+	 * snapshots, nothing where one is not there. Each is named once, and none is a
+	 * snapshot. So a command accounts for what it changes without looking at the rest.
+	 * NULL: stamp is cheap.
+	 */
+	int (*stamp_part)(struct pool *pool, const struct volume_ref *refs, size_t n, uint64_t *ret,
+			  struct coppice_error *err);
 	int (*touch)(struct pool *pool, struct coppice_error *err);
 
 	/* Find all volumes, each before its snapshots, in no order else. */

@@ -87,6 +87,80 @@ static void test_stamp_stays_when_the_set_does(void)
 	pool_down(pool);
 }
 
+/* What these volumes add to the stamp, and how much the stamp is without them. */
+static uint64_t part_of(struct pool *pool, const struct volume_ref *refs, size_t n,
+			uint64_t *ret_rest)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	uint64_t part = 0;
+
+	ok_call(subject->driver->stamp_part(pool, refs, n, &part, &err), &err);
+	*ret_rest = (stamp_of(pool) - part) % STAMP_MODULUS;
+	return part;
+}
+
+static void test_stamp_is_the_sum_of_its_parts(void)
+{
+	struct volume_ref refs[2] = { ref_of("c1"), ref_of("c2") };
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool *pool = pool_up();
+	uint64_t at_first, rest, one, two, both;
+	struct new_volume c1;
+
+	if (!subject->driver->stamp_part)
+		skip("%s: its stamp is cheap, and no sum", subject->driver->name);
+	make_image(pool, "data");
+	make(pool, "c10", "another, whose name begins so");
+	at_first = stamp_of(pool);
+	ok(part_of(pool, refs, 2, &rest) == 0);
+	ok(rest == at_first);
+
+	c1 = make(pool, "c1", "one");
+	one = part_of(pool, refs, 1, &rest);
+	ok(one != 0);
+	ok(rest == at_first);
+	ok(part_of(pool, refs, 2, &rest) == one);
+
+	clone_of(pool, "image", "c2");
+	two = part_of(pool, &refs[1], 1, &rest);
+	ok(rest == (at_first + one) % STAMP_MODULUS);
+	both = part_of(pool, refs, 2, &rest);
+	ok(both == (one + two) % STAMP_MODULUS);
+	ok(rest == at_first);
+
+	snapshot_of(pool, &c1, "s1");
+	ok(part_of(pool, refs, 1, &rest) != one);
+	ok(rest == (at_first + two) % STAMP_MODULUS);
+
+	both = part_of(pool, refs, 2, &rest);
+	ok_call(subject->driver->record_write(pool, &refs[0], "{\"a\": 2}", &err), &err);
+	ok(part_of(pool, refs, 2, &rest) != both);
+	ok(rest == at_first);
+
+	retire(pool, "c1", &c1);
+	ok(part_of(pool, refs, 2, &rest) == two);
+	ok(rest == at_first);
+	pool_down(pool);
+}
+
+/* Two volumes that change names are the same names and the same records. */
+static void test_stamp_tells_who_has_which_name(void)
+{
+	struct volume_ref c1 = ref_of("c1"), c2 = ref_of("c2"), aside = ref_of("aside");
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool *pool = pool_up();
+	uint64_t before;
+
+	make(pool, "c1", "one");
+	make(pool, "c2", "two");
+	before = stamp_of(pool);
+	ok_call(subject->driver->rename(pool, &c1, &aside, &err), &err);
+	ok_call(subject->driver->rename(pool, &c2, &c1, &err), &err);
+	ok_call(subject->driver->rename(pool, &aside, &c2, &err), &err);
+	ok(stamp_of(pool) != before);
+	pool_down(pool);
+}
+
 static void test_scan_finds_all(void)
 {
 	struct pool *pool = pool_up();
@@ -291,6 +365,8 @@ const struct tap_test cases_look[] = {
 	TAP(test_stamp_changes_when_the_set_does),
 	TAP(test_stamp_changes_as_often_as_the_set),
 	TAP(test_stamp_stays_when_the_set_does),
+	TAP(test_stamp_is_the_sum_of_its_parts),
+	TAP(test_stamp_tells_who_has_which_name),
 	TAP(test_scan_finds_all),
 	TAP(test_scan_ends_when_told),
 	TAP(test_written_grows_by_what_is_written),

@@ -20,14 +20,25 @@ static int commit(struct pool *pool, struct coppice_error *err)
 
 /* ---- the stamp ---- */
 
-static uint64_t hash_text(uint64_t hash, const char *text, size_t n)
+/* FNV-1a of both, their ends included; its bits mixed, as sums are made of these. */
+static uint64_t hash_pair(const char *name, const char *value)
 {
-	for (size_t i = 0; i < n; i++)
-		hash = (hash ^ (unsigned char)text[i]) * 1099511628211ULL;
-	return hash;
+	const char *const texts[] = { name, value };
+	uint64_t hash = 14695981039346656037ULL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+		for (const char *c = texts[i]; c == texts[i] || c[-1]; c++)
+			hash = (hash ^ (unsigned char)*c) * 1099511628211ULL;
+	hash ^= hash >> 32;
+	hash *= 0xd6e8feb86659fd93ULL;
+	return hash ^ hash >> 32;
 }
 
-/* NAME, rounded GUID, and the draft that made it or "-". */
+/* NAME, the draft that made it or "-", and its record: for a snapshot without, its volume's. */
+#define LINE_ARGS                                                                                  \
+	"zfs", "list", "-H", "-r", "-t", "filesystem,snapshot", "-o",                              \
+		"name," PROPERTY_DRAFT "," PROPERTY_RECORD
+
 static int list_all(struct zfs_pool *zfs, char **ret, struct coppice_error *err)
 {
 	char folder[VOLUME_KINDS][DATASET_MAX];
@@ -35,47 +46,60 @@ static int list_all(struct zfs_pool *zfs, char **ret, struct coppice_error *err)
 	for (size_t kind = 0; kind < VOLUME_KINDS; kind++)
 		(void)snprintf(folder[kind], DATASET_MAX, "%s/%s", zfs->root,
 			       zfs_kind_folder((enum volume_kind)kind));
-	return zfs_run(ZFS_ARGS("zfs", "list", "-H", "-r", "-t", "filesystem,snapshot", "-o",
-				"name,guid," PROPERTY_DRAFT, folder[VOLUME_IMAGE],
-				folder[VOLUME_CONTAINER], folder[VOLUME_VIRTUAL_MACHINE],
-				folder[VOLUME_CUSTOM]),
+	return zfs_run(ZFS_ARGS(LINE_ARGS, folder[VOLUME_IMAGE], folder[VOLUME_CONTAINER],
+				folder[VOLUME_VIRTUAL_MACHINE], folder[VOLUME_CUSTOM]),
 		       ret, err);
 }
 
-/* Is the line of what users cannot see? */
-static bool is_line_hidden(const struct zfs_pool *zfs, const char *line, size_t n)
+/* Is it of what users cannot see? */
+static bool is_line_hidden(const struct zfs_pool *zfs, const char *name, const char *draft)
 {
-	const char *tab = memrchr(line, '\t', n);
-	char id[UUID_TEXT_SIZE], name[DATASET_MAX];
 	struct uuid uuid;
 
-	(void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(line, "\t"), line);
-	if (zfs_is_guard(zfs, name) || memmem(line, n, "@copy-", 6) ||
-	    memmem(line, n, "@deleted-", 9) || memmem(line, n, "@draft-", 7))
-		return true;
-	(void)snprintf(id, sizeof(id), "%.*s", (int)(line + n - tab - 1), tab + 1);
-	return uuid_parse(id, &uuid) && zfs_draft_is_pending(zfs, uuid.text);
+	return zfs_is_guard(zfs, name) || zfs_is_hidden_snapshot(name) ||
+	       (uuid_parse(draft, &uuid) && zfs_draft_is_pending(zfs, uuid.text));
 }
 
-static uint64_t hash_touched(const struct zfs_pool *zfs, uint64_t hash)
+/* The sum over the lines of @list, which it cuts up, of what users can see. */
+static uint64_t sum_of(const struct zfs_pool *zfs, char *list)
+{
+	uint64_t sum = 0;
+
+	for (char *line = list, *end; *line; line = end) {
+		size_t length = strcspn(line, "\n"), name, draft;
+
+		end = line + length + (line[length] == '\n');
+		line[length] = '\0';
+		name = strcspn(line, "\t");
+		draft = name + 1 + strcspn(line + name + (name < length), "\t");
+		if (draft >= length)
+			continue; /* no line of three, so none of ours */
+		line[name] = line[draft] = '\0';
+		if (!is_line_hidden(zfs, line, line + name + 1))
+			sum += hash_pair(line, line + draft + 1);
+	}
+	return sum % STAMP_MODULUS;
+}
+
+/* Of what touch rewrites. */
+static uint64_t hash_touched(const struct zfs_pool *zfs)
 {
 	_cleanup_(freep) char *path = text_format("%s/stamp", zfs->state);
 	_cleanup_(freep) char *text = NULL;
 	struct coppice_error ignored;
 
-	if (path && file_read(AT_FDCWD, path, 64, &text, &ignored) == COPPICE_OK)
-		hash = hash_text(hash, text, strlen(text));
-	return hash;
+	return path && file_read(AT_FDCWD, path, 64, &text, &ignored) == COPPICE_OK
+		       ? hash_pair("/touched", text)
+		       : 0;
 }
 
 /*
- * Of all that users can see, as ZFS lists it: what others do with zfs(8) shows as well.
- * And of a file that our own changes of records rewrite, as those do not show there.
+ * Of the names and records of all that users can see, as ZFS lists them: what others do
+ * with zfs(8) shows as well.
  */
 static int stamp(struct pool *pool, uint64_t *ret, struct coppice_error *err)
 {
 	struct zfs_pool *zfs = zfs_pool_of(pool);
-	uint64_t hash = 14695981039346656037ULL;
 	_cleanup_(freep) char *list = NULL;
 	int r;
 
@@ -89,16 +113,47 @@ static int stamp(struct pool *pool, uint64_t *ret, struct coppice_error *err)
 			       ? fail(err, COPPICE_UNAVAILABLE,
 				      "the dataset '%s' is not whole any more", zfs->root)
 			       : r;
-	for (const char *line = list, *end; *line; line = end + (*end == '\n')) {
-		size_t n = strcspn(line, "\n");
-		const char *tab = memrchr(line, '\t', n);
-
-		end = line + n;
-		if (tab && !is_line_hidden(zfs, line, n))
-			hash = hash_text(hash, line, (size_t)(tab - line));
-	}
-	*ret = hash_touched(zfs, hash) >> 1; /* SQLite's integers have a sign */
+	*ret = (sum_of(zfs, list) + hash_touched(zfs)) % STAMP_MODULUS;
 	return COPPICE_OK;
+}
+
+/* As many names as fit into the arguments of any command. */
+#define PART_MAX 1000
+
+static int stamp_some(struct zfs_pool *zfs, const struct volume_ref *refs, size_t n, uint64_t *ret,
+		      struct coppice_error *err)
+{
+	static const char *const line_args[] = { LINE_ARGS };
+	_cleanup_(freep) char(*names)[DATASET_MAX] = calloc(n, sizeof(*names));
+	_cleanup_(freep) const char **argv = calloc(ARRAY_SIZE(line_args) + n + 1, sizeof(*argv));
+	_cleanup_(freep) char *list = NULL;
+	int r;
+
+	if (!names || !argv)
+		return fail_memory(err);
+	memcpy(argv, line_args, sizeof(line_args));
+	for (size_t i = 0; i < n; i++)
+		argv[ARRAY_SIZE(line_args) + i] = zfs_volume_name(zfs, &refs[i], names[i]);
+	/* It says which of them is not there, and lists all others. */
+	r = zfs_run(argv, &list, err);
+	if (r < 0 && r != COPPICE_NOT_FOUND)
+		return r;
+	*ret += list ? sum_of(zfs, list) : 0;
+	return COPPICE_OK;
+}
+
+static int stamp_part(struct pool *pool, const struct volume_ref *refs, size_t n, uint64_t *ret,
+		      struct coppice_error *err)
+{
+	uint64_t sum = 0;
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < n && r == COPPICE_OK; i += PART_MAX)
+		r = stamp_some(zfs_pool_of(pool), refs + i, n - i < PART_MAX ? n - i : PART_MAX,
+			       &sum, err);
+	if (r == COPPICE_OK)
+		*ret = sum % STAMP_MODULUS;
+	return r;
 }
 
 static int touch(struct pool *pool, struct coppice_error *err)
@@ -361,6 +416,7 @@ const struct driver driver_zfs = {
 	.pinned = zfs_pinned,
 
 	.stamp = stamp,
+	.stamp_part = stamp_part,
 	.touch = touch,
 	.scan = scan,
 	.record_read = record_read,

@@ -220,6 +220,8 @@ static void test_busy_is_tried_again(void)
 static void test_requests_of_commands(void)
 {
 	const char *const hold[] = { "zfs", "hold", "tag", "t/c@s", "t/d@s", NULL };
+	const char *const many[] = { "zfs", "snapshot", "-o", "a:b=c", "t/c@s", "t/d@s", NULL };
+	const char *const gone[] = { "zfs", "destroy", "t/c@s", "t/d@s", NULL };
 	struct zfs_request request;
 
 	ok(zfs_request_parse(
@@ -241,7 +243,16 @@ static void test_requests_of_commands(void)
 	ok_int(request.what, ==, ZFS_DESTROY);
 	ok(zfs_request_parse(ZFS_ARGS("zfs", "destroy", "t/c@s"), &request));
 	ok_int(request.what, ==, ZFS_DESTROY_SNAPSHOT);
-	ok(zfs_request_parse(hold, &request)); /* borrows from it */
+	ok(zfs_request_parse(many, &request)); /* borrows from it */
+	ok_int(request.what, ==, ZFS_SNAPSHOT);
+	ok(!request.from);
+	ok_int(request.n_options, ==, 1);
+	ok_int(request.n_names, ==, 2);
+	ok_str(request.names[1], "t/d@s");
+	ok(zfs_request_parse(gone, &request));
+	ok_int(request.what, ==, ZFS_DESTROY_SNAPSHOT);
+	ok_int(request.n_names, ==, 2);
+	ok(zfs_request_parse(hold, &request));
 	ok_int(request.what, ==, ZFS_HOLD);
 	ok_str(request.from, "tag");
 	ok_int(request.n_names, ==, 2);
@@ -265,7 +276,9 @@ static void test_requests_that_are_none(void)
 		ZFS_ARGS("zfs", "clone", "-p", "t/i@s", "t/c"),
 		ZFS_ARGS("zfs", "clone", "t/i@s", "t/c", "t/d"),
 		ZFS_ARGS("zfs", "rename", "-r", "t/a@s", "t/a@r"),
-		ZFS_ARGS("zfs", "snapshot", "t/a@s", "t/b@s"),
+		ZFS_ARGS("zfs", "destroy", "t/a@s", "t/b"),
+		ZFS_ARGS("zfs", "destroy", "t/a", "t/b"),
+		ZFS_ARGS("zfs", "promote", "t/a", "t/b"),
 		ZFS_ARGS("zfs", "hold", "tag"),
 		ZFS_ARGS("zfs", "hold", "-r", "tag", "t/a@s"),
 		ZFS_ARGS("zfs", "holds", "t/a@s"),
@@ -402,6 +415,11 @@ static void test_library_renames_promotes_and_destroys(void)
 	ok_str(list, "1\n1\n");
 	free(list);
 	ok_code(zfs_run(ZFS_ARGS("zfs", "destroy", "unit/d@t"), NULL, &err), COPPICE_BUSY, &err);
+	/* One that is there, or held, keeps all from being made, or destroyed. */
+	ok(!zfs_library_run(ZFS_ARGS("zfs", "snapshot", "unit/d@v", "unit/d@t")));
+	ok(!zfs_library_run(ZFS_ARGS("zfs", "destroy", "unit@v", "unit/d@t")));
+	do_by_library(ZFS_ARGS("zfs", "snapshot", "unit@v", "unit/d@v"));
+	do_by_library(ZFS_ARGS("zfs", "destroy", "unit@v", "unit/d@v"));
 	ok_code(zfs_run(ZFS_ARGS("zfs", "hold", "tag", "unit/d@none"), NULL, &err),
 		COPPICE_NOT_FOUND, &err);
 	do_by_library(ZFS_ARGS("zfs", "release", "tag", "unit/d@t", "unit/d@u"));

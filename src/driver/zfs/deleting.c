@@ -169,18 +169,30 @@ static int count_there(struct zfs_pool *zfs, const struct listing *listing,
 	return COPPICE_OK;
 }
 
-/* All that is there, or of one volume just that. */
+/* As many names as fit into the arguments of any command. */
+#define NAMES_MAX 1000
+
+/* Just those, if there is no other way to look at each once: all that is there. */
 static int read_listing(struct retiring *retiring, size_t n, struct coppice_error *err)
 {
-	char name[DATASET_MAX];
+	_cleanup_(freep) char(*names)[DATASET_MAX] = calloc(n, sizeof(*names));
+	_cleanup_(freep) const char **targets = calloc(n + 1, sizeof(*targets));
+	bool are_volumes = n <= NAMES_MAX;
 	int r;
 
-	if (n > 1)
+	if (!names || !targets)
+		return fail_memory(err);
+	for (size_t i = 0; i < n; i++) {
+		are_volumes = are_volumes && !volume_is_snapshot(&retiring->refs[i]);
+		targets[i] = zfs_volume_name(retiring->zfs, &retiring->refs[i], names[i]);
+	}
+	if (!are_volumes && n > 1)
 		return listing_read_all(retiring->zfs, &retiring->listing, err);
-	r = listing_read(retiring->zfs,
-			 ZFS_ARGS(zfs_volume_name(retiring->zfs, retiring->refs, name)),
-			 &retiring->listing, err);
-	return r == COPPICE_NOT_FOUND ? zfs_missing(retiring->zfs, retiring->refs, err) : r;
+	r = listing_read(retiring->zfs, targets, &retiring->listing, err);
+	if (r != COPPICE_NOT_FOUND)
+		return r;
+	return n > 1 ? listing_read_all(retiring->zfs, &retiring->listing, err)
+		     : zfs_missing(retiring->zfs, retiring->refs, err);
 }
 
 /* Of what is to be destroyed at once. */

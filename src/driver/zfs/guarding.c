@@ -182,6 +182,19 @@ static int run_batch(struct batch *batch, const char *verb, struct coppice_error
 	return parallel_run(batch->n_chunks, n_commands, run_chunk, batch, err);
 }
 
+/* False: nothing was done. Programs take one snapshot at a time, in some versions. */
+static bool in_one_call(const char *verb, char *const snapshot[], size_t n)
+{
+	_cleanup_(freep) const char **argv = calloc(n + 3, sizeof(*argv));
+
+	if (zfs_commands() > 1 || !argv)
+		return false;
+	argv[0] = "zfs";
+	argv[1] = verb;
+	memcpy(&argv[2], snapshot, n * sizeof(*argv));
+	return zfs_library_run(argv);
+}
+
 int zfs_guard_begin_all(struct zfs_pool *zfs, char *snapshot[], size_t n, struct coppice_error *err)
 {
 	struct batch batch = { .snapshot = snapshot, .n = n };
@@ -189,7 +202,10 @@ int zfs_guard_begin_all(struct zfs_pool *zfs, char *snapshot[], size_t n, struct
 
 	if (!zfs->is_guarded || n == 0)
 		return COPPICE_OK;
-	r = parallel_run(n, zfs_threads(), snapshot_one, &batch, err);
+	/* One that is there already keeps all others from being made in that call. */
+	r = in_one_call("snapshot", snapshot, n)
+		    ? COPPICE_OK
+		    : parallel_run(n, zfs_threads(), snapshot_one, &batch, err);
 	return r < 0 ? r : run_batch(&batch, "hold", err);
 }
 
@@ -210,6 +226,13 @@ int zfs_guard_release_all(struct dataset *guard[], size_t n, struct coppice_erro
 	for (size_t i = 0; i < n; i++)
 		if (guard[i]->n_holds > 0)
 			guard[i]->n_holds--;
+	batch.n = 0;
+	for (size_t i = 0; i < n; i++)
+		if (guard[i]->n_holds == 0)
+			snapshot[batch.n++] = guard[i]->name;
+	if (in_one_call("destroy", snapshot, batch.n))
+		for (size_t i = 0; i < n; i++)
+			guard[i]->is_gone |= guard[i]->n_holds == 0;
 	return COPPICE_OK;
 }
 

@@ -19,14 +19,15 @@ static const struct {
 	enum zfs_what what;
 	enum {
 		ONE,
+		MANY,
 		FROM_AND_ONE,
-		TAG_AND_MANY
+		TAG_AND_MANY,
 	} names;
 	bool has_options;
 } verbs[] = {
 	{ "create", ZFS_CREATE, ONE, true },       { "clone", ZFS_CLONE, FROM_AND_ONE, true },
-	{ "snapshot", ZFS_SNAPSHOT, ONE, true },   { "rename", ZFS_RENAME, FROM_AND_ONE, false },
-	{ "promote", ZFS_PROMOTE, ONE, false },    { "destroy", ZFS_DESTROY, ONE, false },
+	{ "snapshot", ZFS_SNAPSHOT, MANY, true },  { "rename", ZFS_RENAME, FROM_AND_ONE, false },
+	{ "promote", ZFS_PROMOTE, ONE, false },    { "destroy", ZFS_DESTROY, MANY, false },
 	{ "hold", ZFS_HOLD, TAG_AND_MANY, false }, { "release", ZFS_RELEASE, TAG_AND_MANY, false },
 };
 
@@ -50,6 +51,14 @@ static bool is_plain_name(const char *name)
 	return name && name[0] != '-' && !strpbrk(name, ",%");
 }
 
+static bool are_snapshots(const struct zfs_request *request)
+{
+	for (size_t i = 0; i < request->n_names; i++)
+		if (!strchr(request->names[i], '@'))
+			return false;
+	return true;
+}
+
 bool zfs_request_parse(const char *const argv[], struct zfs_request *ret)
 {
 	struct zfs_request request = { 0 };
@@ -64,20 +73,20 @@ bool zfs_request_parse(const char *const argv[], struct zfs_request *ret)
 	    !is_plain_name(argv[i]))
 		return false;
 	request.what = verbs[v].what;
-	if (verbs[v].names != ONE)
+	if (verbs[v].names >= FROM_AND_ONE)
 		request.from = argv[i++];
 	request.names = &argv[i];
 	while (is_plain_name(argv[i]))
 		i++;
 	request.n_names = (size_t)(&argv[i] - request.names);
 	if (argv[i] || request.n_names == 0 ||
-	    (request.n_names > 1 && verbs[v].names != TAG_AND_MANY))
+	    (request.n_names > 1 && verbs[v].names != MANY && verbs[v].names != TAG_AND_MANY))
 		return false;
 	request.name = request.names[0];
-	if (request.what == ZFS_DESTROY && strchr(request.name, '@'))
+	if (request.what == ZFS_DESTROY && are_snapshots(&request))
 		request.what = ZFS_DESTROY_SNAPSHOT;
 	*ret = request;
-	return true;
+	return request.what != ZFS_DESTROY || request.n_names == 1;
 }
 
 /* ---- the library ---- */
@@ -228,20 +237,30 @@ static bool options_of(const struct zfs_request *request, nvlist *list)
 	return true;
 }
 
+static bool names_of(const struct zfs_request *request, nvlist **ret)
+{
+	if (!list_new(ret))
+		return false;
+	for (size_t i = 0; i < request->n_names; i++)
+		if (core.list_add_flag(*ret, request->names[i]) != 0)
+			return false;
+	return true;
+}
+
+/* All, or none of them. */
 static bool do_snapshot(const struct zfs_request *request, nvlist *options)
 {
 	_cleanup_(list_freep) nvlist *names = NULL, *errors = NULL;
 
-	return list_new(&names) && core.list_add_flag(names, request->name) == 0 &&
-	       core.snapshot(names, options, &errors) == 0;
+	return names_of(request, &names) && core.snapshot(names, options, &errors) == 0;
 }
 
+/* All that are there, or none of them. */
 static bool do_destroy_snapshot(const struct zfs_request *request)
 {
 	_cleanup_(list_freep) nvlist *names = NULL, *errors = NULL;
 
-	return list_new(&names) && core.list_add_flag(names, request->name) == 0 &&
-	       core.destroy_snapshots(names, 0, &errors) == 0;
+	return names_of(request, &names) && core.destroy_snapshots(names, 0, &errors) == 0;
 }
 
 #define TYPE_FILESYSTEM 2

@@ -158,17 +158,23 @@ int listing_parse(char *text, struct listing *ret, struct coppice_error *err)
 static int read_properties(const char *properties, const char *const targets[], struct listing *ret,
 			   struct coppice_error *err)
 {
-	const char *argv[24] = { "zfs",     "get",
-				 "-Hp",     "-r",
-				 "-s",      "local,received,none",
-				 "-o",      "name,property,value,source",
-				 properties };
+	const char *const options[] = { "zfs",     "get",
+					"-Hp",     "-r",
+					"-s",      "local,received,none",
+					"-o",      "name,property,value,source",
+					properties };
+	_cleanup_(freep) const char **argv = NULL;
 	char *out = NULL;
-	size_t n = 9;
+	size_t n = 0;
 	int r;
 
-	for (size_t i = 0; targets[i] && n + 1 < ARRAY_SIZE(argv); i++)
-		argv[n++] = targets[i];
+	while (targets[n])
+		n++;
+	argv = calloc(ARRAY_SIZE(options) + n + 1, sizeof(*argv));
+	if (!argv)
+		return fail_memory(err);
+	memcpy(argv, options, sizeof(options));
+	memcpy(&argv[ARRAY_SIZE(options)], targets, n * sizeof(*targets));
 	r = zfs_run(argv, &out, err);
 	if (r < 0) {
 		free(out);

@@ -99,13 +99,16 @@ struct zfs_request {
 	} what;
 	const char *name;         /* what is made, changed or destroyed; the first of @names */
 	const char *from;         /* the origin of a clone; the old name; the tag; else NULL */
-	const char *const *names; /* n_names of them, all but for hold and release one */
+	const char *const *names; /* n_names of them, one of what is no snapshot */
 	size_t n_names;
 	const char *option[8]; /* "property=value" */
 	size_t n_options;
 };
 
-/* Is this command one of those that the library has? Borrows from @argv. */
+/*
+ * Is this command one of those that the library has? Borrows from @argv. Of one it takes more
+ * than the command does: many snapshots after "destroy".
+ */
 bool zfs_request_parse(const char *const argv[], struct zfs_request *ret);
 
 /*
@@ -119,7 +122,10 @@ bool zfs_library_run(const char *const argv[]);
 /* On how many threads to do a batch: those that do it at once share transaction groups. */
 size_t zfs_threads(void);
 
-/* Into how many to divide a command that takes many names, as each name takes its time. */
+/*
+ * Into how many to divide a command that takes many names, as each name takes its time. One: the
+ * library does it, in one call, and then there is nothing of which it does not take many.
+ */
 size_t zfs_commands(void);
 
 /* ---- dataset.c: names of datasets ---- */
@@ -424,7 +430,10 @@ int zfs_guard_begin(struct zfs_pool *zfs, const char *dataset, struct coppice_er
 int zfs_guard_begin_all(struct zfs_pool *zfs, char *snapshot[], size_t n,
 			struct coppice_error *err);
 
-/* Release many that are to be destroyed, as far as that goes; the listing knows then. */
+/*
+ * Release many that are to be destroyed, and destroy them where that is one call, as far as
+ * that goes; the listing knows then.
+ */
 int zfs_guard_release_all(struct dataset *guard[], size_t n, struct coppice_error *err);
 
 /*

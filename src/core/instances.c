@@ -351,7 +351,7 @@ int coppice_instance_init(struct coppice *coppice, const char *image, const char
 	if (coppice->options.hooks.explain || coppice->options.is_dry_run)
 		request.how = POOLS_MAY_MAKE;
 	r = init_as_requested(coppice, &request, &is_unsure, err);
-	if ((r != COPPICE_EXISTS && r != COPPICE_NOT_FOUND) || !is_unsure)
+	if ((r != COPPICE_EXISTS && r != COPPICE_NOT_FOUND && r != COPPICE_FAILED) || !is_unsure)
 		return r;
 	request.how = POOLS_MAY_MAKE;
 	return init_as_requested(coppice, &request, &is_unsure, err);

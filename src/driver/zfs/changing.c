@@ -197,6 +197,7 @@ static int keep_below(struct zfs_pool *zfs, const struct listing *listing, const
 		      const char *live, struct coppice_error *err)
 {
 	_cleanup_(freep) char *below = NULL;
+	struct coppice_error ignored;
 	struct uuid id;
 	int r;
 
@@ -211,7 +212,12 @@ static int keep_below(struct zfs_pool *zfs, const struct listing *listing, const
 		r = zfs_run(ZFS_ARGS("zfs", "set", "canmount=off", old), NULL, err);
 	if (r == COPPICE_OK)
 		r = zfs_run(ZFS_ARGS("zfs", "rename", old, below), NULL, err);
-	return r < 0 ? r : zfs_run(ZFS_ARGS("zfs", "inherit", PROPERTY_SWAP, below), NULL, err);
+	if (r == COPPICE_OK)
+		r = zfs_run(ZFS_ARGS("zfs", "inherit", PROPERTY_SWAP, below), NULL, err);
+	/* Else whoever reaps next does it. */
+	if (r == COPPICE_OK)
+		(void)zfs_roll_back(below, &ignored);
+	return r;
 }
 
 /*

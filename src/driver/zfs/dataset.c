@@ -84,10 +84,69 @@ bool zfs_is_within(const char *name, const char *of)
 	return strncmp(name, of, n) == 0 && (name[n] == '\0' || name[n] == '/' || name[n] == '@');
 }
 
+/* Does @name go on with a uuid, and then end, or go on with one of @ends? */
+static bool is_uuid_next(const char *name, const char *ends)
+{
+	char text[UUID_TEXT_SIZE];
+	struct uuid ignored;
+
+	(void)snprintf(text, sizeof(text), "%s", name);
+	return uuid_parse(text, &ignored) && strchr(ends, name[UUID_TEXT_SIZE - 1]);
+}
+
 bool zfs_is_hidden_snapshot(const char *name)
 {
+	static const char *const prefixes[] = { "@copy-", "@deleted-", "@draft-" };
 	const char *at = strchr(name, '@');
 
-	return at && (strncmp(at, "@copy-", 6) == 0 || strncmp(at, "@deleted-", 9) == 0 ||
-		      strncmp(at, "@draft-", 7) == 0);
+	for (size_t i = 0; at && i < ARRAY_SIZE(prefixes); i++)
+		if (strncmp(at, prefixes[i], strlen(prefixes[i])) == 0)
+			return is_uuid_next(at + strlen(prefixes[i]), ":");
+	return false;
+}
+
+/* What follows "deleted/" in its name; NULL. */
+static const char *after_deleted(const struct zfs_pool *zfs, const char *name)
+{
+	static const char folder[] = "/deleted/";
+	size_t root = strlen(zfs->root);
+
+	return strncmp(name, zfs->root, root) == 0 &&
+			       strncmp(name + root, folder, strlen(folder)) == 0
+		       ? name + root + strlen(folder)
+		       : NULL;
+}
+
+bool zfs_is_tombstone(const struct zfs_pool *zfs, const char *name)
+{
+	const char *rest = after_deleted(zfs, name);
+	enum volume_kind ignored;
+
+	return rest && parse_kind(rest, &ignored, &rest) && is_uuid_next(rest, "@/");
+}
+
+bool zfs_is_in_folders(const struct zfs_pool *zfs, const char *name)
+{
+	size_t root = strlen(zfs->root);
+	enum volume_kind ignored;
+	const char *rest;
+
+	return strncmp(name, zfs->root, root) == 0 && name[root] == '/' &&
+	       (parse_kind(name + root + 1, &ignored, &rest) ||
+		strncmp(name + root + 1, "drafts/", 7) == 0 || zfs_is_tombstone(zfs, name));
+}
+
+bool zfs_is_history(const struct zfs_pool *zfs, const struct dataset *dataset)
+{
+	char volume[DATASET_MAX];
+	struct volume_ref ignored;
+	char *slash;
+
+	(void)snprintf(volume, sizeof(volume), "%s", dataset->name);
+	slash = strrchr(volume, '/');
+	if (dataset->is_snapshot || !dataset->is_never_mounted || !slash ||
+	    !is_uuid_next(slash + 1, ""))
+		return false;
+	*slash = '\0';
+	return zfs_name_parse(zfs, volume, &ignored);
 }

@@ -269,40 +269,12 @@ static bool is_in_the_making(const struct zfs_pool *zfs, const struct dataset *d
 	return id && !zfs_draft_is_over(zfs, id, &fd);
 }
 
-/* ROOT/deleted/KIND/UUID, or of it. */
-static bool is_tombstone(const struct zfs_pool *zfs, const char *name)
-{
-	size_t root = strlen(zfs->root);
-	const char *kind;
-
-	if (strncmp(name + root, "/deleted/", 9) != 0)
-		return false;
-	kind = strchr(name + root + 9, '/');
-	return kind && kind[1];
-}
-
-/* ROOT/containers/NAME/UUID: it is there for its snapshots only. */
-static bool is_below_a_volume(const struct zfs_pool *zfs, const struct dataset *dataset)
-{
-	struct volume_ref parent;
-	char name[DATASET_MAX];
-	char *slash;
-
-	if (dataset->is_snapshot)
-		return false;
-	(void)snprintf(name, sizeof(name), "%s", dataset->name);
-	slash = strrchr(name, '/');
-	if (!slash)
-		return false;
-	*slash = '\0';
-	return zfs_name_parse(zfs, name, &parent);
-}
-
 static bool is_useless(const struct zfs_pool *zfs, const struct dataset *dataset)
 {
-	if (is_tombstone(zfs, dataset->name))
+	if (zfs_is_tombstone(zfs, dataset->name))
 		return true;
-	return (zfs_is_hidden_snapshot(dataset->name) || is_below_a_volume(zfs, dataset)) &&
+	return ((zfs_is_hidden_snapshot(dataset->name) && zfs_is_in_folders(zfs, dataset->name)) ||
+		zfs_is_history(zfs, dataset)) &&
 	       !is_in_the_making(zfs, dataset);
 }
 
@@ -437,7 +409,8 @@ static int flatten(struct zfs_pool *zfs, const struct listing *listing, bool *re
 		char folder[32];
 		struct uuid uuid;
 
-		if (dataset->is_gone || dataset->is_snapshot || !is_tombstone(zfs, dataset->name))
+		if (dataset->is_gone || dataset->is_snapshot ||
+		    !zfs_is_tombstone(zfs, dataset->name))
 			continue;
 		id = strchr(kind, '/');
 		below = strchr(id + 1, '/');
@@ -452,16 +425,59 @@ static int flatten(struct zfs_pool *zfs, const struct listing *listing, bool *re
 	return r;
 }
 
-/* What is set aside for the dead is of use to nobody. */
-static int release_tombstones(struct zfs_pool *zfs, const struct listing *listing,
-			      struct coppice_error *err)
+/* Its last snapshot; false: it has none, or is gone. */
+static bool find_last(const char *dataset, char ret[static DATASET_MAX])
+{
+	_cleanup_(freep) char *out = NULL;
+	struct coppice_error ignored;
+	unsigned long long last = 0;
+
+	if (zfs_run(ZFS_ARGS("zfs", "get", "-Hp", "-r", "-o", "value,name", "createtxg", dataset),
+		    &out, &ignored) < 0)
+		return false;
+	for (const char *line = out, *end; *line; line = end + (*end == '\n')) {
+		const char *name = strchr(line, '\t');
+		unsigned long long txg = strtoull(line, NULL, 10);
+		size_t n = strlen(dataset);
+
+		end = line + strcspn(line, "\n");
+		if (!name || strncmp(name + 1, dataset, n) != 0 || name[1 + n] != '@' || txg < last)
+			continue;
+		last = txg;
+		(void)snprintf(ret, DATASET_MAX, "%.*s", (int)strcspn(name + 1, "\n"), name + 1);
+	}
+	return last > 0;
+}
+
+int zfs_roll_back(const char *dataset, struct coppice_error *err)
+{
+	char last[DATASET_MAX];
+	int r;
+
+	if (!find_last(dataset, last))
+		return COPPICE_OK;
+	r = zfs_run(ZFS_ARGS("zfs", "rollback", last), NULL, err);
+	return r == COPPICE_NOT_FOUND ? COPPICE_OK : r;
+}
+
+/*
+ * What is kept as others stand on its snapshots is these, and nothing else: not what was
+ * written into it since, nor what is set aside for it.
+ */
+static int trim(struct zfs_pool *zfs, const struct listing *listing, struct coppice_error *err)
 {
 	int r = COPPICE_OK;
 
-	for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++)
-		if (!listing->dataset[i].is_gone && !listing->dataset[i].is_snapshot &&
-		    is_tombstone(zfs, listing->dataset[i].name))
-			r = zfs_limits_release(&listing->dataset[i], err);
+	for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++) {
+		const struct dataset *dataset = &listing->dataset[i];
+
+		if (dataset->is_gone || dataset->is_snapshot || !is_useless(zfs, dataset))
+			continue;
+		if (zfs_is_tombstone(zfs, dataset->name))
+			r = zfs_limits_release(dataset, err);
+		if (r == COPPICE_OK && dataset->by_dataset.bytes > ZFS_PINS_NOTHING)
+			r = zfs_roll_back(dataset->name, err);
+	}
 	return r;
 }
 
@@ -477,12 +493,12 @@ static const struct dataset *find_held(const struct listing *listing)
 static int reap_round(struct zfs_pool *zfs, struct listing *listing, bool *ret_did_flatten,
 		      struct coppice_error *err)
 {
-	int r = listing_read_all(zfs, listing, err);
+	int r = listing_read_space(zfs, listing, err);
 
 	if (r == COPPICE_OK)
 		r = destroy_waves(zfs, listing, choose_useless, NULL, err);
 	if (r == COPPICE_OK)
-		r = release_tombstones(zfs, listing, err);
+		r = trim(zfs, listing, err);
 	return r < 0 ? r : flatten(zfs, listing, ret_did_flatten, err);
 }
 
@@ -533,6 +549,11 @@ static void reap_explain(struct pool *pool)
 		    "for name in $(zfs list -H -r -t all -S name -o name %s/deleted | grep -E "
 		    "'/[0-9a-f]{8}-[0-9a-f-]{27}'); do zfs release " ZFS_GUARD_TAG
 		    " \"$name\" 2>/dev/null; zfs destroy \"$name\"; done",
+		    zfs_pool_of(pool)->root);
+	zfs_explain(pool,
+		    "for name in $(zfs list -H -r -t filesystem -o name %s/deleted | grep -E "
+		    "'/[0-9a-f]{8}-[0-9a-f-]{27}'); do zfs rollback \"$(zfs list -H -r -d 1 -t "
+		    "snapshot -s creation -o name \"$name\" | tail -n 1)\"; done",
 		    zfs_pool_of(pool)->root);
 }
 
@@ -585,7 +606,7 @@ static bool is_held(const struct listing *listing, const struct dataset *dataset
 /* ROOT/deleted/KIND/UUID itself, or a snapshot that was deleted of a volume that was not. */
 static bool is_told(const struct zfs_pool *zfs, const struct dataset *dataset)
 {
-	if (!is_tombstone(zfs, dataset->name))
+	if (!zfs_is_tombstone(zfs, dataset->name))
 		return strstr(dataset->name, "@deleted-") != NULL;
 	return !dataset->is_snapshot &&
 	       !strchr(strchr(dataset->name + strlen(zfs->root) + 9, '/') + 1, '/');
@@ -616,7 +637,7 @@ int zfs_pinned(struct pool *pool, pinned_fn *fn, void *user, struct coppice_erro
 static void name_dead(const struct zfs_pool *zfs, const char *name, struct volume_ref *ret)
 {
 	char volume[DATASET_MAX];
-	const char *id = is_tombstone(zfs, name)
+	const char *id = zfs_is_tombstone(zfs, name)
 				 ? strchr(name + strlen(zfs->root) + strlen("/deleted/"), '/') + 1
 				 : NULL;
 

@@ -29,9 +29,6 @@
 
 #define USERS "@snapshot-"
 
-/* As much as this may be in what is as good as empty: a copy that was received is not. */
-#define PINS_NOTHING (128ULL << 10)
-
 /* ---- names ---- */
 
 /* @guard of a volume, or what lies below it for that: containers/c1/guard, and its @guard. */
@@ -376,7 +373,7 @@ int zfs_guard_ensure_in(struct zfs_pool *zfs, const struct listing *listing,
 		return COPPICE_OK;
 	if (kind == VOLUME_IMAGE)
 		return guarded.image ? hold(guarded.image->name, err) : COPPICE_OK;
-	if (guarded.own || (is_fresh && guarded.n_users == 0 && volume->used <= PINS_NOTHING))
+	if (guarded.own || (is_fresh && guarded.n_users == 0 && volume->used <= ZFS_PINS_NOTHING))
 		r = snapshot_and_hold(volume->name, err);
 	else
 		r = begin_below(listing, volume, err);

@@ -21,7 +21,7 @@
 
 #define PROPERTIES                                                                                 \
 	"type,origin,used,available,referenced,userrefs,refquota,quota,refreservation,"            \
-	"reservation," PROPERTY_RECORD "," PROPERTY_DRAFT "," PROPERTY_SWAP
+	"reservation,canmount," PROPERTY_RECORD "," PROPERTY_DRAFT "," PROPERTY_SWAP
 
 #define HISTORY "type,origin,createtxg,guid"
 
@@ -56,6 +56,8 @@ static void set_property(struct dataset *dataset, const char *property, char *va
 {
 	if (strcmp(property, "type") == 0)
 		dataset->is_snapshot = strcmp(value, "snapshot") == 0;
+	else if (strcmp(property, "canmount") == 0)
+		dataset->is_never_mounted = strcmp(value, "off") == 0;
 	else if (strcmp(property, "origin") == 0)
 		dataset->origin = word_or_null(value);
 	else if (strcmp(property, "used") == 0)

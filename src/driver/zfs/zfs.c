@@ -341,10 +341,7 @@ static int check(struct pool *pool, bool is_repair, scan_fn *fn, void *user,
 		found.ref = parent;
 		found.record =
 			listing_find(&listing, text) ? listing_find(&listing, text)->record : NULL;
-		if (volume_name_is_valid(VOLUME_CUSTOM, slash + 1) &&
-		    strlen(slash + 1) == UUID_TEXT_SIZE - 1)
-			continue;
-		if (zfs_is_guard(zfs, dataset->name))
+		if (zfs_is_history(zfs, dataset) || zfs_is_guard(zfs, dataset->name))
 			continue;
 		found.problem = "it has a dataset below it that Coppice did not make";
 		r = fn(user, &found, err);

@@ -147,8 +147,19 @@ bool zfs_name_parse(const struct zfs_pool *zfs, const char *name, struct volume_
 /* Is @name the dataset @of, a snapshot of it, or below it? */
 bool zfs_is_within(const char *name, const char *of);
 
-/* Is it one of the snapshots that are no user's: @copy-…, @deleted-…, @draft-…? */
+/* Is it one of the snapshots that are no user's: @copy-UUID, @deleted-UUID[:N], @draft-UUID? */
 bool zfs_is_hidden_snapshot(const char *name);
+
+/* ROOT/deleted/KIND/UUID, or of it, or below it. What is not called so others put there. */
+bool zfs_is_tombstone(const struct zfs_pool *zfs, const char *name);
+
+/* Is it in a folder of ours? In the dataset of a pool there may be others'. */
+bool zfs_is_in_folders(const struct zfs_pool *zfs, const char *name);
+
+struct dataset;
+
+/* ROOT/containers/NAME/UUID, made by us: it is there for its snapshots only. */
+bool zfs_is_history(const struct zfs_pool *zfs, const struct dataset *dataset);
 
 /* ---- limits.c ---- */
 
@@ -180,8 +191,6 @@ char *limit_options_told(const struct new_volume *volume);
 int zfs_limit_set(struct pool *pool, const struct volume_ref *ref, const struct uuid *group,
 		  uint64_t limit_bytes, unsigned how, struct coppice_error *err);
 
-struct dataset;
-
 /* Give @name the limits that @from has; take away what is set aside for it. */
 int zfs_limits_copy(const struct dataset *from, const char *name, struct coppice_error *err);
 int zfs_limits_release(const struct dataset *dataset, struct coppice_error *err);
@@ -191,6 +200,7 @@ int zfs_limits_release(const struct dataset *dataset, struct coppice_error *err)
 struct dataset {
 	char *name;
 	bool is_snapshot;
+	bool is_never_mounted; /* by a canmount=off of its own */
 	bool is_gone, is_stuck; /* for who destroys what is listed: it is, or will not be */
 	bool is_held;           /* by others, which is why */
 	char *origin, *record, *draft, *swap; /* NULL: none of its own */
@@ -417,6 +427,9 @@ int zfs_rename_displacing(struct zfs_pool *zfs, const char *from, const char *to
 #define ZFS_GUARD_BELOW    "/guard"
 #define ZFS_GUARD_TAG      "coppice"
 
+/* As much as this may be in what is as good as empty: a copy that was received is not. */
+#define ZFS_PINS_NOTHING (UINT64_C(128) << 10)
+
 /* Is it there for the guard alone? */
 bool zfs_is_guard(const struct zfs_pool *zfs, const char *name);
 
@@ -493,6 +506,9 @@ int zfs_retire(struct pool *pool, const struct volume_ref *refs, const struct uu
 	       struct coppice_error *err);
 int zfs_reap(struct pool *pool, struct coppice_error *err);
 int zfs_pinned(struct pool *pool, pinned_fn *fn, void *user, struct coppice_error *err);
+
+/* Of what is kept for its snapshots: what was written into it after the last of them goes. */
+int zfs_roll_back(const char *dataset, struct coppice_error *err);
 
 /* Destroy what can be of @dataset and below; what others stand on becomes a tombstone. */
 int zfs_destroy_or_retire(struct zfs_pool *zfs, struct listing *listing, const char *dataset,

@@ -40,6 +40,7 @@ static const struct meaning meanings[] = {
 	{ "internal error", COPPICE_UNAVAILABLE },
 	{ "I/O error", COPPICE_UNAVAILABLE },
 	{ "suspended", COPPICE_UNAVAILABLE },
+	{ "other system", COPPICE_UNAVAILABLE }, /* "from other system", "from another system" */
 	{ "one or more devices is currently unavailable", COPPICE_UNAVAILABLE },
 	{ "parent does not exist", COPPICE_FAILED },
 	{ "dataset does not exist", COPPICE_NOT_FOUND },

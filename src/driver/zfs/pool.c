@@ -235,19 +235,38 @@ static void folder_of(const struct place *place, char ret[static PATH_MAX])
 	slash[slash == ret] = '\0';
 }
 
+/* It was not exported by who had it last, by the number that a machine has from hostid(1). */
+static int fail_elsewhere(const struct place *place, const char *folder, struct coppice_error *err)
+{
+	_cleanup_(freep) char *where = *folder ? text_format("-d %s ", folder) : strdup("");
+	struct coppice_error why = *err;
+
+	return fail(err, COPPICE_UNAVAILABLE,
+		    "zpool '%s' was last used by another machine, or by this one when it had "
+		    "another name or address (%s); only if no other has it now: zpool import -f "
+		    "%s%s",
+		    place->zpool, why.message, where ? where : "", place->zpool);
+}
+
 /* Bring in a zpool that was exported, or whose machine was started anew. */
 static int import(const struct place *place, struct coppice_error *err)
 {
-	char folder[PATH_MAX];
+	char folder[PATH_MAX] = "";
 	int r;
 
-	if (place->kind == PLACE_DATASET)
-		return zfs_run(ZFS_ARGS("zpool", "import", place->zpool), NULL, err);
+	if (place->kind == PLACE_DATASET) {
+		r = zfs_run(ZFS_ARGS("zpool", "import", place->zpool), NULL, err);
+		return r < 0 && strstr(err->message, "other system")
+			       ? fail_elsewhere(place, folder, err)
+			       : r;
+	}
 	if (access(place->vdev, F_OK) < 0)
 		return fail(err, COPPICE_NOT_FOUND, "the pool's file '%s' is not there",
 			    place->vdev);
 	folder_of(place, folder);
 	r = zfs_run(ZFS_ARGS("zpool", "import", "-d", folder, place->zpool), NULL, err);
+	if (r < 0 && strstr(err->message, "other system"))
+		return fail_elsewhere(place, folder, err);
 	if (r != COPPICE_NOT_FOUND || path_is_directory(place->vdev))
 		return r;
 	/* What is spoilt is not gone. */

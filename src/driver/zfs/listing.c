@@ -157,13 +157,17 @@ int listing_parse(char *text, struct listing *ret, struct coppice_error *err)
 	return COPPICE_OK;
 }
 
-static int read_properties(const char *properties, const char *const targets[], struct listing *ret,
-			   struct coppice_error *err)
+/* @depth: "-Hpr" with all below the targets, "-Hp" the targets alone. */
+static int read_properties(const char *depth, const char *properties, const char *const targets[],
+			   struct listing *ret, struct coppice_error *err)
 {
-	const char *const options[] = { "zfs",     "get",
-					"-Hp",     "-r",
-					"-s",      "local,received,none",
-					"-o",      "name,property,value,source",
+	const char *const options[] = { "zfs",
+					"get",
+					depth,
+					"-s",
+					"local,received,none",
+					"-o",
+					"name,property,value,source",
 					properties };
 	_cleanup_(freep) const char **argv = NULL;
 	char *out = NULL;
@@ -188,13 +192,13 @@ static int read_properties(const char *properties, const char *const targets[], 
 int listing_read(struct zfs_pool *zfs, const char *const targets[], struct listing *ret,
 		 struct coppice_error *err)
 {
-	return read_properties(PROPERTIES, targets, ret, err);
+	return read_properties("-Hpr", PROPERTIES, targets, ret, err);
 }
 
 static int read_all(struct zfs_pool *zfs, const char *properties, struct listing *ret,
 		    struct coppice_error *err)
 {
-	int r = read_properties(properties, ZFS_ARGS(zfs->root), ret, err);
+	int r = read_properties("-Hpr", properties, ZFS_ARGS(zfs->root), ret, err);
 
 	return r == COPPICE_NOT_FOUND ? fail(err, COPPICE_UNAVAILABLE,
 					     "the dataset '%s' is not there any more", zfs->root)
@@ -307,13 +311,18 @@ int zfs_missing(struct zfs_pool *zfs, const struct volume_ref *ref, struct coppi
 					     "the dataset '%s' is not there any more", zfs->root);
 }
 
+/*
+ * Without snapshots where none is meant: to look at one, ZFS goes through all its clones,
+ * and of an image's there may be thousands.
+ */
 int zfs_find(struct zfs_pool *zfs, const struct volume_ref *ref, struct listing *ret_listing,
 	     struct dataset **ret, struct coppice_error *err)
 {
 	char volume[DATASET_MAX];
 	int r;
 
-	r = listing_read(zfs, ZFS_ARGS(zfs_volume_name(zfs, ref, volume)), ret_listing, err);
+	r = read_properties(volume_is_snapshot(ref) ? "-Hpr" : "-Hp", PROPERTIES,
+			    ZFS_ARGS(zfs_volume_name(zfs, ref, volume)), ret_listing, err);
 	if (r == COPPICE_NOT_FOUND)
 		return zfs_missing(zfs, ref, err);
 	if (r < 0)

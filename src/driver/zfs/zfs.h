@@ -257,7 +257,7 @@ bool dataset_is_hidden(const struct zfs_pool *zfs, const struct dataset *dataset
 struct dataset *listing_find_ref(const struct zfs_pool *zfs, const struct listing *listing,
 				 const struct volume_ref *ref);
 
-/* Read what belongs to the volume of @ref, and find it there. COPPICE_NOT_FOUND. */
+/* Read the volume, or of a snapshot all of its volume, and find it there. COPPICE_NOT_FOUND. */
 int zfs_find(struct zfs_pool *zfs, const struct volume_ref *ref, struct listing *ret_listing,
 	     struct dataset **ret, struct coppice_error *err);
 

@@ -42,6 +42,22 @@ def prefer_memory():
             os.unlink(probe)
 
 
+def who_holds(drafts):
+    """The processes that have a file of this name open, and all that hold locks."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+                stat = file.read().strip()
+            found += [f"{stat}: {target}" for fd in os.listdir(f"/proc/{pid}/fd")
+                      if any(name in (target := os.readlink(f"/proc/{pid}/fd/{fd}"))
+                             for name in drafts)]
+        except OSError:
+            continue  # gone meanwhile
+    with open("/proc/locks", encoding="ascii") as file:
+        return f"open in {found}; locks: {file.read()}"
+
+
 class Stage:
     """In a lab, pools "main" on a driver and "other" on dir, with one image in both."""
 
@@ -94,7 +110,8 @@ class Stage:
         for walk in walks:
             bad += walk.problems
             if walk.drafts:
-                bad.append(f"drafts are left: {walk.drafts}")
+                bad.append(f"drafts are left: {walk.drafts}; {who_holds(walk.drafts)}")
+                bad += [f"said meanwhile: {done.err}" for done in (after, found) if done.err]
             if walk.deleted:
                 bad.append(f"deleted volumes are left: {walk.deleted}")
         bad += self.left_in_state()

@@ -42,6 +42,13 @@ def prefer_memory():
             os.unlink(probe)
 
 
+def target_of(link):
+    try:
+        return os.readlink(link)
+    except OSError:
+        return ""  # closed meanwhile
+
+
 def who_holds(drafts):
     """The processes that have a file of this name open, and all that hold locks."""
     found = []
@@ -49,11 +56,11 @@ def who_holds(drafts):
         try:
             with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
                 stat = file.read().strip()
-            found += [f"{stat}: {target}" for fd in os.listdir(f"/proc/{pid}/fd")
-                      if any(name in (target := os.readlink(f"/proc/{pid}/fd/{fd}"))
-                             for name in drafts)]
+            targets = [target_of(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
         except OSError:
             continue  # gone meanwhile
+        found += [f"{stat}: {target}" for target in targets
+                  if any(name in target for name in drafts)]
     with open("/proc/locks", encoding="ascii") as file:
         return f"open in {found}; locks: {file.read()}"
 

@@ -137,23 +137,6 @@ static int take_part(struct coppice *coppice, struct pool_entry *entry,
 	return r;
 }
 
-static int stamp_after(struct coppice *coppice, struct pool_entry *entry,
-		       const struct volume_ref *refs, size_t n, bool are_there, uint64_t *ret,
-		       struct coppice_error *err)
-{
-	uint64_t known, part;
-	int r;
-
-	if (!entry->driver->stamp_part)
-		return entry->driver->stamp(entry->pool, ret, err);
-	r = catalog_stamp_get(coppice->catalog, entry->name, &known, err);
-	if (r == COPPICE_OK)
-		r = stamp_part(entry, refs, n, are_there, &part, err);
-	if (r == COPPICE_OK) /* 0 is what nobody compared yet, and stays so */
-		*ret = known == 0 ? 0 : (entry->stamp_rest + part) % STAMP_MODULUS;
-	return r;
-}
-
 int change_begin(struct coppice *coppice, struct pool_entry *entry, const struct volume_ref *refs,
 		 size_t n, bool are_there, struct coppice_error *err)
 {
@@ -174,15 +157,10 @@ int change_begin(struct coppice *coppice, struct pool_entry *entry, const struct
 	return r;
 }
 
-int change_end(struct coppice *coppice, struct pool_entry *entry, const struct volume_ref *refs,
-	       size_t n, bool are_there, struct coppice_error *err)
+/* Store what the stamp is now, if that could be had, or store nothing. */
+static int finish(struct coppice *coppice, struct pool_entry *entry, int r, uint64_t stamp,
+		  struct coppice_error *err)
 {
-	uint64_t stamp;
-	int r;
-
-	if (coppice->options.is_dry_run)
-		return COPPICE_OK;
-	r = stamp_after(coppice, entry, refs, n, are_there, &stamp, err);
 	pool_release(entry);
 	if (r == COPPICE_OK)
 		r = catalog_stamp_put(coppice->catalog, entry->name, stamp, err);
@@ -190,6 +168,62 @@ int change_end(struct coppice *coppice, struct pool_entry *entry, const struct v
 		return catalog_commit(coppice->catalog, err);
 	catalog_rollback(coppice->catalog);
 	return r;
+}
+
+/* With what now is there of the part that changed. */
+static int finish_sum(struct coppice *coppice, struct pool_entry *entry, uint64_t part,
+		      struct coppice_error *err)
+{
+	uint64_t known, stamp;
+	int r = catalog_stamp_get(coppice->catalog, entry->name, &known, err);
+
+	/* 0 is what nobody compared yet, and stays so. */
+	stamp = r < 0 || known == 0 ? 0 : (entry->stamp_rest + part) % STAMP_MODULUS;
+	return finish(coppice, entry, r, stamp, err);
+}
+
+int change_end(struct coppice *coppice, struct pool_entry *entry, const struct volume_ref *refs,
+	       size_t n, bool are_there, struct coppice_error *err)
+{
+	uint64_t stamp = 0;
+	int r;
+
+	if (coppice->options.is_dry_run)
+		return COPPICE_OK;
+	if (!entry->driver->stamp_part) {
+		r = entry->driver->stamp(entry->pool, &stamp, err);
+		return finish(coppice, entry, r, stamp, err);
+	}
+	r = stamp_part(entry, refs, n, are_there, &stamp, err);
+	return r < 0 ? finish(coppice, entry, r, 0, err) : finish_sum(coppice, entry, stamp, err);
+}
+
+/* Instances without snapshots: what they add to the stamp is known. */
+static bool are_plain(const struct pool_entry *entry, const struct makings *makings)
+{
+	for (size_t i = 0; i < makings->n; i++)
+		if (makings->making[i].volume.ref.kind == VOLUME_IMAGE ||
+		    volume_is_snapshot(&makings->making[i].volume.ref))
+			return false;
+	return entry->driver->stamp_new && makings->n > 0;
+}
+
+int change_end_new(struct coppice *coppice, struct pool_entry *entry, const struct makings *makings,
+		   const struct new_volume *volumes, size_t n, struct coppice_error *err)
+{
+	_cleanup_(freep) struct volume_ref *refs = NULL;
+
+	if (coppice->options.is_dry_run)
+		return COPPICE_OK;
+	if (are_plain(entry, makings))
+		return finish_sum(coppice, entry, entry->driver->stamp_new(entry->pool, volumes, n),
+				  err);
+	refs = calloc(n + 1, sizeof(*refs));
+	if (!refs)
+		return finish(coppice, entry, fail_memory(err), 0, err);
+	for (size_t i = 0; i < n; i++)
+		refs[i] = volumes[i].ref;
+	return change_end(coppice, entry, refs, n, true, err);
 }
 
 void change_abort(struct coppice *coppice)

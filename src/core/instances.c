@@ -89,7 +89,7 @@ int publish(struct coppice *coppice, struct pool_entry *entry, struct draft *dra
 		return r;
 	}
 	if (tell_catalog(coppice, entry, makings, &ignored) < 0 ||
-	    change_end(coppice, entry, refs, n, true, &ignored) < 0)
+	    change_end_new(coppice, entry, makings, volumes, n, &ignored) < 0)
 		change_abort(coppice);
 	(void)driver->draft_discard(draft, &ignored);
 	r = is_durable ? COPPICE_OK : driver->commit(entry->pool, err);

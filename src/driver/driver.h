@@ -475,6 +475,12 @@ struct driver {
 	 */
 	int (*stamp_part)(struct pool *pool, const struct volume_ref *refs, size_t n, uint64_t *ret,
 			  struct coppice_error *err);
+
+	/*
+	 * The same of instances that have just been published, and have no snapshots: reckoned,
+	 * without looking. Goes with stamp_part.
+	 */
+	uint64_t (*stamp_new)(struct pool *pool, const struct new_volume *volumes, size_t n);
 	int (*touch)(struct pool *pool, struct coppice_error *err);
 
 	/* Find all volumes, each before its snapshots, in no order else. */

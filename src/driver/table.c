@@ -97,6 +97,8 @@ const char *driver_problem(const struct driver *driver)
 			return required[i].name;
 	if (driver->traits.can_limit && !driver->limit_set)
 		return "limit_set, as can_limit says";
+	if (!driver->stamp_part != !driver->stamp_new)
+		return "stamp_part or stamp_new, which go together";
 	if (!driver->records_begin != !driver->records_end)
 		return "records_begin or records_end, which go together";
 	if (!driver->volume_mount != !driver->volume_umount)

@@ -156,6 +156,19 @@ static int stamp_part(struct pool *pool, const struct volume_ref *refs, size_t n
 	return r;
 }
 
+static uint64_t stamp_new(struct pool *pool, const struct new_volume *volumes, size_t n)
+{
+	struct zfs_pool *zfs = zfs_pool_of(pool);
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		char name[DATASET_MAX];
+
+		sum += hash_pair(zfs_volume_name(zfs, &volumes[i].ref, name), volumes[i].record);
+	}
+	return sum % STAMP_MODULUS;
+}
+
 static int touch(struct pool *pool, struct coppice_error *err)
 {
 	_cleanup_(freep) char *path = text_format("%s/stamp", zfs_pool_of(pool)->state);
@@ -414,6 +427,7 @@ const struct driver driver_zfs = {
 
 	.stamp = stamp,
 	.stamp_part = stamp_part,
+	.stamp_new = stamp_new,
 	.touch = touch,
 	.scan = scan,
 	.record_read = record_read,

@@ -474,29 +474,52 @@ static void test_names(void)
 	ok(zfs_is_within("tank/c1/x", "tank/c1"));
 	ok(zfs_is_within("tank/c1", "tank/c1"));
 	ok(!zfs_is_within("tank/c10", "tank/c1"));
+	/* Others may call theirs as they like. */
+	ok(zfs_is_hidden_snapshot("tank/containers/c1@copy-b05b36c7-372d-81ff-97cc-7e7838a4aedd"));
+	ok(zfs_is_hidden_snapshot("tank/c1@deleted-b05b36c7-372d-81ff-97cc-7e7838a4aedd:12"));
+	ok(!zfs_is_hidden_snapshot("tank/containers/c1@copy-mine"));
+	ok(!zfs_is_hidden_snapshot("tank/c1@draft-b05b36c7-372d-81ff-97cc-7e7838a4aedd-old"));
+	ok(zfs_is_tombstone(&zfs, "tank/deleted/custom/b05b36c7-372d-81ff-97cc-7e7838a4aedd@s"));
+	ok(!zfs_is_tombstone(&zfs, "tank/deleted/custom/mine"));
+	ok(!zfs_is_tombstone(&zfs, "tank/deleted/b05b36c7-372d-81ff-97cc-7e7838a4aedd"));
+	ok(zfs_is_in_folders(&zfs, "tank/images/x"));
+	ok(!zfs_is_in_folders(&zfs, "tank/home/x"));
+	ok(!zfs_is_in_folders(&zfs, "tanker/images/x"));
 }
 
 /* ---- listings ---- */
 
-/* After: init c1 c2, snapshots s1 s2 of c1, restore c1 s1, copy c2 c3, delete c2. */
-static struct listing recorded(void)
+/*
+ * After: init c1 (size=100MiB), snapshots s1 s2 of it, restore c1 s1. The older one has no
+ * canmount, and goes on with: init c2, copy c2 c3, delete c2.
+ */
+static const struct recording {
+	const char *file;
+	uint64_t used_bytes; /* by all */
+	bool is_guarded;
+} recordings[] = {
+	{ "zfs-fuse-0.7.0-get", 2793472, false },
+	{ "openzfs-2.1.11-get", 2310144, true },
+};
+
+static struct listing recorded(const struct recording *recording)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
 	struct listing listing = { 0 };
 
-	ok_call(listing_parse(recorded_text("zfs-fuse-0.7.0-get"), &listing, &err), &err);
+	ok_call(listing_parse(recorded_text(recording->file), &listing, &err), &err);
 	return listing;
 }
 
-static void test_listing(void)
+static void check_listing(const struct recording *recording)
 {
-	struct listing listing = recorded();
+	struct listing listing = recorded(recording);
 	struct dataset *c1 = listing_find(&listing, "tank/containers/c1");
 	struct dataset *s1 = listing_find(&listing, "tank/containers/c1@snapshot-s1");
 	struct dataset *root = listing_find(&listing, "tank");
 
 	ok(root && !root->origin && !root->record && !root->is_snapshot);
-	ok_int(root->used, ==, 2793472);
+	ok_int(root->used, ==, recording->used_bytes);
 	ok(c1 && c1->origin && c1->record && !c1->is_snapshot);
 	ok_str(c1->limits[0], "104857600");
 	ok(!c1->draft);
@@ -509,11 +532,18 @@ static void test_listing(void)
 	listing_done(&listing);
 }
 
-static void test_listing_finds_snapshots_of_other_histories(void)
+static void test_listing(void)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(recordings); i++)
+		check_listing(&recordings[i]);
+}
+
+static void check_other_histories(const struct recording *recording)
 {
 	struct zfs_pool zfs = pool_of_test();
-	struct listing listing = recorded();
+	struct listing listing = recorded(recording);
 	struct volume_ref s2 = { .kind = VOLUME_CONTAINER };
+	char below[DATASET_MAX];
 	struct dataset *dataset;
 
 	strcpy(s2.name.text, "c1");
@@ -521,9 +551,19 @@ static void test_listing_finds_snapshots_of_other_histories(void)
 	dataset = listing_find_ref(&zfs, &listing, &s2);
 	ok(dataset);
 	ok_has(dataset->name, "tank/containers/c1/");
+	ok_int(dataset->n_holds, ==, recording->is_guarded);
+	(void)snprintf(below, sizeof(below), "%.*s", (int)strcspn(dataset->name, "@"),
+		       dataset->name);
+	ok_int(zfs_is_history(&zfs, listing_find(&listing, below)), ==, recording->is_guarded);
 	strcpy(s2.snapshot.text, "s3");
 	ok(!listing_find_ref(&zfs, &listing, &s2));
 	listing_done(&listing);
+}
+
+static void test_listing_finds_snapshots_of_other_histories(void)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(recordings); i++)
+		check_other_histories(&recordings[i]);
 }
 
 static void test_listing_of_nonsense(void)

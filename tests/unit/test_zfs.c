@@ -19,7 +19,8 @@
 static struct {
 	int exit_status;
 	const char *out, *err;
-	unsigned busy;   /* how often it is busy before it does that */
+	unsigned busy; /* how often it is busy before it does that, and how it says so */
+	const char *busy_text;
 	unsigned n_runs; /* how often it ran */
 } script;
 
@@ -29,9 +30,7 @@ static int play(const char *const argv[], struct run_result *result, struct copp
 
 	result->exit_status = is_busy ? 1 : script.exit_status;
 	result->out = strdup(script.out ? script.out : "");
-	result->err = strdup(is_busy      ? "cannot destroy 'tank/c': dataset is busy\n"
-			     : script.err ? script.err
-					  : "");
+	result->err = strdup(is_busy ? script.busy_text : script.err ? script.err : "");
 	return COPPICE_OK;
 }
 
@@ -208,6 +207,10 @@ static void test_busy_is_tried_again(void)
 	struct coppice_error err = COPPICE_ERROR_INIT;
 
 	script.busy = 3;
+	script.busy_text = "cannot destroy 'tank/c': dataset is busy\n";
+	ok_call(run(0, "", &err), &err);
+	ok_int(script.n_runs, ==, 4);
+	script.busy_text = "cannot destroy 'tank': pool is busy\n";
 	ok_call(run(0, "", &err), &err);
 	ok_int(script.n_runs, ==, 4);
 	script.busy = 1000000;

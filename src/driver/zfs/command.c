@@ -148,7 +148,8 @@ static void pause_ms(long ms)
 
 static bool is_busy_for_now(const struct run_result *result)
 {
-	return result->exit_status != 0 && strstr(result->err, "dataset is busy");
+	return result->exit_status != 0 &&
+	       (strstr(result->err, "dataset is busy") || strstr(result->err, "pool is busy"));
 }
 
 int zfs_run(const char *const argv[], char **ret_out, struct coppice_error *err)

@@ -132,12 +132,17 @@ def wait_until(is_so, seconds=60):
 
 # ---- running the command ----
 
-def strace(call, what):
-    """What to put before a command for a kind of call of it to fare so. (The sanitizer of leaks
-    does not work beside another tracer.)"""
+def trace(call, log, *options):
+    """What to put before a command for these calls of it to be written down. (The sanitizer of
+    leaks does not work beside another tracer.)"""
     asan = os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"
-    return ["env", f"ASAN_OPTIONS={asan}", "strace", "-D", "-f", "-qq", "-o", os.devnull, "-e",
-            f"trace={call}", "-e", f"inject={call}:{what}", "--"]
+    return ["env", f"ASAN_OPTIONS={asan}", "strace", "-D", "-f", "-qq", "-s", "4096", "-o", log,
+            "-e", f"trace={call}", *options, "--"]
+
+
+def strace(call, what):
+    """What to put before a command for a kind of call of it to fare so."""
+    return trace(call, os.devnull, "-e", f"inject={call}:{what}")
 
 
 class Result:

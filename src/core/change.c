@@ -198,32 +198,12 @@ int change_end(struct coppice *coppice, struct pool_entry *entry, const struct v
 	return r < 0 ? finish(coppice, entry, r, 0, err) : finish_sum(coppice, entry, stamp, err);
 }
 
-/* Instances without snapshots: what they add to the stamp is known. */
-static bool are_plain(const struct pool_entry *entry, const struct makings *makings)
-{
-	for (size_t i = 0; i < makings->n; i++)
-		if (makings->making[i].volume.ref.kind == VOLUME_IMAGE ||
-		    volume_is_snapshot(&makings->making[i].volume.ref))
-			return false;
-	return entry->driver->stamp_new && makings->n > 0;
-}
-
-int change_end_new(struct coppice *coppice, struct pool_entry *entry, const struct makings *makings,
+int change_end_new(struct coppice *coppice, struct pool_entry *entry,
 		   const struct new_volume *volumes, size_t n, struct coppice_error *err)
 {
-	_cleanup_(freep) struct volume_ref *refs = NULL;
-
 	if (coppice->options.is_dry_run)
 		return COPPICE_OK;
-	if (are_plain(entry, makings))
-		return finish_sum(coppice, entry, entry->driver->stamp_new(entry->pool, volumes, n),
-				  err);
-	refs = calloc(n + 1, sizeof(*refs));
-	if (!refs)
-		return finish(coppice, entry, fail_memory(err), 0, err);
-	for (size_t i = 0; i < n; i++)
-		refs[i] = volumes[i].ref;
-	return change_end(coppice, entry, refs, n, true, err);
+	return finish_sum(coppice, entry, entry->driver->stamp_new(entry->pool, volumes, n), err);
 }
 
 void change_abort(struct coppice *coppice)

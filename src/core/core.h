@@ -142,12 +142,9 @@ _nonnull_ int change_end(struct coppice *coppice, struct pool_entry *entry,
 			 const struct volume_ref *refs, size_t n, bool are_there,
 			 struct coppice_error *err);
 
-struct makings;
-
-/* The same where @makings were published, of which @volumes are those that are not nested. */
+/* The same where all are new instances without snapshots, of a driver that has stamp_new. */
 _nonnull_ int change_end_new(struct coppice *coppice, struct pool_entry *entry,
-			     const struct makings *makings, const struct new_volume *volumes,
-			     size_t n, struct coppice_error *err);
+			     const struct new_volume *volumes, size_t n, struct coppice_error *err);
 _nonnull_ void change_abort(struct coppice *coppice);
 
 /*

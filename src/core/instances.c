@@ -63,6 +63,16 @@ static int outer_volumes(const struct makings *makings, struct new_volume **ret,
 	return COPPICE_OK;
 }
 
+/* Without snapshots, also nested ones. */
+static bool are_bare_instances(const struct makings *makings)
+{
+	for (size_t i = 0; i < makings->n; i++)
+		if (makings->making[i].volume.ref.kind == VOLUME_IMAGE ||
+		    volume_is_snapshot(&makings->making[i].volume.ref))
+			return false;
+	return true;
+}
+
 int publish(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
 	    const struct makings *makings, struct coppice_error *err)
 {
@@ -88,8 +98,12 @@ int publish(struct coppice *coppice, struct pool_entry *entry, struct draft *dra
 		change_abort(coppice);
 		return r;
 	}
-	if (tell_catalog(coppice, entry, makings, &ignored) < 0 ||
-	    change_end_new(coppice, entry, makings, volumes, n, &ignored) < 0)
+	r = tell_catalog(coppice, entry, makings, &ignored);
+	if (r == COPPICE_OK)
+		r = driver->stamp_new && are_bare_instances(makings)
+			    ? change_end_new(coppice, entry, volumes, n, &ignored)
+			    : change_end(coppice, entry, refs, n, true, &ignored);
+	if (r < 0)
 		change_abort(coppice);
 	(void)driver->draft_discard(draft, &ignored);
 	r = is_durable ? COPPICE_OK : driver->commit(entry->pool, err);

@@ -169,15 +169,12 @@ static int count_there(struct zfs_pool *zfs, const struct listing *listing,
 	return COPPICE_OK;
 }
 
-/* As many names as fit into the arguments of any command. */
-#define NAMES_MAX 1000
-
 /* Just those, if there is no other way to look at each once: all that is there. */
 static int read_listing(struct retiring *retiring, size_t n, struct coppice_error *err)
 {
 	_cleanup_(freep) char(*names)[DATASET_MAX] = calloc(n, sizeof(*names));
 	_cleanup_(freep) const char **targets = calloc(n + 1, sizeof(*targets));
-	bool are_volumes = n <= NAMES_MAX;
+	bool are_volumes = n <= ZFS_NAMES_MAX;
 	int r;
 
 	if (!names || !targets)

@@ -117,9 +117,6 @@ static int stamp(struct pool *pool, uint64_t *ret, struct coppice_error *err)
 	return COPPICE_OK;
 }
 
-/* As many names as fit into the arguments of any command. */
-#define PART_MAX 1000
-
 static int stamp_some(struct zfs_pool *zfs, const struct volume_ref *refs, size_t n, uint64_t *ret,
 		      struct coppice_error *err)
 {
@@ -148,9 +145,9 @@ static int stamp_part(struct pool *pool, const struct volume_ref *refs, size_t n
 	uint64_t sum = 0;
 	int r = COPPICE_OK;
 
-	for (size_t i = 0; i < n && r == COPPICE_OK; i += PART_MAX)
-		r = stamp_some(zfs_pool_of(pool), refs + i, n - i < PART_MAX ? n - i : PART_MAX,
-			       &sum, err);
+	for (size_t i = 0; i < n && r == COPPICE_OK; i += ZFS_NAMES_MAX)
+		r = stamp_some(zfs_pool_of(pool), refs + i,
+			       n - i < ZFS_NAMES_MAX ? n - i : ZFS_NAMES_MAX, &sum, err);
 	if (r == COPPICE_OK)
 		*ret = sum % STAMP_MODULUS;
 	return r;

@@ -24,6 +24,9 @@ extern const struct driver driver_zfs;
 /* A dataset's or snapshot's whole name; ZFS allows 255. */
 #define DATASET_MAX 512
 
+/* As many of these as fit into the arguments of any command. */
+#define ZFS_NAMES_MAX 1000
+
 #define PROPERTY_RECORD "coppice:record" /* of a volume or a snapshot */
 #define PROPERTY_POOL   "coppice:pool"   /* of the root: the pool's record */
 #define PROPERTY_MADE   "coppice:made"   /* of the root: this dataset was made by pool_create */

@@ -339,6 +339,7 @@ int catalog_refresh(struct coppice *coppice, struct pool_entry *entry, struct co
 	r = catalog_begin(coppice->catalog, err);
 	if (r < 0)
 		return r;
+	pool_reading_end(entry);
 	/* Others may have done it, or changed the pool properly, while we waited. */
 	r = entry->driver->stamp(entry->pool, &now, err);
 	if (r == COPPICE_OK)

@@ -103,6 +103,17 @@ _nonnull_ int pools_open(struct coppice *coppice, struct pool_entry *entry,
 _nonnull_ int pools_open_trusted(struct coppice *coppice, struct pool_entry *entry,
 				 struct coppice_error *err);
 
+/*
+ * The same as pools_open(), for who looks at all of it afterwards and changes nothing: the
+ * engine may answer what is asked from one reading, until pools_look_end().
+ */
+_nonnull_ int pools_look_begin(struct coppice *coppice, struct pool_entry *entry,
+			       struct coppice_error *err);
+
+/* A notice for each that cannot be opened. */
+_nonnull_ void pools_look_begin_all(struct coppice *coppice);
+_nonnull_ void pools_look_end(struct coppice *coppice);
+
 /* Close it until it is opened again. */
 _nonnull_ void pool_entry_close(struct pool_entry *entry);
 
@@ -114,6 +125,13 @@ _nonnull_ int pools_settle(struct coppice *coppice, struct coppice_error *err);
 
 /* Open all that can be; a notice for each that cannot. */
 _nonnull_ void pools_open_all(struct coppice *coppice);
+
+/* What is asked from here on its engine looks up anew. */
+static inline void pool_reading_end(const struct pool_entry *entry)
+{
+	if (entry->pool && entry->driver->reading_end)
+		entry->driver->reading_end(entry->pool);
+}
 
 /* How copies within it are to be made. */
 static inline enum copy_way pool_copy_way(const struct pool_entry *entry)
@@ -200,6 +218,10 @@ void volume_done(struct volume *volume);
  */
 _nonnull_ int volume_find(struct coppice *coppice, const struct volume_ref *ref, struct volume *ret,
 			  struct coppice_error *err);
+
+/* The same where it is enough that the pool has it: the rest of the pool is not compared. */
+_nonnull_ int volume_find_trusted(struct coppice *coppice, const struct volume_ref *ref,
+				  struct volume *ret, struct coppice_error *err);
 
 /* "instance 'c1'", "snapshot 'c1/s0'", "image 0123456789ab": how messages name it. */
 #define VOLUME_TITLE_MAX (VOLUME_REF_TEXT_MAX + 16)

@@ -564,33 +564,51 @@ static int delete_in(struct coppice *coppice, struct pool_entry *entry,
 	return n == 0 ? COPPICE_OK : retire(coppice, entry, refs, uuids, n, err);
 }
 
-/* From so many on, one reading of all records takes less than one for each. */
-#define MANY_RECORDS 4
-
-static void read_ahead(const struct pool_entry *entry, size_t n_more)
+/* Those of one pool, as far as the catalog knows; what it does not is looked for one by one. */
+static size_t refs_in(struct coppice *coppice, const struct pool_entry *entry,
+		      const struct deleting *deleting, struct volume_ref *ret)
 {
-	struct coppice_error ignored;
+	size_t n = 0;
 
-	if (n_more > MANY_RECORDS && entry->driver->records_begin)
-		(void)entry->driver->records_begin(entry->pool, &ignored);
+	for (size_t i = 0; i < deleting->n; i++) {
+		_cleanup_(freep) char *pool = NULL;
+		struct coppice_error ignored;
+
+		if (catalog_find(coppice->catalog, (int)deleting->refs[i].kind,
+				 deleting->refs[i].name.text, &pool, &ignored) == COPPICE_OK &&
+		    pool && strcmp(pool, entry->name) == 0)
+			ret[n++] = deleting->refs[i];
+	}
+	return n;
+}
+
+/* One reading for all that goes from a pool. What fails here is told where it is found. */
+static void read_ahead(struct coppice *coppice, const struct deleting *deleting)
+{
+	_cleanup_(freep) struct volume_ref *refs = calloc(deleting->n, sizeof(*refs));
+
+	for (size_t i = 0; i < coppice->n_pools && refs; i++) {
+		struct pool_entry *entry = coppice->pools[i];
+		struct coppice_error ignored;
+		size_t n = entry->driver->reading_begin ? refs_in(coppice, entry, deleting, refs)
+							: 0;
+
+		if (n > 0 && pools_open_trusted(coppice, entry, &ignored) == COPPICE_OK)
+			(void)entry->driver->reading_begin(entry->pool, refs, n, &ignored);
+	}
 }
 
 static int find_all(struct coppice *coppice, struct deleting *deleting, struct coppice_error *err)
 {
 	int r = COPPICE_OK;
 
+	read_ahead(coppice, deleting);
 	catalog_reading_begin(coppice->catalog);
 	for (size_t i = 0; i < deleting->n && r == COPPICE_OK; i++) {
-		r = volume_find(coppice, &deleting->refs[i], &deleting->volumes[i], err);
-		if (r < 0)
-			break;
-		deleting->n_found++;
-		read_ahead(deleting->volumes[i].entry, deleting->n - i - 1);
+		r = volume_find_trusted(coppice, &deleting->refs[i], &deleting->volumes[i], err);
+		deleting->n_found += r == COPPICE_OK;
 	}
 	catalog_reading_end(coppice->catalog);
-	for (size_t i = 0; i < coppice->n_pools; i++)
-		if (coppice->pools[i]->pool && coppice->pools[i]->driver->records_end)
-			coppice->pools[i]->driver->records_end(coppice->pools[i]->pool);
 	return r;
 }
 
@@ -605,6 +623,8 @@ static int delete_locked(struct coppice *coppice, struct deleting *deleting, uns
 		r = fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was deleted");
 	for (size_t i = 0; i < coppice->n_pools && r == COPPICE_OK; i++)
 		r = delete_in(coppice, coppice->pools[i], deleting, err);
+	for (size_t i = 0; i < coppice->n_pools; i++)
+		pool_reading_end(coppice->pools[i]);
 	return r;
 }
 

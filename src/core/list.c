@@ -304,15 +304,16 @@ int coppice_instance_list(struct coppice *coppice, const char *pattern, const ch
 	if (r == COPPICE_OK && pool)
 		r = pools_find(coppice, pool, &only, err);
 	if (r == COPPICE_OK && only)
-		r = pools_open(coppice, only, err);
+		r = pools_look_begin(coppice, only, err);
 	if (r == COPPICE_OK && !only)
-		pools_open_all(coppice);
+		pools_look_begin_all(coppice);
 	for (size_t i = 0; i < coppice->n_pools && r == COPPICE_OK; i++)
 		if (!only || coppice->pools[i] == only) {
 			r = list_pool(&listing, coppice->pools[i], err);
 			if (r == COPPICE_OK)
 				tell_left_out(coppice, coppice->pools[i], pattern);
 		}
+	pools_look_end(coppice);
 	free(listing.uuids);
 	if (r < 0) {
 		coppice_instance_list_free(&listing.list);

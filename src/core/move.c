@@ -305,8 +305,10 @@ static int finish_one(struct coppice *coppice, const struct unfinished *unfinish
 		      struct coppice_error *err)
 {
 	struct pool_entry *target = pools_get(coppice, unfinished->move[i].pool);
-	int r = target ? pools_open(coppice, target, err) : COPPICE_NOT_FOUND;
+	int r;
 
+	pools_look_end(coppice); /* what was read, if anything, is not so after this */
+	r = target ? pools_open(coppice, target, err) : COPPICE_NOT_FOUND;
 	for (size_t k = 0; k < coppice->n_pools && r == COPPICE_OK; k++)
 		if (strcmp(coppice->pools[k]->uuid.text, unfinished->move[i].moved_from.text) == 0)
 			r = retire_source(coppice, coppice->pools[k], &unfinished->move[i].uuid,

@@ -512,13 +512,43 @@ int pools_open_trusted(struct coppice *coppice, struct pool_entry *entry, struct
 	return r < 0 || known != 0 ? r : pools_open(coppice, entry, err);
 }
 
-void pools_open_all(struct coppice *coppice)
+int pools_look_begin(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	struct coppice_error ignored;
+	int r = open_and_sweep(coppice, entry, err);
+
+	/* What fails here fails again where it is asked. */
+	if (r == COPPICE_OK && entry->driver->reading_begin)
+		(void)entry->driver->reading_begin(entry->pool, NULL, 0, &ignored);
+	return r < 0 ? r : pools_open(coppice, entry, err);
+}
+
+void pools_look_end(struct coppice *coppice)
+{
+	for (size_t i = 0; i < coppice->n_pools; i++)
+		pool_reading_end(coppice->pools[i]);
+}
+
+typedef int pools_open_fn(struct coppice *coppice, struct pool_entry *entry,
+			  struct coppice_error *err);
+
+static void open_all(struct coppice *coppice, pools_open_fn *open)
 {
 	for (size_t i = 0; i < coppice->n_pools; i++) {
 		struct coppice_error why;
 
-		if (pools_open(coppice, coppice->pools[i], &why) < 0)
+		if (open(coppice, coppice->pools[i], &why) < 0)
 			notice(coppice, "%s", why.message);
 	}
 	moves_finish(coppice);
+}
+
+void pools_open_all(struct coppice *coppice)
+{
+	open_all(coppice, pools_open);
+}
+
+void pools_look_begin_all(struct coppice *coppice)
+{
+	open_all(coppice, pools_look_begin);
 }

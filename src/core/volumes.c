@@ -120,8 +120,8 @@ int volume_pool_of(struct coppice *coppice, const char *name, char **ret, struct
 	return r < 0 || *ret ? r : look_in_pools(coppice, name, ret, err);
 }
 
-int volume_find(struct coppice *coppice, const struct volume_ref *ref, struct volume *ret,
-		struct coppice_error *err)
+static int find(struct coppice *coppice, const struct volume_ref *ref, bool is_trusted,
+		struct volume *ret, struct coppice_error *err)
 {
 	struct volume volume = { .ref = *ref };
 	struct volume_ref instance = *ref;
@@ -135,7 +135,8 @@ int volume_find(struct coppice *coppice, const struct volume_ref *ref, struct vo
 	volume.entry = pool ? pools_get(coppice, pool) : NULL;
 	if (!volume.entry)
 		return fail(err, COPPICE_NOT_FOUND, "no instance '%s'", ref->name.text);
-	r = pools_open(coppice, volume.entry, err);
+	r = is_trusted ? pools_open_trusted(coppice, volume.entry, err)
+		       : pools_open(coppice, volume.entry, err);
 	if (r < 0)
 		return r;
 	if (volume_is_snapshot(ref)) {
@@ -154,6 +155,20 @@ int volume_find(struct coppice *coppice, const struct volume_ref *ref, struct vo
 	}
 	*ret = volume;
 	return COPPICE_OK;
+}
+
+int volume_find(struct coppice *coppice, const struct volume_ref *ref, struct volume *ret,
+		struct coppice_error *err)
+{
+	return find(coppice, ref, false, ret, err);
+}
+
+int volume_find_trusted(struct coppice *coppice, const struct volume_ref *ref, struct volume *ret,
+			struct coppice_error *err)
+{
+	int r = find(coppice, ref, true, ret, err);
+
+	return r == COPPICE_NOT_FOUND ? find(coppice, ref, false, ret, err) : r;
 }
 
 /* A pool whose drafts could not be swept may still be to publish what nobody sees. */

@@ -491,12 +491,14 @@ struct driver {
 			   struct coppice_error *err);
 
 	/*
-	 * Many records are about to be read, under locks that keep them as they are: from
-	 * here to the end record_read may answer from one reading of all. A second begin does
-	 * nothing. NULL, both: one by one is as good.
+	 * One reading is to answer what is asked from here to the end, or to the next begin.
+	 * Of the volumes of @refs, which locks keep as they are: record_read, stamp_part, and
+	 * then retire, which ends it. Of everything if @n is 0, for who only looks: stamp,
+	 * scan, usage. NULL, both: every question by itself is as good.
 	 */
-	int (*records_begin)(struct pool *pool, struct coppice_error *err);
-	void (*records_end)(struct pool *pool);
+	int (*reading_begin)(struct pool *pool, const struct volume_ref *refs, size_t n,
+			     struct coppice_error *err);
+	void (*reading_end)(struct pool *pool);
 
 	/* The directory that the volume's tree is in; free() it. Says where, touches nothing. */
 	int (*path)(struct pool *pool, const struct volume_ref *ref, char **ret,

@@ -99,8 +99,8 @@ const char *driver_problem(const struct driver *driver)
 		return "limit_set, as can_limit says";
 	if (!driver->stamp_part != !driver->stamp_new)
 		return "stamp_part or stamp_new, which go together";
-	if (!driver->records_begin != !driver->records_end)
-		return "records_begin or records_end, which go together";
+	if (!driver->reading_begin != !driver->reading_end)
+		return "reading_begin or reading_end, which go together";
 	if (!driver->volume_mount != !driver->volume_umount)
 		return "volume_mount or volume_umount, which go together";
 	if (!driver->volume_fill != !driver->draft_path)

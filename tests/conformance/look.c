@@ -264,6 +264,74 @@ static void test_usage_of_many_at_once(void)
 	pool_down(pool);
 }
 
+static void reading(struct pool *pool, const struct volume_ref *refs, size_t n)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+
+	ok_call(subject->driver->reading_begin(pool, refs, n, &err), &err);
+}
+
+static void test_one_reading_of_all_answers_the_same(void)
+{
+	struct pool *pool = pool_up();
+	struct volume_usage before;
+	struct new_volume c1;
+	uint64_t stamp;
+
+	if (!subject->driver->reading_begin)
+		skip("%s: every question by itself is as good", subject->driver->name);
+	make_image(pool, "data");
+	c1 = clone_of(pool, "image", "c1");
+	snapshot_of(pool, &c1, "s1");
+	put(pool, "c1", "two");
+	before = usage_of(pool, &c1);
+	stamp = stamp_of(pool);
+	reading(pool, NULL, 0);
+	ok(stamp_of(pool) == stamp);
+	ok_int(count(pool), ==, 3);
+	ok_int(usage_of(pool, &c1).written.bytes, ==, before.written.bytes);
+	ok_int(usage_of(pool, &c1).refers.bytes, ==, before.refers.bytes);
+	subject->driver->reading_end(pool);
+	make(pool, "c2", "one");
+	ok(stamp_of(pool) != stamp);
+	ok_int(count(pool), ==, 4);
+	/* And a second one sees what is new. */
+	reading(pool, NULL, 0);
+	ok_int(count(pool), ==, 4);
+	pool_down(pool);
+}
+
+static void test_one_reading_of_some_answers_until_they_are_retired(void)
+{
+	struct volume_ref refs[2] = { ref_of("c1"), ref_of("gone") };
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool *pool = pool_up();
+	struct new_volume c1;
+	char *record = NULL;
+	uint64_t rest, now;
+
+	if (!subject->driver->reading_begin)
+		skip("%s: every question by itself is as good", subject->driver->name);
+	make_image(pool, "data");
+	c1 = clone_of(pool, "image", "c1");
+	snapshot_of(pool, &c1, "s1");
+	clone_of(pool, "image", "c10");
+	now = part_of(pool, refs, 2, &rest);
+	reading(pool, refs, 2);
+	ok(part_of(pool, refs, 2, &rest) == now);
+	ok_call(subject->driver->record_read(pool, &refs[0], &record, &err), &err);
+	ok_str(record, c1.record);
+	free(record);
+	ok_code(subject->driver->record_read(pool, &refs[1], &record, &err), COPPICE_NOT_FOUND,
+		&err);
+	retire(pool, "c1", &c1);
+	ok(part_of(pool, refs, 2, &rest) == 0);
+	ok_code(subject->driver->record_read(pool, &refs[0], &record, &err), COPPICE_NOT_FOUND,
+		&err);
+	ok_int(count(pool), ==, 2);
+	pool_down(pool);
+}
+
 static int fail_at_problem(void *user, const struct found_volume *found, struct coppice_error *err)
 {
 	tap_fail("check: %s: %s", found->ref.name.text, found->problem ? found->problem : "?");
@@ -374,6 +442,8 @@ const struct tap_test cases_look[] = {
 	TAP(test_scan_ends_when_told),
 	TAP(test_written_grows_by_what_is_written),
 	TAP(test_usage_of_many_at_once),
+	TAP(test_one_reading_of_all_answers_the_same),
+	TAP(test_one_reading_of_some_answers_until_they_are_retired),
 	TAP(test_check_finds_nothing),
 	TAP(test_dry_run_changes_nothing_and_explains_the_same),
 	TAP_END,

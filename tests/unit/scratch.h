@@ -41,7 +41,7 @@ static void scratch_make(const char *name)
 }
 
 /* From here on mounts are seen by this process and its children only. */
-static void own_mounts(void)
+static inline void own_mounts(void)
 {
 	if (geteuid() != 0)
 		skip("needs root");

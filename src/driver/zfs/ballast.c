@@ -37,7 +37,7 @@ void zfs_ballast_mend(const struct zfs_pool *zfs, const struct listing *listing)
 		zfs_ballast_ensure(zfs);
 }
 
-void zfs_ballast_drop(const struct zfs_pool *zfs, const struct listing *listing)
+bool zfs_ballast_drop(const struct zfs_pool *zfs, const struct listing *listing)
 {
 	struct coppice_error ignored;
 	char name[DATASET_MAX];
@@ -48,4 +48,5 @@ void zfs_ballast_drop(const struct zfs_pool *zfs, const struct listing *listing)
 			  listing->dataset[i].available < BALLAST_BYTES;
 	if (is_full)
 		(void)zfs_run(ZFS_ARGS("zfs", "destroy", ballast_name(zfs, name)), NULL, &ignored);
+	return is_full;
 }

@@ -125,15 +125,23 @@ bool zfs_is_tombstone(const struct zfs_pool *zfs, const char *name)
 	return rest && parse_kind(rest, &ignored, &rest) && is_uuid_next(rest, "@/");
 }
 
-bool zfs_is_in_folders(const struct zfs_pool *zfs, const char *name)
+bool zfs_is_in_volumes(const struct zfs_pool *zfs, const char *name)
 {
 	size_t root = strlen(zfs->root);
 	enum volume_kind ignored;
 	const char *rest;
 
 	return strncmp(name, zfs->root, root) == 0 && name[root] == '/' &&
-	       (parse_kind(name + root + 1, &ignored, &rest) ||
-		strncmp(name + root + 1, "drafts/", 7) == 0 || zfs_is_tombstone(zfs, name));
+	       parse_kind(name + root + 1, &ignored, &rest);
+}
+
+bool zfs_is_in_folders(const struct zfs_pool *zfs, const char *name)
+{
+	size_t root = strlen(zfs->root);
+
+	return zfs_is_in_volumes(zfs, name) || zfs_is_tombstone(zfs, name) ||
+	       (strncmp(name, zfs->root, root) == 0 &&
+		strncmp(name + root, "/drafts/", strlen("/drafts/")) == 0);
 }
 
 bool zfs_is_history(const struct zfs_pool *zfs, const struct dataset *dataset)

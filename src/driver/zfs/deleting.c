@@ -7,6 +7,7 @@
 #include "driver/zfs/zfs.h"
 
 #include <limits.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/parallel.h"
@@ -19,6 +20,7 @@ struct retiring {
 	const struct volume_ref *refs;
 	const struct uuid *uuids;
 	struct listing listing; /* of what is there of them */
+	atomic_bool is_to_reap; /* not all of it was destroyed at once */
 };
 
 /* ZFS may fail after it has renamed, at what it does then with mounts: what counts is where it is.
@@ -47,7 +49,7 @@ static int bury(struct zfs_pool *zfs, const char *name, const char *folder, cons
 	struct uuid other;
 	int r;
 
-	zfs_set_clean(zfs, false);
+	zfs_owe(zfs);
 	(void)snprintf(to, sizeof(to), "%s/deleted/%s/%s", zfs->root, folder, id);
 	r = rename_away(name, to, err);
 	if (r == COPPICE_FAILED && zfs_folders_ensure(zfs, &ignored) == COPPICE_OK)
@@ -61,14 +63,16 @@ static int bury(struct zfs_pool *zfs, const char *name, const char *folder, cons
 	return rename_away(name, to, err);
 }
 
-static int bury_snapshot(struct zfs_pool *zfs, const struct volume_ref *ref,
+static int bury_snapshot(struct retiring *retiring, const struct volume_ref *ref,
 			 const struct uuid *uuid, struct coppice_error *err)
 {
+	struct zfs_pool *zfs = retiring->zfs;
 	_cleanup_(listing_done) struct listing listing = { 0 };
 	_cleanup_(freep) char *to = NULL;
 	struct dataset *dataset;
 	int r;
 
+	atomic_store(&retiring->is_to_reap, true);
 	r = zfs_find(zfs, ref, &listing, &dataset, err);
 	if (r < 0)
 		return r;
@@ -95,7 +99,7 @@ static bool is_bare(const struct zfs_pool *zfs, const struct listing *listing, c
  * What is bare can as well be destroyed at once: ZFS refuses if others stand on it by now.
  * Killed between guard and volume, it is there without; whoever reaps next mends that.
  */
-static int destroy_or_bury(const struct retiring *retiring, size_t i, struct coppice_error *err)
+static int destroy_or_bury(struct retiring *retiring, size_t i, struct coppice_error *err)
 {
 	const struct volume_ref *ref = &retiring->refs[i];
 	struct zfs_pool *zfs = retiring->zfs;
@@ -110,6 +114,7 @@ static int destroy_or_bury(const struct retiring *retiring, size_t i, struct cop
 		if (r == COPPICE_OK || r == COPPICE_NOT_FOUND)
 			return r;
 	}
+	atomic_store(&retiring->is_to_reap, true);
 	return bury(zfs, name, zfs_kind_folder(ref->kind), retiring->uuids[i].text, err);
 }
 
@@ -123,7 +128,7 @@ static int retire_one(void *user, size_t i, struct coppice_error *err)
 	r = zfs_umount_ref(zfs, ref, err);
 	if (r < 0)
 		return r;
-	r = volume_is_snapshot(ref) ? bury_snapshot(zfs, ref, &retiring->uuids[i], err)
+	r = volume_is_snapshot(ref) ? bury_snapshot(retiring, ref, &retiring->uuids[i], err)
 				    : destroy_or_bury(retiring, i, err);
 	return r == COPPICE_NOT_FOUND ? zfs_missing(zfs, ref, err) : r;
 }
@@ -163,33 +168,22 @@ static int count_there(struct zfs_pool *zfs, const struct listing *listing,
 										name)) != NULL;
 
 		if (!is_there)
-			return zfs_fail_missing(&refs[i], err);
+			return zfs_missing(zfs, &refs[i], err);
 		*ret_n = i + 1;
 	}
 	return COPPICE_OK;
 }
 
-/* Just those, if there is no other way to look at each once: all that is there. */
+/* Under the locks that they are deleted under nothing has changed since. */
 static int read_listing(struct retiring *retiring, size_t n, struct coppice_error *err)
 {
-	_cleanup_(freep) char(*names)[DATASET_MAX] = calloc(n, sizeof(*names));
-	_cleanup_(freep) const char **targets = calloc(n + 1, sizeof(*targets));
-	bool are_volumes = n <= ZFS_NAMES_MAX;
-	int r;
+	struct zfs_pool *zfs = retiring->zfs;
 
-	if (!names || !targets)
-		return fail_memory(err);
-	for (size_t i = 0; i < n; i++) {
-		are_volumes = are_volumes && !volume_is_snapshot(&retiring->refs[i]);
-		targets[i] = zfs_volume_name(retiring->zfs, &retiring->refs[i], names[i]);
-	}
-	if (!are_volumes && n > 1)
-		return listing_read_all(retiring->zfs, &retiring->listing, err);
-	r = listing_read(retiring->zfs, targets, &retiring->listing, err);
-	if (r != COPPICE_NOT_FOUND)
-		return r;
-	return n > 1 ? listing_read_all(retiring->zfs, &retiring->listing, err)
-		     : zfs_missing(retiring->zfs, retiring->refs, err);
+	if (!zfs->reading || zfs->is_reading_all)
+		return listing_read_those(zfs, retiring->refs, n, &retiring->listing, err);
+	retiring->listing = *zfs->reading;
+	free(take_ptr(&zfs->reading));
+	return COPPICE_OK;
 }
 
 /* Of what is to be destroyed at once. */
@@ -224,7 +218,8 @@ static int retire_all(struct retiring *retiring, size_t n, struct coppice_error 
 	r = read_listing(retiring, n, err);
 	if (r < 0)
 		return r;
-	zfs_ballast_drop(retiring->zfs, &retiring->listing);
+	if (zfs_ballast_drop(retiring->zfs, &retiring->listing))
+		atomic_store(&retiring->is_to_reap, true);
 	is_missing = count_there(retiring->zfs, &retiring->listing, retiring->refs, n, &n_there,
 				 &missing);
 	r = release_guards(retiring, n_there, err);
@@ -238,18 +233,73 @@ static int retire_all(struct retiring *retiring, size_t n, struct coppice_error 
 	return r;
 }
 
+/* Of more, to look at all takes less. */
+#define ORIGINS_MAX 4
+
+/* What the destroyed stood on: each once; false: too many. */
+static bool collect_origins(const struct listing *listing, const char *origin[], size_t *ret_n)
+{
+	*ret_n = 0;
+	for (size_t i = 0; i < listing->n; i++) {
+		const char *found = listing->dataset[i].origin;
+		bool is_known = !found;
+
+		for (size_t k = 0; k < *ret_n && !is_known; k++)
+			is_known = strcmp(origin[k], found) == 0;
+		if (is_known)
+			continue;
+		if (*ret_n == ORIGINS_MAX)
+			return false;
+		origin[(*ret_n)++] = found;
+	}
+	return true;
+}
+
+/*
+ * What they stood on is there for others than them: so it is not for us to destroy it. Whoever
+ * takes it out of sight after this finds that they are gone, and whoever did before has given
+ * it another name.
+ */
+static bool are_origins_in_sight(struct zfs_pool *zfs, const struct listing *listing)
+{
+	const char *origin[ORIGINS_MAX];
+	struct coppice_error ignored;
+	size_t n;
+
+	if (!collect_origins(listing, origin, &n))
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		bool is_image = strstr(origin[i], ZFS_IMAGE_SNAPSHOT) != NULL;
+		struct volume_ref ref;
+		char name[DATASET_MAX];
+		bool is_there;
+
+		(void)snprintf(name, sizeof(name), "%s", origin[i]);
+		name[is_image ? strcspn(name, "@") : strlen(name)] = '\0';
+		if (!zfs_name_parse(zfs, name, &ref) || (ref.kind == VOLUME_IMAGE) != is_image ||
+		    zfs_is_there(origin[i], &is_there, &ignored) < 0 || !is_there)
+			return false;
+	}
+	return true;
+}
+
 int zfs_retire(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids, size_t n,
 	       struct coppice_error *err)
 {
-	struct retiring retiring = { .zfs = zfs_pool_of(pool), .refs = refs, .uuids = uuids };
+	struct zfs_pool *zfs = zfs_pool_of(pool);
+	struct retiring retiring = { .zfs = zfs, .refs = refs, .uuids = uuids };
 	int r;
 
 	for (size_t i = 0; i < n; i++)
 		retire_explain(pool, &refs[i], &uuids[i]);
 	if (pool->is_dry_run || n == 0)
 		return COPPICE_OK;
-	zfs_set_clean(retiring.zfs, false);
+	zfs_owe(zfs);
 	r = retire_all(&retiring, n, err);
+	zfs->is_reaped = r == COPPICE_OK && !atomic_load(&retiring.is_to_reap) &&
+			 are_origins_in_sight(zfs, &retiring.listing);
+	if (zfs->is_reaped)
+		zfs_owe_nothing(zfs);
 	listing_done(&retiring.listing);
 	return r;
 }
@@ -263,7 +313,7 @@ static bool is_in_the_making(const struct zfs_pool *zfs, const struct dataset *d
 	const char *id = copy ? copy + strlen("@copy-") : dataset->draft;
 	_cleanup_(closep) int fd = -1;
 
-	return id && !zfs_draft_is_over(zfs, id, &fd);
+	return id && !zfs_lock_is_over(zfs, id, &fd);
 }
 
 static bool is_useless(const struct zfs_pool *zfs, const struct dataset *dataset)
@@ -490,7 +540,7 @@ static const struct dataset *find_held(const struct listing *listing)
 static int reap_round(struct zfs_pool *zfs, struct listing *listing, bool *ret_did_flatten,
 		      struct coppice_error *err)
 {
-	int r = listing_read_space(zfs, listing, err);
+	int r = listing_read_all(zfs, listing, err);
 
 	if (r == COPPICE_OK)
 		r = destroy_waves(zfs, listing, choose_useless, NULL, err);
@@ -502,9 +552,11 @@ static int reap_round(struct zfs_pool *zfs, struct listing *listing, bool *ret_d
 /* As long as others hold something, the next one looks whether they still do. */
 int zfs_reap_all(struct zfs_pool *zfs, struct coppice_error *err)
 {
+	_cleanup_(zfs_debts_done) struct zfs_debts debts = { 0 };
 	bool is_over = false, is_held = false;
 	int r = COPPICE_OK;
 
+	zfs_debts_take(zfs, &debts);
 	while (r == COPPICE_OK && !is_over) {
 		_cleanup_(listing_done) struct listing listing = { 0 };
 		bool did_flatten = false;
@@ -518,7 +570,11 @@ int zfs_reap_all(struct zfs_pool *zfs, struct coppice_error *err)
 			zfs_ballast_mend(zfs, &listing);
 	}
 	if (r == COPPICE_OK && !is_held)
-		zfs_set_clean(zfs, true);
+		zfs_debts_paid(zfs, &debts);
+	else if (debts.n == 0) /* else what the dead owe is enough for who comes next */
+		zfs_owe(zfs);
+	else
+		zfs_owe_nothing(zfs);
 	return r;
 }
 
@@ -556,8 +612,12 @@ static void reap_explain(struct pool *pool)
 
 int zfs_reap(struct pool *pool, struct coppice_error *err)
 {
+	struct zfs_pool *zfs = zfs_pool_of(pool);
+	bool is_reaped = zfs->is_reaped;
+
 	reap_explain(pool);
-	return pool->is_dry_run ? COPPICE_OK : zfs_reap_all(zfs_pool_of(pool), err);
+	zfs->is_reaped = false;
+	return pool->is_dry_run || is_reaped ? COPPICE_OK : zfs_reap_all(zfs, err);
 }
 
 int zfs_destroy_or_retire(struct zfs_pool *zfs, struct listing *listing, const char *dataset,

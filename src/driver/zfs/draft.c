@@ -23,78 +23,6 @@
 #include "base/file.h"
 #include "base/text.h"
 
-/* ---- the maker's lock ---- */
-
-static char *lock_path(const struct zfs_pool *zfs, const char *id)
-{
-	return text_format("%s/%s", zfs->state, id);
-}
-
-/* COPPICE_BUSY: a sweeper had it, between our making and our locking it. */
-static int lock_make(const struct zfs_pool *zfs, const char *id, int *ret,
-		     struct coppice_error *err)
-{
-	_cleanup_(freep) char *path = lock_path(zfs, id);
-	_cleanup_(closep) int fd = -1;
-	struct stat st;
-
-	if (!path)
-		return fail_memory(err);
-	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return fail_errno(err, errno, "cannot create '%s'", path);
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0 || fstat(fd, &st) < 0 || st.st_nlink == 0)
-		return fail(err, COPPICE_BUSY, "cannot lock '%s'", path);
-	*ret = take_fd(&fd);
-	return COPPICE_OK;
-}
-
-#define LOCK_TRIES 10
-
-static int lock_new(const struct zfs_pool *zfs, struct draft *draft, struct coppice_error *err)
-{
-	int r = COPPICE_BUSY;
-
-	for (size_t i = 0; i < LOCK_TRIES && r == COPPICE_BUSY; i++) {
-		r = uuid_new(&draft->id, err);
-		if (r == COPPICE_OK)
-			r = lock_make(zfs, draft->id.text, &draft->fd, err);
-	}
-	return r;
-}
-
-bool zfs_draft_is_over(const struct zfs_pool *zfs, const char *id, int *ret_fd)
-{
-	_cleanup_(freep) char *path = lock_path(zfs, id);
-	_cleanup_(closep) int fd = -1;
-
-	*ret_fd = -1;
-	if (!path)
-		return false;
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	if (fd < 0)
-		return errno == ENOENT;
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return false;
-	*ret_fd = take_fd(&fd);
-	return true;
-}
-
-bool zfs_draft_is_pending(const struct zfs_pool *zfs, const char *id)
-{
-	_cleanup_(freep) char *path = lock_path(zfs, id);
-
-	return path && access(path, F_OK) == 0;
-}
-
-void zfs_draft_show(const struct zfs_pool *zfs, const char *id)
-{
-	_cleanup_(freep) char *path = lock_path(zfs, id);
-
-	if (path)
-		(void)unlink(path);
-}
-
 /* The first line of its file, if it has any; then what is to be cloned, of what, since when. */
 #define ANNOUNCED "announced\n"
 #define GIVEN_UP  "given up \n"
@@ -142,24 +70,6 @@ int zfs_draft_note(struct draft *draft, const char *from, const struct new_volum
 	return r;
 }
 
-/* ---- is there anything to reap? ---- */
-
-bool zfs_is_clean(const struct zfs_pool *zfs)
-{
-	return zfs_draft_is_pending(zfs, "clean");
-}
-
-void zfs_set_clean(const struct zfs_pool *zfs, bool is_clean)
-{
-	_cleanup_(freep) char *path = lock_path(zfs, "clean");
-	_cleanup_(closep) int fd = -1;
-
-	if (path && is_clean)
-		fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-	else if (path)
-		(void)unlink(path);
-}
-
 /* ---- beginning ---- */
 
 int zfs_draft_open(struct pool *pool, struct draft *ret, struct coppice_error *err)
@@ -172,7 +82,7 @@ int zfs_draft_open(struct pool *pool, struct draft *ret, struct coppice_error *e
 	if (!draft.driver)
 		return fail_memory(err);
 	if (!pool->is_dry_run)
-		r = lock_new(zfs_pool_of(pool), &draft, err);
+		r = zfs_lock_new(zfs_pool_of(pool), "", &draft.id, &draft.fd, err);
 	if (r < 0) {
 		free(draft.driver);
 		return r;
@@ -352,8 +262,8 @@ static int guard_content(struct zfs_pool *zfs, const struct listing *listing, co
  */
 static int show_noted(struct zfs_pool *zfs, const char *id, struct coppice_error *err)
 {
-	_cleanup_(freep) char *path = lock_path(zfs, id);
-	_cleanup_(freep) char *shown = text_format("%s" SHOWN_TAIL, path ? path : "");
+	_cleanup_(freep) char *path = text_format("%s/%s", zfs->state, id);
+	_cleanup_(freep) char *shown = text_format("%s/%s" SHOWN_TAIL, zfs->state, id);
 	int r = COPPICE_OK;
 
 	if (!path || !shown)
@@ -376,7 +286,7 @@ static int draft_end(struct zfs_pool *zfs, const char *id, int fd, struct coppic
 	int r;
 
 	(void)snprintf(name, sizeof(name), "%s/drafts/%s", zfs->root, id);
-	zfs_set_clean(zfs, false); /* what its clones were made of may be of no use now */
+	zfs_owe(zfs); /* what its clones were made of may be of no use now */
 	r = listing_read_all(zfs, &listing, err);
 	if (r == COPPICE_OK)
 		r = recover_swaps(zfs, &listing, name, &did_recover, err);
@@ -396,7 +306,7 @@ static int draft_end(struct zfs_pool *zfs, const char *id, int fd, struct coppic
 		return r;
 	if (!was_given_up(fd))
 		return show_noted(zfs, id, err);
-	zfs_draft_show(zfs, id);
+	zfs_lock_remove(zfs, id);
 	return COPPICE_OK;
 }
 
@@ -419,7 +329,7 @@ static int discard(struct zfs_pool *zfs, struct draft *draft, struct coppice_err
 	if (making_of(draft)->n_announced == 0 && making_of(draft)->n_waiting == 0 &&
 	    (!making_of(draft)->has_dataset ||
 	     zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, &ignored) == COPPICE_OK)) {
-		zfs_draft_show(zfs, draft->id.text);
+		zfs_lock_remove(zfs, draft->id.text);
 		return COPPICE_OK;
 	}
 	r = give_up(draft->fd, err);
@@ -450,7 +360,7 @@ static int sweep_one(struct zfs_pool *zfs, const char *id, size_t *n, struct cop
 	_cleanup_(closep) int fd = -1;
 	int r;
 
-	if (!zfs_draft_is_over(zfs, id, &fd))
+	if (!zfs_lock_is_over(zfs, id, &fd))
 		return COPPICE_OK;
 	r = draft_end(zfs, id, fd, err);
 	if (r == COPPICE_OK)

@@ -17,13 +17,16 @@
 #include <limits.h>
 #include <string.h>
 
+#include "base/parallel.h"
 #include "base/text.h"
 
 #define PROPERTIES                                                                                 \
-	"type,origin,used,available,referenced,userrefs,refquota,quota,refreservation,"            \
-	"reservation,canmount," PROPERTY_RECORD "," PROPERTY_DRAFT "," PROPERTY_SWAP
+	"type,origin,used,usedbydataset,available,referenced,userrefs,refquota,quota,"             \
+	"refreservation,reservation,canmount," PROPERTY_RECORD "," PROPERTY_DRAFT                  \
+	"," PROPERTY_SWAP
 
 #define HISTORY "type,origin,createtxg,guid"
+#define RECORDS "type," PROPERTY_RECORD "," PROPERTY_DRAFT
 
 void listing_done(struct listing *listing)
 {
@@ -157,9 +160,12 @@ int listing_parse(char *text, struct listing *ret, struct coppice_error *err)
 	return COPPICE_OK;
 }
 
-/* @depth: "-Hpr" with all below the targets, "-Hp" the targets alone. */
-static int read_properties(const char *depth, const char *properties, const char *const targets[],
-			   struct listing *ret, struct coppice_error *err)
+/*
+ * @depth: "-Hpr" with all below the targets, "-Hp" the targets alone. COPPICE_NOT_FOUND: one of
+ * them is not there; *ret_text has the others.
+ */
+static int get_properties(const char *depth, const char *properties, const char *const targets[],
+			  size_t n, char **ret_text, struct coppice_error *err)
 {
 	const char *const options[] = { "zfs",
 					"get",
@@ -169,24 +175,97 @@ static int read_properties(const char *depth, const char *properties, const char
 					"-o",
 					"name,property,value,source",
 					properties };
-	_cleanup_(freep) const char **argv = NULL;
-	char *out = NULL;
+	_cleanup_(freep) const char **argv = calloc(ARRAY_SIZE(options) + n + 1, sizeof(*argv));
+
+	*ret_text = NULL;
+	if (!argv)
+		return fail_memory(err);
+	memcpy(argv, options, sizeof(options));
+	memcpy(&argv[ARRAY_SIZE(options)], targets, n * sizeof(*targets));
+	return zfs_run(argv, ret_text, err);
+}
+
+static int read_properties(const char *depth, const char *properties, const char *const targets[],
+			   struct listing *ret, struct coppice_error *err)
+{
+	char *text;
 	size_t n = 0;
 	int r;
 
 	while (targets[n])
 		n++;
-	argv = calloc(ARRAY_SIZE(options) + n + 1, sizeof(*argv));
-	if (!argv)
-		return fail_memory(err);
-	memcpy(argv, options, sizeof(options));
-	memcpy(&argv[ARRAY_SIZE(options)], targets, n * sizeof(*targets));
-	r = zfs_run(argv, &out, err);
+	r = get_properties(depth, properties, targets, n, &text, err);
 	if (r < 0) {
-		free(out);
+		free(text);
 		return r;
 	}
-	return listing_parse(out, ret, err);
+	return listing_parse(text, ret, err);
+}
+
+/* Volumes by their names, divided among processes. */
+struct reading {
+	const char *const *targets;
+	size_t n, n_each;
+	char **text;
+};
+
+static int read_some(void *user, size_t i, struct coppice_error *err)
+{
+	struct reading *reading = user;
+	size_t first = i * reading->n_each;
+	size_t n = reading->n - first < reading->n_each ? reading->n - first : reading->n_each;
+	int r = get_properties("-Hpr", PROPERTIES, reading->targets + first, n, &reading->text[i],
+			       err);
+
+	return r == COPPICE_NOT_FOUND ? COPPICE_OK : r;
+}
+
+/* Of fewer, another process takes longer than it saves. */
+#define NAMES_EACH 16
+
+static int read_targets(const char *const targets[], size_t n, struct listing *ret,
+			struct coppice_error *err)
+{
+	struct reading reading = { .targets = targets, .n = n };
+	_cleanup_(text_done) struct text all = TEXT_INIT;
+	size_t n_chunks;
+	char *text;
+	int r;
+
+	reading.n_each = (n + zfs_commands() - 1) / zfs_commands();
+	reading.n_each = reading.n_each < NAMES_EACH ? NAMES_EACH : reading.n_each;
+	reading.n_each = reading.n_each > ZFS_NAMES_MAX ? ZFS_NAMES_MAX : reading.n_each;
+	n_chunks = (n + reading.n_each - 1) / reading.n_each;
+	reading.text = calloc(n_chunks + 1, sizeof(*reading.text));
+	if (!reading.text)
+		return fail_memory(err);
+	r = parallel_run(n_chunks, zfs_commands(), read_some, &reading, err);
+	for (size_t i = 0; i < n_chunks; i++) {
+		text_add(&all, "%s", reading.text[i] ? reading.text[i] : "");
+		free(reading.text[i]);
+	}
+	free(reading.text);
+	if (r < 0)
+		return r;
+	text = text_take(&all);
+	return text ? listing_parse(text, ret, err) : fail_memory(err);
+}
+
+int listing_read_those(struct zfs_pool *zfs, const struct volume_ref *refs, size_t n,
+		       struct listing *ret, struct coppice_error *err)
+{
+	_cleanup_(freep) char(*names)[DATASET_MAX] = calloc(n + 1, sizeof(*names));
+	_cleanup_(freep) const char **targets = calloc(n + 1, sizeof(*targets));
+	size_t n_targets = 0;
+
+	if (!names || !targets)
+		return fail_memory(err);
+	/* What has the name of the one before it is another snapshot of that. */
+	for (size_t i = 0; i < n; i++)
+		if (i == 0 || refs[i].kind != refs[i - 1].kind ||
+		    strcmp(refs[i].name.text, refs[i - 1].name.text) != 0)
+			targets[n_targets++] = zfs_volume_name(zfs, &refs[i], names[i]);
+	return read_targets(targets, n_targets, ret, err);
 }
 
 int listing_read(struct zfs_pool *zfs, const char *const targets[], struct listing *ret,
@@ -210,9 +289,17 @@ int listing_read_all(struct zfs_pool *zfs, struct listing *ret, struct coppice_e
 	return read_all(zfs, PROPERTIES, ret, err);
 }
 
-int listing_read_space(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err)
+int listing_read_volumes(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err)
 {
-	return read_all(zfs, PROPERTIES ",usedbydataset", ret, err);
+	char folder[VOLUME_KINDS][DATASET_MAX];
+	const char *targets[VOLUME_KINDS + 1] = { NULL };
+
+	for (size_t kind = 0; kind < VOLUME_KINDS; kind++) {
+		(void)snprintf(folder[kind], DATASET_MAX, "%s/%s", zfs->root,
+			       zfs_kind_folder((enum volume_kind)kind));
+		targets[kind] = folder[kind];
+	}
+	return read_properties("-Hpr", RECORDS, targets, ret, err);
 }
 
 int listing_read_history(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err)
@@ -230,7 +317,7 @@ bool dataset_has_readonly(const struct listing *listing, const struct dataset *d
 
 bool dataset_is_hidden(const struct zfs_pool *zfs, const struct dataset *dataset)
 {
-	return dataset->draft && zfs_draft_is_pending(zfs, dataset->draft);
+	return dataset->draft && zfs_lock_is_there(zfs, dataset->draft);
 }
 
 static bool is_same(const struct volume_ref *a, const struct volume_ref *b)

@@ -115,7 +115,9 @@ void zfs_pool_close(struct pool *pool)
 	if (!pool)
 		return;
 	zfs = zfs_pool_of(pool);
-	zfs_records_end(pool);
+	zfs_reading_end(pool);
+	if (zfs->owed_fd >= 0)
+		(void)close(zfs->owed_fd);
 	free(zfs->root);
 	free(zfs->zpool);
 	free(zfs->source);
@@ -137,6 +139,7 @@ static int pool_new(const struct pool_spec *spec, const struct place *place, str
 		return fail_memory(err);
 	pool = &zfs->pool;
 	pool->driver = &driver_zfs;
+	zfs->owed_fd = -1;
 	zfs->root = strdup(place->root);
 	zfs->zpool = strdup(place->zpool);
 	zfs->source = place->kind == PLACE_DATASET ? NULL : strdup(place->vdev);
@@ -827,14 +830,9 @@ static int unmake_in_dataset(const struct pool_spec *spec, struct zfs_pool *zfs,
 	return r < 0 ? r : zfs_run(ZFS_ARGS("zfs", "inherit", PROPERTY_POOL, zfs->root), NULL, err);
 }
 
-static void remove_state(const struct zfs_pool *zfs)
+static void remove_state(struct zfs_pool *zfs)
 {
-	_cleanup_(freep) char *stamp = text_format("%s/stamp", zfs->state);
-
-	if (stamp)
-		(void)unlink(stamp);
-	zfs_set_clean(zfs, false);
-	(void)rmdir(zfs->state);
+	zfs_state_remove(zfs);
 	for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
 		_cleanup_(freep) char *folder = text_format("%s/%s", zfs->mount, folders[i]);
 

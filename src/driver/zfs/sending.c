@@ -792,7 +792,7 @@ static int freeze_and_send(struct sending *sending, const struct volume_ref *sou
 	if (!line)
 		return fail_memory(said);
 	if (run_told(sending, ZFS_ARGS("zfs", "destroy", sending->own_name), line, &why) < 0)
-		zfs_set_clean(sending->from, false); /* the next sweep does it */
+		zfs_owe(sending->from); /* the next sweep does it */
 	return r;
 }
 

@@ -130,20 +130,22 @@ int zfs_usage(struct pool *pool, const struct volume_ref *refs, const struct uui
 	      struct volume_usage *ret, size_t n, bool is_exact, struct coppice_error *err)
 {
 	struct zfs_pool *zfs = zfs_pool_of(pool);
-	_cleanup_(listing_done) struct listing listing = { 0 };
+	_cleanup_(listing_done) struct listing own = { 0 };
+	const struct listing *listing = zfs->is_reading_all ? zfs->reading : &own;
 	_cleanup_(freep) struct known *known = NULL;
 	size_t n_known;
-	int r;
+	int r = COPPICE_OK;
 
 	for (size_t i = 0; i < n; i++)
 		ret[i] = (struct volume_usage){ 0 };
-	r = listing_read_space(zfs, &listing, err);
+	if (listing == &own)
+		r = listing_read_all(zfs, &own, err);
 	if (r < 0)
 		return r;
-	known = calloc(listing.n + 1, sizeof(*known));
+	known = calloc(listing->n + 1, sizeof(*known));
 	if (!known)
 		return fail_memory(err);
-	n_known = collect(zfs, &listing, known);
+	n_known = collect(zfs, listing, known);
 	for (size_t i = 0; i < n; i++) {
 		struct known wanted = { .uuid = groups[i] };
 		const struct known *found =
@@ -158,11 +160,11 @@ int zfs_usage(struct pool *pool, const struct volume_ref *refs, const struct uui
 		ret[i].alone = found->dataset->by_dataset;
 		ret[i].unique = ret[i].written;
 		/* What somebody promoted has been charged with what others made, and they not. */
-		if (!found->is_deleted && dataset_has_readonly(&listing, found->dataset) !=
-						  (refs[i].kind == VOLUME_IMAGE))
+		if (!found->is_deleted &&
+		    dataset_has_readonly(listing, found->dataset) != (refs[i].kind == VOLUME_IMAGE))
 			ret[i].written = ret[i].unique = (struct coppice_bytes){ 0 };
 		else
-			ret[i].unique = unique_at_most(&listing, zfs, found->dataset);
+			ret[i].unique = unique_at_most(listing, zfs, found->dataset);
 	}
 	return COPPICE_OK;
 }

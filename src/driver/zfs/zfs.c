@@ -34,51 +34,44 @@ static uint64_t hash_pair(const char *name, const char *value)
 	return hash ^ hash >> 32;
 }
 
-/* NAME, the draft that made it or "-", and its record: for a snapshot without, its volume's. */
-#define LINE_ARGS                                                                                  \
-	"zfs", "list", "-H", "-r", "-t", "filesystem,snapshot", "-o",                              \
-		"name," PROPERTY_DRAFT "," PROPERTY_RECORD
-
-static int list_all(struct zfs_pool *zfs, char **ret, struct coppice_error *err)
+/* Does it, or its name, tell that users see nothing of it? */
+static bool is_hidden(const struct zfs_pool *zfs, const struct dataset *dataset)
 {
-	char folder[VOLUME_KINDS][DATASET_MAX];
-
-	for (size_t kind = 0; kind < VOLUME_KINDS; kind++)
-		(void)snprintf(folder[kind], DATASET_MAX, "%s/%s", zfs->root,
-			       zfs_kind_folder((enum volume_kind)kind));
-	return zfs_run(ZFS_ARGS(LINE_ARGS, folder[VOLUME_IMAGE], folder[VOLUME_CONTAINER],
-				folder[VOLUME_VIRTUAL_MACHINE], folder[VOLUME_CUSTOM]),
-		       ret, err);
+	return zfs_is_guard(zfs, dataset->name) || zfs_is_hidden_snapshot(dataset->name) ||
+	       dataset_is_hidden(zfs, dataset);
 }
 
-/* Is it of what users cannot see? */
-static bool is_line_hidden(const struct zfs_pool *zfs, const char *name, const char *draft)
+static uint64_t part_of(const struct zfs_pool *zfs, const struct dataset *dataset)
 {
-	struct uuid uuid;
-
-	return zfs_is_guard(zfs, name) || zfs_is_hidden_snapshot(name) ||
-	       (uuid_parse(draft, &uuid) && zfs_draft_is_pending(zfs, uuid.text));
+	return is_hidden(zfs, dataset)
+		       ? 0
+		       : hash_pair(dataset->name, dataset->record ? dataset->record : "-");
 }
 
-/* The sum over the lines of @list, which it cuts up, of what users can see. */
-static uint64_t sum_of(const struct zfs_pool *zfs, char *list)
+/* The sum over all that is in the folders of volumes. */
+static uint64_t sum_of(const struct zfs_pool *zfs, const struct listing *listing)
 {
 	uint64_t sum = 0;
 
-	for (char *line = list, *end; *line; line = end) {
-		size_t length = strcspn(line, "\n"), name, draft;
-
-		end = line + length + (line[length] == '\n');
-		line[length] = '\0';
-		name = strcspn(line, "\t");
-		draft = name + 1 + strcspn(line + name + (name < length), "\t");
-		if (draft >= length)
-			continue; /* no line of three, so none of ours */
-		line[name] = line[draft] = '\0';
-		if (!is_line_hidden(zfs, line, line + name + 1))
-			sum += hash_pair(line, line + draft + 1);
-	}
+	for (size_t i = 0; i < listing->n; i++)
+		if (zfs_is_in_volumes(zfs, listing->dataset[i].name))
+			sum += part_of(zfs, &listing->dataset[i]);
 	return sum % STAMP_MODULUS;
+}
+
+/* The sum over a volume and what is of it or below. */
+static uint64_t sum_of_volume(const struct zfs_pool *zfs, const struct listing *listing,
+			      const struct volume_ref *ref)
+{
+	char name[DATASET_MAX];
+	const struct dataset *end = listing->dataset + listing->n;
+	const struct dataset *volume = listing_find(listing, zfs_volume_name(zfs, ref, name));
+	size_t n = strlen(name);
+	uint64_t sum = 0;
+
+	for (const struct dataset *d = volume; d && d < end && strncmp(d->name, name, n) == 0; d++)
+		sum += zfs_is_within(d->name, name) ? part_of(zfs, d) : 0;
+	return sum;
 }
 
 /* Of what touch rewrites. */
@@ -93,6 +86,20 @@ static uint64_t hash_touched(const struct zfs_pool *zfs)
 		       : 0;
 }
 
+/* Who looked at all has seen whether the folders are there. */
+static bool is_whole(const struct zfs_pool *zfs, const struct listing *listing)
+{
+	for (size_t kind = 0; kind < VOLUME_KINDS; kind++) {
+		char name[DATASET_MAX];
+
+		(void)snprintf(name, sizeof(name), "%s/%s", zfs->root,
+			       zfs_kind_folder((enum volume_kind)kind));
+		if (!listing_find(listing, name))
+			return false;
+	}
+	return true;
+}
+
 /*
  * Of the names and records of all that users can see, as ZFS lists them: what others do
  * with zfs(8) shows as well.
@@ -100,54 +107,40 @@ static uint64_t hash_touched(const struct zfs_pool *zfs)
 static int stamp(struct pool *pool, uint64_t *ret, struct coppice_error *err)
 {
 	struct zfs_pool *zfs = zfs_pool_of(pool);
-	_cleanup_(freep) char *list = NULL;
-	int r;
+	_cleanup_(listing_done) struct listing listing = { 0 };
+	const struct listing *reading = zfs->is_reading_all ? zfs->reading : NULL;
+	int r = COPPICE_OK;
 
-	r = list_all(zfs, &list, err);
-	if (r == COPPICE_NOT_FOUND && zfs_folders_ensure(zfs, err) == COPPICE_OK) {
-		free(take_ptr(&list));
-		r = list_all(zfs, &list, err);
+	if (!reading || !is_whole(zfs, reading)) {
+		r = listing_read_volumes(zfs, &listing, err);
+		if (r == COPPICE_NOT_FOUND && zfs_folders_ensure(zfs, err) == COPPICE_OK)
+			r = listing_read_volumes(zfs, &listing, err);
+		reading = &listing;
 	}
 	if (r < 0)
 		return r == COPPICE_NOT_FOUND
 			       ? fail(err, COPPICE_UNAVAILABLE,
 				      "the dataset '%s' is not whole any more", zfs->root)
 			       : r;
-	*ret = (sum_of(zfs, list) + hash_touched(zfs)) % STAMP_MODULUS;
-	return COPPICE_OK;
-}
-
-static int stamp_some(struct zfs_pool *zfs, const struct volume_ref *refs, size_t n, uint64_t *ret,
-		      struct coppice_error *err)
-{
-	static const char *const line_args[] = { LINE_ARGS };
-	_cleanup_(freep) char(*names)[DATASET_MAX] = calloc(n, sizeof(*names));
-	_cleanup_(freep) const char **argv = calloc(ARRAY_SIZE(line_args) + n + 1, sizeof(*argv));
-	_cleanup_(freep) char *list = NULL;
-	int r;
-
-	if (!names || !argv)
-		return fail_memory(err);
-	memcpy(argv, line_args, sizeof(line_args));
-	for (size_t i = 0; i < n; i++)
-		argv[ARRAY_SIZE(line_args) + i] = zfs_volume_name(zfs, &refs[i], names[i]);
-	/* It says which of them is not there, and lists all others. */
-	r = zfs_run(argv, &list, err);
-	if (r < 0 && r != COPPICE_NOT_FOUND)
-		return r;
-	*ret += list ? sum_of(zfs, list) : 0;
+	*ret = (sum_of(zfs, reading) + hash_touched(zfs)) % STAMP_MODULUS;
 	return COPPICE_OK;
 }
 
 static int stamp_part(struct pool *pool, const struct volume_ref *refs, size_t n, uint64_t *ret,
 		      struct coppice_error *err)
 {
+	struct zfs_pool *zfs = zfs_pool_of(pool);
+	_cleanup_(listing_done) struct listing listing = { 0 };
+	const struct listing *reading = zfs->reading;
 	uint64_t sum = 0;
 	int r = COPPICE_OK;
 
-	for (size_t i = 0; i < n && r == COPPICE_OK; i += ZFS_NAMES_MAX)
-		r = stamp_some(zfs_pool_of(pool), refs + i,
-			       n - i < ZFS_NAMES_MAX ? n - i : ZFS_NAMES_MAX, &sum, err);
+	if (!reading) {
+		r = listing_read_those(zfs, refs, n, &listing, err);
+		reading = &listing;
+	}
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
+		sum += sum_of_volume(zfs, reading, &refs[i]);
 	if (r == COPPICE_OK)
 		*ret = sum % STAMP_MODULUS;
 	return r;
@@ -215,20 +208,22 @@ static int scan_one(const struct listing *listing, const struct dataset *dataset
 static int scan(struct pool *pool, scan_fn *fn, void *user, struct coppice_error *err)
 {
 	struct zfs_pool *zfs = zfs_pool_of(pool);
-	_cleanup_(listing_done) struct listing listing = { 0 };
+	_cleanup_(listing_done) struct listing own = { 0 };
+	const struct listing *listing = zfs->is_reading_all ? zfs->reading : &own;
 	struct volume_ref ref;
-	int r;
+	int r = COPPICE_OK;
 
-	r = listing_read_all(zfs, &listing, err);
+	if (listing == &own)
+		r = listing_read_all(zfs, &own, err);
 	for (int snapshots = 0; snapshots < 2; snapshots++)
-		for (size_t i = 0; i < listing.n && r >= 0; i++) {
-			struct dataset *dataset = &listing.dataset[i];
+		for (size_t i = 0; i < listing->n && r >= 0; i++) {
+			const struct dataset *dataset = &listing->dataset[i];
 
 			if (!zfs_name_parse(zfs, dataset->name, &ref) ||
 			    volume_is_snapshot(&ref) != (snapshots == 1) ||
 			    dataset_is_hidden(zfs, dataset))
 				continue;
-			r = scan_one(&listing, dataset, &ref, fn, user, err);
+			r = scan_one(listing, dataset, &ref, fn, user, err);
 		}
 	return r < 0 ? r : COPPICE_OK;
 }
@@ -243,7 +238,7 @@ static int record_read(struct pool *pool, const struct volume_ref *ref, char **r
 	char *record;
 	int r;
 
-	dataset = zfs->records ? listing_find_ref(zfs, zfs->records, ref) : NULL;
+	dataset = zfs->reading ? listing_find_ref(zfs, zfs->reading, ref) : NULL;
 	r = dataset ? COPPICE_OK : zfs_find(zfs, ref, &listing, &dataset, err);
 	if (r < 0)
 		return r;
@@ -257,34 +252,36 @@ static int record_read(struct pool *pool, const struct volume_ref *ref, char **r
 	return COPPICE_OK;
 }
 
-static int records_begin(struct pool *pool, struct coppice_error *err)
+static int reading_begin(struct pool *pool, const struct volume_ref *refs, size_t n,
+			 struct coppice_error *err)
 {
 	struct zfs_pool *zfs = zfs_pool_of(pool);
-	struct listing *records;
+	struct listing *reading = calloc(1, sizeof(*reading));
 	int r;
 
-	if (zfs->records)
-		return COPPICE_OK;
-	records = calloc(1, sizeof(*records));
-	if (!records)
+	if (!reading)
 		return fail_memory(err);
-	r = listing_read_all(zfs, records, err);
+	r = n == 0 ? listing_read_all(zfs, reading, err)
+		   : listing_read_those(zfs, refs, n, reading, err);
 	if (r < 0) {
-		free(records);
+		free(reading);
 		return r;
 	}
-	zfs->records = records;
+	zfs_reading_end(pool);
+	zfs->reading = reading;
+	zfs->is_reading_all = n == 0;
 	return COPPICE_OK;
 }
 
-void zfs_records_end(struct pool *pool)
+void zfs_reading_end(struct pool *pool)
 {
-	struct listing *records = take_ptr(&zfs_pool_of(pool)->records);
+	struct listing *reading = take_ptr(&zfs_pool_of(pool)->reading);
 
-	if (!records)
+	if (!reading)
 		return;
-	listing_done(records);
-	free(records);
+	zfs_pool_of(pool)->is_reading_all = false;
+	listing_done(reading);
+	free(reading);
 }
 
 /* ---- checking ---- */
@@ -428,8 +425,8 @@ const struct driver driver_zfs = {
 	.touch = touch,
 	.scan = scan,
 	.record_read = record_read,
-	.records_begin = records_begin,
-	.records_end = zfs_records_end,
+	.reading_begin = reading_begin,
+	.reading_end = zfs_reading_end,
 	.path = zfs_path,
 	.volume_mount = zfs_volume_mount,
 	.volume_umount = zfs_volume_umount,

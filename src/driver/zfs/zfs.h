@@ -51,7 +51,11 @@ struct zfs_pool {
 	char *state;      /* STATE/zfs/NAME: the drafts' locks, the stamp of our own changes */
 	char *mount;      /* STATE/mnt/NAME: where what is mounted is mounted */
 	bool is_guarded;  /* coppice.guard */
-	struct listing *records; /* of all, between records_begin and records_end; or NULL */
+	struct uuid owed; /* state.c: ours, if owed_fd is not -1 */
+	int owed_fd;
+	bool is_reaped;   /* by the last retire itself */
+	struct listing *reading; /* between reading_begin and reading_end; or NULL */
+	bool is_reading_all;     /* it is of the whole pool, for who only looks */
 };
 
 static inline struct zfs_pool *zfs_pool_of(struct pool *pool)
@@ -156,6 +160,9 @@ bool zfs_is_hidden_snapshot(const char *name);
 /* ROOT/deleted/KIND/UUID, or of it, or below it. What is not called so others put there. */
 bool zfs_is_tombstone(const struct zfs_pool *zfs, const char *name);
 
+/* Is it in a folder of volumes of one kind? */
+bool zfs_is_in_volumes(const struct zfs_pool *zfs, const char *name);
+
 /* Is it in a folder of ours? In the dataset of a pool there may be others'. */
 bool zfs_is_in_folders(const struct zfs_pool *zfs, const char *name);
 
@@ -209,7 +216,7 @@ struct dataset {
 	char *origin, *record, *draft, *swap; /* NULL: none of its own */
 	char *limits[ZFS_LIMITS];             /* in the order of zfs_limit_property */
 	uint64_t used, referenced, available;
-	struct coppice_bytes by_dataset; /* usedbydataset; by listing_read_space only */
+	struct coppice_bytes by_dataset; /* usedbydataset */
 	uint64_t created_txg, guid; /* by listing_read_history only */
 	uint64_t n_holds;           /* on a snapshot, by whomever */
 	size_t n_clones;            /* in this listing */
@@ -242,8 +249,12 @@ int listing_read(struct zfs_pool *zfs, const char *const targets[], struct listi
 /* Read all of the pool. */
 int listing_read_all(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err);
 
-/* The same, with what is asked for to tell of space. */
-int listing_read_space(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err);
+/* Read of all volumes and their snapshots the records, and what hides them, nothing else. */
+int listing_read_volumes(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err);
+
+/* Read those volumes, of which @refs may name snapshots, that are there, and all below them. */
+int listing_read_those(struct zfs_pool *zfs, const struct volume_ref *refs, size_t n,
+		       struct listing *ret, struct coppice_error *err);
 
 /* Read of all the pool what is whose history: origins, ages and identities, nothing else. */
 int listing_read_history(struct zfs_pool *zfs, struct listing *ret, struct coppice_error *err);
@@ -274,7 +285,7 @@ int zfs_missing(struct zfs_pool *zfs, const struct volume_ref *ref, struct coppi
 
 /* ---- zfs.c ---- */
 
-void zfs_records_end(struct pool *pool);
+void zfs_reading_end(struct pool *pool);
 
 /* ---- pool.c ---- */
 
@@ -326,6 +337,50 @@ int zfs_volume_umount(struct pool *pool, const struct volume_ref *ref, struct co
 int zfs_in_use(struct pool *pool, const struct volume_ref *refs, size_t n, in_use_fn *tell,
 	       void *user, struct coppice_error *err);
 
+/* ---- state.c: who is at work, and what the dead left to do ---- */
+
+/* Make a file "@prefix""UUID" that is ours as long as we live. */
+int zfs_lock_new(const struct zfs_pool *zfs, const char *prefix, struct uuid *ret_id, int *ret_fd,
+		 struct coppice_error *err);
+
+/* Its maker is dead or has done: *ret_fd keeps others off it, or is -1. */
+bool zfs_lock_is_over(const struct zfs_pool *zfs, const char *name, int *ret_fd);
+
+/*
+ * Of a draft's, which has its uuid as name: while it is there, what the draft made is neither
+ * published nor taken back, and nobody sees it. To remove it shows all of that in one step.
+ */
+bool zfs_lock_is_there(const struct zfs_pool *zfs, const char *name);
+void zfs_lock_remove(const struct zfs_pool *zfs, const char *name);
+
+/* Before something is taken out of sight: it is to be reaped, by us, or by who finds us dead. */
+void zfs_owe(struct zfs_pool *zfs);
+void zfs_owe_nothing(struct zfs_pool *zfs);
+
+/*
+ * What the dead owe: to be taken before who pays looks what there is to reap, and given back
+ * when he could not.
+ */
+struct zfs_debts {
+	struct zfs_debt {
+		struct uuid id;
+		int fd;
+	} *debt;
+	size_t n;
+};
+
+void zfs_debts_take(const struct zfs_pool *zfs, struct zfs_debts *ret);
+void zfs_debts_done(struct zfs_debts *debts);
+
+/* These are paid, and what we owe ourselves: all is reaped but for what others owe. */
+void zfs_debts_paid(struct zfs_pool *zfs, struct zfs_debts *debts);
+
+/* Is it known that nothing waits for being reaped but by the living? */
+bool zfs_is_clean(const struct zfs_pool *zfs);
+
+/* Of a pool that is no more. */
+void zfs_state_remove(struct zfs_pool *zfs);
+
 /* ---- draft.c: drafts and what is made in them ---- */
 
 int zfs_draft_open(struct pool *pool, struct draft *ret, struct coppice_error *err);
@@ -346,22 +401,6 @@ int zfs_draft_ensure_of(struct zfs_pool *zfs, const char *id, struct coppice_err
  */
 int zfs_draft_note(struct draft *draft, const char *from, const struct new_volume *volumes,
 		   size_t n, struct coppice_error *err);
-
-/* Is draft @id neither published nor taken back? Then nobody sees what it made. */
-bool zfs_draft_is_pending(const struct zfs_pool *zfs, const char *id);
-
-/* Show all that draft @id announced, in one step. */
-void zfs_draft_show(const struct zfs_pool *zfs, const char *id);
-
-/*
- * Is it known that nothing waits for being reaped? What retires says no before it begins;
- * a state directory that was lost says no, too.
- */
-bool zfs_is_clean(const struct zfs_pool *zfs);
-void zfs_set_clean(const struct zfs_pool *zfs, bool is_clean);
-
-/* The maker of draft @id is dead or has done: *ret_fd keeps others off it, or is -1. */
-bool zfs_draft_is_over(const struct zfs_pool *zfs, const char *id, int *ret_fd);
 
 /* What a draft remembers of what was made in it. */
 struct making {
@@ -495,8 +534,8 @@ int zfs_guard_check(struct zfs_pool *zfs, const struct listing *listing, bool is
 void zfs_ballast_ensure(const struct zfs_pool *zfs);
 void zfs_ballast_mend(const struct zfs_pool *zfs, const struct listing *listing);
 
-/* Give it up if something in the listing has hardly any space left. */
-void zfs_ballast_drop(const struct zfs_pool *zfs, const struct listing *listing);
+/* Give it up if something in the listing has hardly any space left; did we? */
+bool zfs_ballast_drop(const struct zfs_pool *zfs, const struct listing *listing);
 
 /* ---- space.c ---- */
 

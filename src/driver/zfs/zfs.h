@@ -287,7 +287,7 @@ int zfs_missing(struct zfs_pool *zfs, const struct volume_ref *ref, struct coppi
 
 void zfs_reading_end(struct pool *pool);
 
-/* ---- pool.c ---- */
+/* ---- pool.c, pool_making.c ---- */
 
 int zfs_probe(const struct pool_spec *spec, struct coppice_error *err);
 int zfs_choose(struct coppice_error *err);

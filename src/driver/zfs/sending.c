@@ -21,7 +21,8 @@
  *
  * To refresh an earlier copy is the same with snapshots that this has as well, by their guids,
  * as what is there already: the new volume is a clone of the newest such, and then gets the
- * difference to that. zfs receive takes it if the clone has a snapshot, and no change before.
+ * difference to that. OpenZFS is told of what (-o origin=); zfs-fuse takes it into a clone that
+ * was made, if that has a snapshot, and no change before.
  *
  * Rebasing is the same with the image's snapshot as what is there already. It goes through
  * all datasets on the way to the image, as zfs-fuse sends the difference only to what the
@@ -542,7 +543,7 @@ static void copied_name(const struct sending *sending, size_t part, char name[st
 	(void)snprintf(told, DATASET_MAX, "%.400s@deleted-$draft", dataset);
 }
 
-/* A part begins as a clone of what the earlier copy has. */
+/* On zfs-fuse a part begins as a clone of what the earlier copy has. */
 static int begin_part(struct sending *sending, const struct node *node, struct coppice_error *err)
 {
 	char part[DATASET_MAX], told_part[DATASET_MAX], name[DATASET_MAX], told[DATASET_MAX];
@@ -575,34 +576,60 @@ static int end_part(struct sending *sending, size_t part, struct coppice_error *
 		    : fail_memory(err);
 }
 
-/* All of it, or the difference to what its part has, or a clone of what is there. */
+/* A part that OpenZFS makes a clone of what the earlier copy has. */
+static int send_of_copy(struct sending *sending, const struct node *node, struct coppice_error *err)
+{
+	_cleanup_(freep) char *told = NULL, *origin = NULL;
+	char name[DATASET_MAX], told_name[DATASET_MAX];
+
+	received_name(sending, node, node->part, name, told_name);
+	origin = text_format("origin=%s", node->before->copy);
+	told = text_format("zfs receive -u -o origin=%s %s", node->before->copy, told_name);
+	if (!told || !origin)
+		return fail_memory(err);
+	return stream(sending, node, ZFS_ARGS("zfs", "receive", "-u", "-o", origin, name), told,
+		      err);
+}
+
+/* All of it, or the difference to what its part has. */
 static int send_plain(struct sending *sending, const struct node *node, struct coppice_error *err)
 {
-	char name[DATASET_MAX], told_name[DATASET_MAX], part[DATASET_MAX];
+	char name[DATASET_MAX], told_name[DATASET_MAX];
 	_cleanup_(freep) char *told = NULL;
-	int r;
 
 	received_name(sending, node, node->part, name, told_name);
 	told = text_format("zfs receive -u %s", told_name);
 	if (!told)
 		return fail_memory(err);
-	r = node->before && node->before->is_there && node->before->copy
-		    ? begin_part(sending, node, err)
-		    : COPPICE_OK;
-	if (r == COPPICE_OK)
-		r = stream(sending, node, ZFS_ARGS("zfs", "receive", "-u", name), told, err);
-	if (r < 0 || sending->draft->pool->is_dry_run || !node->before || !node->before->is_there ||
-	    node->before->copy)
+	return stream(sending, node, ZFS_ARGS("zfs", "receive", "-u", name), told, err);
+}
+
+/* The difference to what the target has already: an image's, or an earlier copy's. */
+static int send_on_top(struct sending *sending, const struct node *node, struct coppice_error *err)
+{
+	const char *copy = node->before->copy;
+	char part[DATASET_MAX];
+	int r;
+
+	if (copy && zfs_is_in_kernel()) {
+		r = send_of_copy(sending, node, err);
+	} else {
+		r = copy ? begin_part(sending, node, err) : COPPICE_OK;
+		if (r == COPPICE_OK)
+			r = send_plain(sending, node, err);
+	}
+	if (r < 0 || sending->draft->pool->is_dry_run)
 		return r;
 	part_name(sending, node->part, sending->draft->id.text, part);
-	return check_origin(part, node->before->name, err);
+	return check_origin(part, copy ? copy : node->before->name, err);
 }
 
 static int send_one(struct sending *sending, const struct node *node, struct coppice_error *err)
 {
-	bool is_clone = node->before && !node->before->is_there && node->before->part != node->part;
-
-	return is_clone ? send_clone(sending, node, err) : send_plain(sending, node, err);
+	if (node->before && node->before->is_there)
+		return send_on_top(sending, node, err);
+	return node->before && node->before->part != node->part ? send_clone(sending, node, err)
+								: send_plain(sending, node, err);
 }
 
 static int send_all(struct sending *sending, struct coppice_error *err)

@@ -570,6 +570,7 @@ static size_t refs_in(struct coppice *coppice, const struct pool_entry *entry,
 {
 	size_t n = 0;
 
+	catalog_reading_begin(coppice->catalog);
 	for (size_t i = 0; i < deleting->n; i++) {
 		_cleanup_(freep) char *pool = NULL;
 		struct coppice_error ignored;
@@ -579,6 +580,7 @@ static size_t refs_in(struct coppice *coppice, const struct pool_entry *entry,
 		    pool && strcmp(pool, entry->name) == 0)
 			ret[n++] = deleting->refs[i];
 	}
+	catalog_reading_end(coppice->catalog);
 	return n;
 }
 
@@ -590,10 +592,14 @@ static void read_ahead(struct coppice *coppice, const struct deleting *deleting)
 	for (size_t i = 0; i < coppice->n_pools && refs; i++) {
 		struct pool_entry *entry = coppice->pools[i];
 		struct coppice_error ignored;
-		size_t n = entry->driver->reading_begin ? refs_in(coppice, entry, deleting, refs)
-							: 0;
+		size_t n;
 
-		if (n > 0 && pools_open_trusted(coppice, entry, &ignored) == COPPICE_OK)
+		if (!entry->driver->reading_begin || refs_in(coppice, entry, deleting, refs) == 0 ||
+		    pools_open_trusted(coppice, entry, &ignored) < 0)
+			continue;
+		/* Opened, it may turn out to have more of them. */
+		n = refs_in(coppice, entry, deleting, refs);
+		if (n > 0)
 			(void)entry->driver->reading_begin(entry->pool, refs, n, &ignored);
 	}
 }

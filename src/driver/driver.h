@@ -493,8 +493,9 @@ struct driver {
 	/*
 	 * One reading is to answer what is asked from here to the end, or to the next begin.
 	 * Of the volumes of @refs, which locks keep as they are: record_read, stamp_part, and
-	 * then retire, which ends it. Of everything if @n is 0, for who only looks: stamp,
-	 * scan, usage. NULL, both: every question by itself is as good.
+	 * retire, after which it is over. Of everything if @n is 0, for who only looks: stamp,
+	 * scan, usage. What is asked of others is looked up as ever. NULL, both: every question
+	 * by itself is as good.
 	 */
 	int (*reading_begin)(struct pool *pool, const struct volume_ref *refs, size_t n,
 			     struct coppice_error *err);

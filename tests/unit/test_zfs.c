@@ -59,6 +59,15 @@ static void test_what_failures_mean(void)
 	} samples[] = {
 		{ 1, COPPICE_NOT_FOUND, "cannot open 'tank/c9': dataset does not exist\n" },
 		{ 1, COPPICE_NOT_FOUND, "cannot open 'tank': no such pool\n" },
+		{ 1, COPPICE_NOT_FOUND,
+		  "cannot open 'tank/c': dataset does not exist\n"
+		  "cannot open 'tank/c9': dataset does not exist\n" },
+		{ 1, COPPICE_FAILED,
+		  "cannot open 'tank/c': dataset does not exist\n"
+		  "cannot open 'tank/c9': permission denied\n" },
+		{ 1, COPPICE_FAILED,
+		  "cannot open 'tank/c9': out of memory\n"
+		  "cannot open 'tank/c': dataset does not exist\n" },
 		{ 1, COPPICE_NOT_FOUND, "cannot import 'tank': no such pool available\n" },
 		{ 1, COPPICE_EXISTS, "cannot create 'tank/c1': dataset already exists\n" },
 		{ 1, COPPICE_EXISTS, "cannot rename 'tank/c1@a': dataset already exists\n" },

@@ -111,6 +111,26 @@ static bool is_about_another(const char *const argv[], const char *text, const c
 	return begin && !is_named(argv, begin + 1, (size_t)(end - begin - 1));
 }
 
+/* Of several that it names, could one not be had for another reason? Then that is what failed. */
+static bool has_other_failure(const char *text)
+{
+	static const char cannot[] = "cannot ";
+
+	for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n') {
+		bool is_missing = strncmp(line, cannot, strlen(cannot)) != 0;
+
+		for (size_t i = 0; i < ARRAY_SIZE(meanings) && !is_missing; i++) {
+			const char *match = strstr(line, meanings[i].text);
+
+			is_missing = match && match < line + strcspn(line, "\n") &&
+				     meanings[i].code == COPPICE_NOT_FOUND;
+		}
+		if (!is_missing)
+			return true;
+	}
+	return false;
+}
+
 int zfs_command_error(const char *const argv[], int exit_status, const char *text,
 		      struct coppice_error *err)
 {
@@ -131,7 +151,8 @@ int zfs_command_error(const char *const argv[], int exit_status, const char *tex
 		if (!match)
 			continue;
 		if (meanings[i].code == COPPICE_FAILED ||
-		    (meanings[i].code == COPPICE_NOT_FOUND && is_about_another(argv, text, match)))
+		    (meanings[i].code == COPPICE_NOT_FOUND &&
+		     (is_about_another(argv, text, match) || has_other_failure(text))))
 			break;
 		code = meanings[i].code;
 	}

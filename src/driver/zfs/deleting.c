@@ -49,7 +49,6 @@ static int bury(struct zfs_pool *zfs, const char *name, const char *folder, cons
 	struct uuid other;
 	int r;
 
-	zfs_owe(zfs);
 	(void)snprintf(to, sizeof(to), "%s/deleted/%s/%s", zfs->root, folder, id);
 	r = rename_away(name, to, err);
 	if (r == COPPICE_FAILED && zfs_folders_ensure(zfs, &ignored) == COPPICE_OK)
@@ -174,12 +173,16 @@ static int count_there(struct zfs_pool *zfs, const struct listing *listing,
 	return COPPICE_OK;
 }
 
-/* Under the locks that they are deleted under nothing has changed since. */
+/*
+ * Under the locks that they are deleted under nobody has changed them since, but for who reaps: he
+ * may have made a guard, or taken away what nobody stood on. What is not as it was read, zfs
+ * destroy refuses, and then it is buried.
+ */
 static int read_listing(struct retiring *retiring, size_t n, struct coppice_error *err)
 {
 	struct zfs_pool *zfs = retiring->zfs;
 
-	if (!zfs->reading || zfs->is_reading_all)
+	if (zfs->is_reading_all || !zfs_reading_has(zfs, retiring->refs, n))
 		return listing_read_those(zfs, retiring->refs, n, &retiring->listing, err);
 	retiring->listing = *zfs->reading;
 	free(take_ptr(&zfs->reading));
@@ -256,6 +259,27 @@ static bool collect_origins(const struct listing *listing, const char *origin[],
 }
 
 /*
+ * Is it there, and older than all in the listing that say that they stand on it? What took its name
+ * since they were read is younger.
+ */
+static bool is_the_same(const struct listing *listing, const char *origin)
+{
+	_cleanup_(freep) char *out = NULL;
+	struct coppice_error ignored;
+	uint64_t txg;
+
+	if (zfs_run(ZFS_ARGS("zfs", "get", "-Hp", "-o", "value", "createtxg", origin), &out,
+		    &ignored) < 0)
+		return false;
+	txg = strtoull(out, NULL, 10);
+	for (size_t i = 0; i < listing->n; i++)
+		if (listing->dataset[i].origin && strcmp(listing->dataset[i].origin, origin) == 0 &&
+		    listing->dataset[i].created_txg <= txg)
+			return false;
+	return true;
+}
+
+/*
  * What they stood on is there for others than them: so it is not for us to destroy it. Whoever
  * takes it out of sight after this finds that they are gone, and whoever did before has given
  * it another name.
@@ -263,7 +287,6 @@ static bool collect_origins(const struct listing *listing, const char *origin[],
 static bool are_origins_in_sight(struct zfs_pool *zfs, const struct listing *listing)
 {
 	const char *origin[ORIGINS_MAX];
-	struct coppice_error ignored;
 	size_t n;
 
 	if (!collect_origins(listing, origin, &n))
@@ -272,12 +295,11 @@ static bool are_origins_in_sight(struct zfs_pool *zfs, const struct listing *lis
 		bool is_image = strstr(origin[i], ZFS_IMAGE_SNAPSHOT) != NULL;
 		struct volume_ref ref;
 		char name[DATASET_MAX];
-		bool is_there;
 
 		(void)snprintf(name, sizeof(name), "%s", origin[i]);
 		name[is_image ? strcspn(name, "@") : strlen(name)] = '\0';
 		if (!zfs_name_parse(zfs, name, &ref) || (ref.kind == VOLUME_IMAGE) != is_image ||
-		    zfs_is_there(origin[i], &is_there, &ignored) < 0 || !is_there)
+		    !is_the_same(listing, origin[i]))
 			return false;
 	}
 	return true;
@@ -288,6 +310,7 @@ int zfs_retire(struct pool *pool, const struct volume_ref *refs, const struct uu
 {
 	struct zfs_pool *zfs = zfs_pool_of(pool);
 	struct retiring retiring = { .zfs = zfs, .refs = refs, .uuids = uuids };
+	bool owes_more = zfs->owed_fd >= 0;
 	int r;
 
 	for (size_t i = 0; i < n; i++)
@@ -296,10 +319,12 @@ int zfs_retire(struct pool *pool, const struct volume_ref *refs, const struct uu
 		return COPPICE_OK;
 	zfs_owe(zfs);
 	r = retire_all(&retiring, n, err);
-	zfs->is_reaped = r == COPPICE_OK && !atomic_load(&retiring.is_to_reap) &&
+	zfs->is_reaped = r == COPPICE_OK && !owes_more && !atomic_load(&retiring.is_to_reap) &&
 			 are_origins_in_sight(zfs, &retiring.listing);
 	if (zfs->is_reaped)
 		zfs_owe_nothing(zfs);
+	else if (r < 0)
+		zfs_leave_owed(zfs);
 	listing_done(&retiring.listing);
 	return r;
 }
@@ -556,6 +581,7 @@ int zfs_reap_all(struct zfs_pool *zfs, struct coppice_error *err)
 	bool is_over = false, is_held = false;
 	int r = COPPICE_OK;
 
+	zfs_owe(zfs); /* flatten() buries */
 	zfs_debts_take(zfs, &debts);
 	while (r == COPPICE_OK && !is_over) {
 		_cleanup_(listing_done) struct listing listing = { 0 };
@@ -571,10 +597,10 @@ int zfs_reap_all(struct zfs_pool *zfs, struct coppice_error *err)
 	}
 	if (r == COPPICE_OK && !is_held)
 		zfs_debts_paid(zfs, &debts);
-	else if (debts.n == 0) /* else what the dead owe is enough for who comes next */
-		zfs_owe(zfs);
+	else if (debts.n == 0)
+		zfs_leave_owed(zfs);
 	else
-		zfs_owe_nothing(zfs);
+		zfs_owe_nothing(zfs); /* what the dead owe is enough for who comes next */
 	return r;
 }
 
@@ -595,7 +621,10 @@ int zfs_reap_dead(struct zfs_pool *zfs, struct coppice_error *err)
 	return r;
 }
 
-/* The reckoning is ours; what the commands below refuse is what others stand on. */
+/*
+ * The reckoning is ours; what the commands below refuse is what others stand on. Told also where
+ * retire left nothing to do: who runs these lines cannot know.
+ */
 static void reap_explain(struct pool *pool)
 {
 	zfs_explain(pool,

@@ -12,11 +12,9 @@
 #include "driver/zfs/zfs.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <dirent.h>
 #include <limits.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -333,7 +331,10 @@ static int discard(struct zfs_pool *zfs, struct draft *draft, struct coppice_err
 		return COPPICE_OK;
 	}
 	r = give_up(draft->fd, err);
-	return r < 0 ? r : draft_end(zfs, draft->id.text, draft->fd, err);
+	if (r == COPPICE_OK)
+		r = draft_end(zfs, draft->id.text, draft->fd, err);
+	zfs_leave_owed(zfs);
+	return r;
 }
 
 int zfs_draft_discard(struct draft *draft, struct coppice_error *err)
@@ -439,6 +440,7 @@ int zfs_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
 		if (r == COPPICE_OK)
 			r = zfs_reap_all(zfs, err);
 	}
+	zfs_leave_owed(zfs); /* if it could not be paid */
 	if (r == COPPICE_OK)
 		*ret_n = n;
 	return r;

@@ -22,7 +22,7 @@
 
 #define PROPERTIES                                                                                 \
 	"type,origin,used,usedbydataset,available,referenced,userrefs,refquota,quota,"             \
-	"refreservation,reservation,canmount," PROPERTY_RECORD "," PROPERTY_DRAFT                  \
+	"refreservation,reservation,canmount,createtxg," PROPERTY_RECORD "," PROPERTY_DRAFT        \
 	"," PROPERTY_SWAP
 
 #define HISTORY "type,origin,createtxg,guid"

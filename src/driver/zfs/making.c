@@ -468,6 +468,8 @@ int zfs_clone(struct draft *draft, const struct volume_ref *origin,
 	batch_explain(&batch, n);
 	if (draft->pool->is_dry_run)
 		return remember(&batch, n, err);
+	/* From here on there may be something of it: discarding must look for that. */
+	making_of(draft)->n_waiting += n;
 	if (!batch.are_own_snapshots)
 		r = origin_find(draft, origin, from, err);
 	batch.from = from;
@@ -475,14 +477,11 @@ int zfs_clone(struct draft *draft, const struct volume_ref *origin,
 		r = remember(&batch, 0, err);
 	if (r == COPPICE_OK && draft->is_announced && !batch.are_own_snapshots)
 		r = zfs_draft_note(draft, from, volumes, n, err);
-	if (r == COPPICE_OK) {
-		/* From here on there may be some: discarding must look for them. */
-		making_of(draft)->n_waiting += n;
+	if (r == COPPICE_OK)
 		r = parallel_run(n, zfs_threads(), clone_one, &batch, err);
-		if (r == COPPICE_OK)
-			r = guard_all(&batch, n, err);
-		making_of(draft)->n_waiting -= r == COPPICE_OK ? n : 0;
-	}
+	if (r == COPPICE_OK)
+		r = guard_all(&batch, n, err);
+	making_of(draft)->n_waiting -= r == COPPICE_OK ? n : 0;
 	if (r == COPPICE_NOT_FOUND)
 		return zfs_missing(zfs_pool_of(draft->pool), origin, err);
 	return r < 0 ? r : remember(&batch, n, err);

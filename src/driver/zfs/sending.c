@@ -818,8 +818,10 @@ static int freeze_and_send(struct sending *sending, const struct volume_ref *sou
 		said = &why; /* of the first failure, the user shall hear */
 	if (!line)
 		return fail_memory(said);
-	if (run_told(sending, ZFS_ARGS("zfs", "destroy", sending->own_name), line, &why) < 0)
-		zfs_owe(sending->from); /* the next sweep does it */
+	if (run_told(sending, ZFS_ARGS("zfs", "destroy", sending->own_name), line, &why) < 0) {
+		zfs_owe(sending->from);
+		zfs_leave_owed(sending->from);
+	}
 	return r;
 }
 

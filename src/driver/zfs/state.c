@@ -4,6 +4,7 @@
  * maker for as long as he lives.
  *
  *	UUID        a draft: draft.c
+ *	UUID.shown  one whose maker is dead, and which a sweep is publishing
  *	owed-UUID   somebody took something out of sight, and is to reap it
  *	clean       since this start of the machine all was reaped; but for what is owed
  *	stamp       what touch changes
@@ -151,39 +152,33 @@ void zfs_owe_nothing(struct zfs_pool *zfs)
 	(void)close(take_fd(&zfs->owed_fd));
 }
 
-/* What the dead owe; each is locked by us while it is in the list. */
-static int for_each_owed(const struct zfs_pool *zfs, struct zfs_debts *debts,
-			 struct coppice_error *err)
+void zfs_leave_owed(struct zfs_pool *zfs)
+{
+	if (zfs->owed_fd >= 0)
+		(void)close(take_fd(&zfs->owed_fd));
+}
+
+void zfs_debts_take(const struct zfs_pool *zfs, struct zfs_debts *ret)
 {
 	_cleanup_(closedirp) DIR *dir = opendir(zfs->state);
 	struct dirent *entry;
 
-	if (!dir)
-		return fail_errno(err, errno, "cannot read '%s'", zfs->state);
-	while ((entry = readdir(dir)) != NULL) {
+	*ret = (struct zfs_debts){ 0 };
+	while (dir && (entry = readdir(dir)) != NULL) {
 		struct zfs_debt *more, debt;
 
 		if (strncmp(entry->d_name, OWED, strlen(OWED)) != 0 ||
 		    !uuid_parse(entry->d_name + strlen(OWED), &debt.id) ||
 		    !zfs_lock_is_over(zfs, entry->d_name, &debt.fd) || debt.fd < 0)
 			continue;
-		more = reallocarray(debts->debt, debts->n + 1, sizeof(*more));
+		more = reallocarray(ret->debt, ret->n + 1, sizeof(*more));
 		if (!more) {
 			(void)close(debt.fd);
-			return fail_memory(err);
+			return; /* those that are left out are not paid */
 		}
-		debts->debt = more;
-		debts->debt[debts->n++] = debt;
+		ret->debt = more;
+		ret->debt[ret->n++] = debt;
 	}
-	return COPPICE_OK;
-}
-
-void zfs_debts_take(const struct zfs_pool *zfs, struct zfs_debts *ret)
-{
-	struct coppice_error ignored;
-
-	*ret = (struct zfs_debts){ 0 };
-	(void)for_each_owed(zfs, ret, &ignored);
 }
 
 void zfs_debts_done(struct zfs_debts *debts)

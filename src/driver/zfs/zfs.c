@@ -135,7 +135,7 @@ static int stamp_part(struct pool *pool, const struct volume_ref *refs, size_t n
 	uint64_t sum = 0;
 	int r = COPPICE_OK;
 
-	if (!reading) {
+	if (!zfs_reading_has(zfs, refs, n)) {
 		r = listing_read_those(zfs, refs, n, &listing, err);
 		reading = &listing;
 	}
@@ -256,9 +256,11 @@ static int reading_begin(struct pool *pool, const struct volume_ref *refs, size_
 			 struct coppice_error *err)
 {
 	struct zfs_pool *zfs = zfs_pool_of(pool);
-	struct listing *reading = calloc(1, sizeof(*reading));
+	struct listing *reading;
 	int r;
 
+	zfs_reading_end(pool);
+	reading = calloc(1, sizeof(*reading));
 	if (!reading)
 		return fail_memory(err);
 	r = n == 0 ? listing_read_all(zfs, reading, err)
@@ -267,10 +269,20 @@ static int reading_begin(struct pool *pool, const struct volume_ref *refs, size_
 		free(reading);
 		return r;
 	}
-	zfs_reading_end(pool);
 	zfs->reading = reading;
 	zfs->is_reading_all = n == 0;
 	return COPPICE_OK;
+}
+
+bool zfs_reading_has(const struct zfs_pool *zfs, const struct volume_ref *refs, size_t n)
+{
+	for (size_t i = 0; i < n && zfs->reading; i++) {
+		char name[DATASET_MAX];
+
+		if (!listing_find(zfs->reading, zfs_volume_name(zfs, &refs[i], name)))
+			return false;
+	}
+	return zfs->reading != NULL;
 }
 
 void zfs_reading_end(struct pool *pool)

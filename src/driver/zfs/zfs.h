@@ -48,7 +48,7 @@ struct zfs_pool {
 	char *zpool;      /* its first component */
 	char *source;     /* file or device that we made the zpool on; NULL: it was there */
 	bool is_our_file; /* and the file is ours, too */
-	char *state;      /* STATE/zfs/NAME: the drafts' locks, the stamp of our own changes */
+	char *state;      /* STATE/zfs/NAME: see state.c */
 	char *mount;      /* STATE/mnt/NAME: where what is mounted is mounted */
 	bool is_guarded;  /* coppice.guard */
 	struct uuid owed; /* state.c: ours, if owed_fd is not -1 */
@@ -217,7 +217,8 @@ struct dataset {
 	char *limits[ZFS_LIMITS];             /* in the order of zfs_limit_property */
 	uint64_t used, referenced, available;
 	struct coppice_bytes by_dataset; /* usedbydataset */
-	uint64_t created_txg, guid; /* by listing_read_history only */
+	uint64_t created_txg;
+	uint64_t guid; /* by listing_read_history only */
 	uint64_t n_holds;           /* on a snapshot, by whomever */
 	size_t n_clones;            /* in this listing */
 };
@@ -285,6 +286,8 @@ int zfs_missing(struct zfs_pool *zfs, const struct volume_ref *ref, struct coppi
 
 /* ---- zfs.c ---- */
 
+/* Is there a reading, and all of these volumes in it? What it lacks may not have been asked for. */
+bool zfs_reading_has(const struct zfs_pool *zfs, const struct volume_ref *refs, size_t n);
 void zfs_reading_end(struct pool *pool);
 
 /* ---- pool.c, pool_making.c ---- */
@@ -353,9 +356,13 @@ bool zfs_lock_is_over(const struct zfs_pool *zfs, const char *name, int *ret_fd)
 bool zfs_lock_is_there(const struct zfs_pool *zfs, const char *name);
 void zfs_lock_remove(const struct zfs_pool *zfs, const char *name);
 
-/* Before something is taken out of sight: it is to be reaped, by us, or by who finds us dead. */
+/*
+ * Before something is taken out of sight: it is to be reaped, by us, or by who finds us dead, or
+ * by whoever comes next if we leave it to them.
+ */
 void zfs_owe(struct zfs_pool *zfs);
 void zfs_owe_nothing(struct zfs_pool *zfs);
+void zfs_leave_owed(struct zfs_pool *zfs);
 
 /*
  * What the dead owe: to be taken before who pays looks what there is to reap, and given back

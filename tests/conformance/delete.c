@@ -116,6 +116,30 @@ static void test_retire_of_a_snapshot(void)
 	pool_down(pool);
 }
 
+/* What it stood on was deleted since it was read, and another has that name. */
+static void test_the_last_goes_after_its_origin_got_a_successor(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool *pool = pool_up();
+	struct new_volume c1 = make(pool, "c1", "one"), s1, c2;
+	size_t n;
+
+	if (!subject->driver->reading_begin || !subject->n_left)
+		skip("%s: nothing is read beforehand", subject->driver->name);
+	s1 = snapshot_of(pool, &c1, "s1");
+	n = subject->n_left(pool);
+	c2 = clone_of(pool, "c1/s1", "c2");
+	ok_call(subject->driver->reading_begin(pool, &c2.ref, 1, &err), &err);
+	retire(pool, "c1/s1", &s1);
+	reap(pool);
+	snapshot_of(pool, &c1, "s1");
+	retire(pool, "c2", &c2);
+	reap(pool);
+	ok_int(count(pool), ==, 2);
+	ok_int(subject->n_left(pool), ==, n);
+	pool_down(pool);
+}
+
 static void test_retire_of_many(void)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
@@ -344,6 +368,7 @@ const struct tap_test cases_delete[] = {
 	TAP(test_pinned_tells_who_is_held),
 	TAP(test_retire_takes_snapshots),
 	TAP(test_retire_of_a_snapshot),
+	TAP(test_the_last_goes_after_its_origin_got_a_successor),
 	TAP(test_retire_of_many),
 	TAP(test_retire_of_nothing),
 	TAP(test_what_is_not_retired_after_all_is_there),

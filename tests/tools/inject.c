@@ -26,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -156,7 +157,8 @@ struct injection {
 	unsigned long wanted; /* 0: none */
 	int os_errno;         /* 0: kill */
 	bool goes_on;         /* all that come after it fail, too */
-	pid_t command;
+	pid_t command;        /* 0: it has ended, and this is its: */
+	int status;
 	unsigned long n;
 	FILE *report;
 };
@@ -385,23 +387,48 @@ static int decide(struct injection *injection, const struct seccomp_notif *notic
 	if (injection->wanted == 0 || injection->n < injection->wanted ||
 	    (injection->n > injection->wanted && !injection->goes_on))
 		return 0;
-	if (injection->os_errno == 0)
+	if (injection->os_errno == 0 && injection->command > 0)
 		(void)kill(injection->command, SIGKILL);
 	return injection->os_errno;
 }
 
-/* Until nobody is left who has the filter. */
+/* Its status; then it is no more, and nobody else is killed by its number. */
+static void reap(struct injection *injection)
+{
+	if (waitpid(injection->command, &injection->status, 0) < 0)
+		die("cannot run the command");
+	injection->command = 0;
+}
+
+/* Until nobody is left who has the filter; before Linux 6.11 who is dead and not reaped still has.
+ */
 static void serve(struct injection *injection, int notify)
 {
 	struct seccomp_notif *notice;
 	struct seccomp_notif_resp *answer;
-	struct pollfd wanted = { .fd = notify, .events = POLLIN };
+	struct pollfd wanted[2] = { { .fd = notify, .events = POLLIN }, { .events = POLLIN } };
 
-	if (seccomp_notify_alloc(&notice, &answer) != 0)
+	wanted[1].fd = pidfd_open(injection->command, 0);
+	if (wanted[1].fd < 0 || seccomp_notify_alloc(&notice, &answer) != 0)
 		die("seccomp");
-	while (poll(&wanted, 1, -1) > 0 || errno == EINTR) {
-		if (!(wanted.revents & POLLIN))
-			break; /* only POLLHUP */
+	for (;;) {
+		if (poll(wanted, ARRAY_SIZE(wanted), -1) < 0) {
+			if (errno == EINTR)
+				continue;
+			break;
+		}
+		if (wanted[1].revents & POLLIN) {
+			reap(injection);
+			(void)close(wanted[1].fd);
+			wanted[1].fd = -1; /* and is passed over from here on */
+			wanted[1].revents = 0;
+			continue;
+		}
+		if (!(wanted[0].revents & POLLIN)) {
+			if (wanted[0].revents & (POLLHUP | POLLERR))
+				break;
+			continue;
+		}
 		memset(notice, 0, sizeof(*notice));
 		if (seccomp_notify_receive(notify, notice) != 0)
 			continue; /* killed meanwhile */
@@ -418,7 +445,7 @@ static void serve(struct injection *injection, int notify)
 int main(int argc, char **argv)
 {
 	struct injection injection = { 0 };
-	int notify = -1, status = 0;
+	int notify = -1;
 	pid_t pid;
 
 	if (argc < 5) {
@@ -432,10 +459,13 @@ int main(int argc, char **argv)
 	if (!injection.report)
 		die(argv[3]);
 	pid = injection.command = start(argv + 4, &notify);
-	if (pid > 0 && notify >= 0)
-		serve(&injection, notify);
-	if (pid < 0 || waitpid(pid, &status, 0) < 0)
+	if (pid < 0)
 		die("cannot run the command");
+	if (notify >= 0)
+		serve(&injection, notify);
+	if (injection.command > 0)
+		reap(&injection);
 	fclose(injection.report);
-	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+	return WIFSIGNALED(injection.status) ? 128 + WTERMSIG(injection.status)
+					     : WEXITSTATUS(injection.status);
 }

@@ -198,6 +198,15 @@ int directory_sync(int fd, const char *what, struct coppice_error *err)
 	return COPPICE_OK;
 }
 
+char *boot_id(void)
+{
+	struct coppice_error ignored;
+	char *id;
+
+	return file_read(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &id, &ignored) < 0 ? NULL
+											     : id;
+}
+
 int64_t now_ns(void)
 {
 	struct timespec now;

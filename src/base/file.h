@@ -45,6 +45,9 @@ _nonnull_ int directory_mark(int dir_fd, const char *path, struct coppice_error 
 /* Make what was created in, removed from or renamed within a directory durable. */
 _nonnull_ int directory_sync(int fd, const char *what, struct coppice_error *err);
 
+/* Another text after each start of the machine; NULL where the kernel does not say. free() it. */
+char *boot_id(void);
+
 /* Now, in nanoseconds since 1970 UTC. */
 int64_t now_ns(void);
 

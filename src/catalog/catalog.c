@@ -175,11 +175,10 @@ static int make_tables(struct catalog *catalog, struct coppice_error *err)
 /* A number for the time since the machine was started. */
 static uint64_t boot_stamp(void)
 {
-	_cleanup_(freep) char *id = NULL;
-	struct coppice_error ignored;
+	_cleanup_(freep) char *id = boot_id();
 	uint64_t hash = 14695981039346656037ULL; /* FNV-1a */
 
-	if (file_read(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &id, &ignored) < 0)
+	if (!id)
 		return 1;
 	for (const char *at = id; *at; at++)
 		hash = (hash ^ (unsigned char)*at) * 1099511628211ULL;

@@ -55,6 +55,14 @@ static char *word_or_null(char *value)
 	return strcmp(value, "-") == 0 || strcmp(value, "none") == 0 ? NULL : value;
 }
 
+/* By this name its file is looked for, so nothing else will do. */
+static char *uuid_or_null(char *value)
+{
+	struct uuid ignored;
+
+	return uuid_parse(value, &ignored) ? value : NULL;
+}
+
 static void set_property(struct dataset *dataset, const char *property, char *value)
 {
 	if (strcmp(property, "type") == 0)
@@ -81,7 +89,7 @@ static void set_property(struct dataset *dataset, const char *property, char *va
 	else if (strcmp(property, PROPERTY_RECORD) == 0)
 		dataset->record = word_or_null(value);
 	else if (strcmp(property, PROPERTY_DRAFT) == 0)
-		dataset->draft = word_or_null(value);
+		dataset->draft = uuid_or_null(value);
 	else if (strcmp(property, PROPERTY_SWAP) == 0)
 		dataset->swap = word_or_null(value);
 	for (size_t i = 0; i < ZFS_LIMITS; i++)

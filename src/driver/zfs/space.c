@@ -131,15 +131,14 @@ int zfs_usage(struct pool *pool, const struct volume_ref *refs, const struct uui
 {
 	struct zfs_pool *zfs = zfs_pool_of(pool);
 	_cleanup_(listing_done) struct listing own = { 0 };
-	const struct listing *listing = zfs->is_reading_all ? zfs->reading : &own;
 	_cleanup_(freep) struct known *known = NULL;
+	const struct listing *listing;
 	size_t n_known;
-	int r = COPPICE_OK;
+	int r;
 
 	for (size_t i = 0; i < n; i++)
 		ret[i] = (struct volume_usage){ 0 };
-	if (listing == &own)
-		r = listing_read_all(zfs, &own, err);
+	r = zfs_look(zfs, &own, &listing, err);
 	if (r < 0)
 		return r;
 	known = calloc(listing->n + 1, sizeof(*known));

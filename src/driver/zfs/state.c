@@ -105,15 +105,6 @@ void zfs_lock_remove(const struct zfs_pool *zfs, const char *name)
 #define CLEAN "clean"
 
 /* What was not made durable may be undone by a power cut; the file would not be. */
-static char *boot_id(void)
-{
-	struct coppice_error ignored;
-	char *id = NULL;
-
-	return file_read(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &id, &ignored) < 0 ? NULL
-											     : id;
-}
-
 static bool is_marked_clean(const struct zfs_pool *zfs)
 {
 	_cleanup_(freep) char *path = path_of(zfs, CLEAN), *since = NULL, *now = boot_id();

@@ -209,12 +209,11 @@ static int scan(struct pool *pool, scan_fn *fn, void *user, struct coppice_error
 {
 	struct zfs_pool *zfs = zfs_pool_of(pool);
 	_cleanup_(listing_done) struct listing own = { 0 };
-	const struct listing *listing = zfs->is_reading_all ? zfs->reading : &own;
+	const struct listing *listing;
 	struct volume_ref ref;
-	int r = COPPICE_OK;
+	int r;
 
-	if (listing == &own)
-		r = listing_read_all(zfs, &own, err);
+	r = zfs_look(zfs, &own, &listing, err);
 	for (int snapshots = 0; snapshots < 2; snapshots++)
 		for (size_t i = 0; i < listing->n && r >= 0; i++) {
 			const struct dataset *dataset = &listing->dataset[i];
@@ -272,6 +271,13 @@ static int reading_begin(struct pool *pool, const struct volume_ref *refs, size_
 	zfs->reading = reading;
 	zfs->is_reading_all = n == 0;
 	return COPPICE_OK;
+}
+
+int zfs_look(struct zfs_pool *zfs, struct listing *own, const struct listing **ret,
+	     struct coppice_error *err)
+{
+	*ret = zfs->is_reading_all ? zfs->reading : own;
+	return zfs->is_reading_all ? COPPICE_OK : listing_read_all(zfs, own, err);
 }
 
 bool zfs_reading_has(const struct zfs_pool *zfs, const struct volume_ref *refs, size_t n)

@@ -286,6 +286,10 @@ int zfs_missing(struct zfs_pool *zfs, const struct volume_ref *ref, struct coppi
 
 /* ---- zfs.c ---- */
 
+/* All of the pool: the reading, if there is one of it; else read now, into *@own. */
+int zfs_look(struct zfs_pool *zfs, struct listing *own, const struct listing **ret,
+	     struct coppice_error *err);
+
 /* Is there a reading, and all of these volumes in it? What it lacks may not have been asked for. */
 bool zfs_reading_has(const struct zfs_pool *zfs, const struct volume_ref *refs, size_t n);
 void zfs_reading_end(struct pool *pool);

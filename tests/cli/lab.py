@@ -387,7 +387,10 @@ class Walk:
 
 
 def zfs(*args):
-    return subprocess.run(["zfs", *args], check=True, stdout=subprocess.PIPE, text=True).stdout
+    done = subprocess.run(["zfs", *args], check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"zfs {' '.join(args)}: status {done.returncode}: {done.stderr}")
+    return done.stdout
 
 
 class ZfsWalk(Walk):

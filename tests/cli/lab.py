@@ -393,6 +393,17 @@ def zfs(*args):
     return done.stdout
 
 
+def patiently(do, *args):
+    """Again while zfs says that a dataset is busy, as it does for a moment after others' use."""
+    for pause in [0.02] * 50 + [0]:
+        try:
+            return do(*args)
+        except RuntimeError as error:
+            if pause == 0 or "busy" not in str(error):
+                raise
+        time.sleep(pause)
+
+
 class ZfsWalk(Walk):
     """The same of a pool on ZFS; volumes are names of datasets and snapshots."""
 
@@ -471,17 +482,13 @@ class ZfsWalk(Walk):
         top = tempfile.mkdtemp(prefix="coppice-walk-")
         if "@" not in source:
             source += "@walk"
-            zfs("snapshot", source)
+            patiently(zfs, "snapshot", source)
         zfs("clone", "-o", f"mountpoint={top}", source, clone)
         try:
             return digest(os.path.join(top, "rootfs"))
         finally:
             zfs("unmount", clone)
-            for _ in range(50):
-                if subprocess.run(["zfs", "destroy", clone], check=False,
-                                  capture_output=True).returncode == 0:
-                    break
-                time.sleep(0.02)
+            patiently(zfs, "destroy", clone)
             if source.endswith("@walk"):
-                zfs("destroy", source)
+                patiently(zfs, "destroy", source)
             os.rmdir(top)

@@ -65,10 +65,12 @@ static void collect(const int fds[2], struct text into[2])
 }
 
 /* In a group of its own, and with no signal blocked that the caller has blocked. */
-static int spawn(const char *path, const char *const argv[], int in, int out, int error, pid_t *ret)
+static int spawn(const char *path, const char *const argv[], const char *variable, int in, int out,
+		 int error, pid_t *ret)
 {
-	char locale[] = "LC_ALL=C", path_variable[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
-	char *environment[] = { locale, path_variable, NULL };
+	/* posix_spawn promises not to change these, nor argv, and declares it otherwise. */
+	const char *const environment[] = { "LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+					    variable, NULL };
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
 	sigset_t none, defaults;
@@ -90,24 +92,29 @@ static int spawn(const char *path, const char *const argv[], int in, int out, in
 							    POSIX_SPAWN_SETPGROUP);
 	(void)posix_spawnattr_setsigmask(&attributes, &none);
 	(void)posix_spawnattr_setsigdefault(&attributes, &defaults);
-	/* posix_spawn promises not to change argv, and declares it otherwise. */
 	r = posix_spawn(ret, path, &actions, &attributes, (char *const *)(uintptr_t)argv,
-			environment);
+			(char *const *)(uintptr_t)environment);
 	(void)posix_spawnattr_destroy(&attributes);
 	(void)posix_spawn_file_actions_destroy(&actions);
 	return r;
 }
 
-int run_spawn(const char *const argv[], int in, int out, int error, pid_t *ret,
-	      struct coppice_error *err)
+int run_spawn_with(const char *const argv[], const char *variable, int in, int out, int error,
+		   pid_t *ret, struct coppice_error *err)
 {
 	_cleanup_(freep) char *path = find_program(argv[0]);
 	int r;
 
 	if (!path)
 		return fail(err, COPPICE_UNSUPPORTED, "'%s' is not installed", argv[0]);
-	r = spawn(path, argv, in, out, error, ret);
+	r = spawn(path, argv, variable, in, out, error, ret);
 	return r != 0 ? fail_errno(err, r, "cannot run '%s'", path) : COPPICE_OK;
+}
+
+int run_spawn(const char *const argv[], int in, int out, int error, pid_t *ret,
+	      struct coppice_error *err)
+{
+	return run_spawn_with(argv, NULL, in, out, error, ret, err);
 }
 
 int run_wait(pid_t pid, int *ret_exit_status, struct coppice_error *err)
@@ -158,7 +165,7 @@ static int run_program(const char *const argv[], struct run_result *result,
 	return COPPICE_OK;
 }
 
-struct runner runner = { .run = run_program, .pipe = run_pipe };
+struct runner runner = { .run = run_program, .pipe = run_pipe, .talk = run_talk };
 
 int run_checked(const char *const argv[], struct coppice_error *err)
 {

@@ -11,6 +11,10 @@
 _nonnull_ int run_spawn(const char *const argv[], int in, int out, int error, pid_t *ret,
 			struct coppice_error *err);
 
+/* The same, with a variable in its environment; NULL: none. */
+int run_spawn_with(const char *const argv[], const char *variable, int in, int out, int error,
+		   pid_t *ret, struct coppice_error *err);
+
 /* Wait for its end: its exit status, or 128 + the signal that killed it. */
 _nonnull_ int run_wait(pid_t pid, int *ret_exit_status, struct coppice_error *err);
 
@@ -18,3 +22,7 @@ _nonnull_ int run_wait(pid_t pid, int *ret_exit_status, struct coppice_error *er
 _nonnull_ int run_pipe(const char *const from[], const char *const to[],
 		       const struct run_hook *hook, struct run_result results[2],
 		       struct coppice_error *err);
+
+/* runner.talk */
+int run_talk(const char *const argv[], const char *variable, int error, struct talk *ret,
+	     struct coppice_error *err);

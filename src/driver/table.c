@@ -8,11 +8,13 @@
 #include "driver/btrfs/btrfs.h"
 #include "driver/dir/dir.h"
 #include "driver/driver.h"
+#include "driver/lvm/lvm.h"
 #include "driver/zfs/zfs.h"
 
 #define ADDED_MAX 4
 
-static const struct driver *const built_in[] = { &driver_zfs, &driver_btrfs, &driver_dir };
+static const struct driver *const built_in[] = { &driver_zfs, &driver_btrfs, &driver_lvm,
+						 &driver_dir };
 
 static const struct driver *added[ADDED_MAX];
 

@@ -17,6 +17,8 @@ struct subject {
 	const char *name; /* what it is called as an argument */
 	const struct driver *driver;
 	const char *quota;        /* the pool's btrfs.quota, or NULL */
+	const char *file_system;  /* its volume.block.filesystem, or NULL */
+	const char *volume_size;  /* its volume.size, or NULL */
 	const char *(*no_limits)(void); /* why these pools enforce none; or returns, or is, NULL */
 	const char *size;             /* of the pool; NULL: it has none */
 	const char *no_read_only;     /* why it does not enforce read-only; NULL: it does */
@@ -38,7 +40,7 @@ struct subject {
 };
 
 extern const struct subject subject_memory, subject_dir, subject_btrfs, subject_btrfs_noquota,
-	subject_zfs;
+	subject_zfs, subject_lvm_ext4, subject_lvm_xfs;
 
 /* Which one this run is about. */
 extern const struct subject *subject;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * test-conformance memory|dir|btrfs|btrfs-noquota|zfs [GROUP…]: all cases on one driver, or
- * those of some groups; a new pool for each.
+ * test-conformance memory|dir|btrfs|btrfs-noquota|zfs|lvm-ext4|lvm-xfs [GROUP…]: all cases on one
+ * driver, or those of some groups; a new pool for each.
  */
 
 #include "conformance.h"
@@ -36,8 +36,10 @@ static bool is_wanted(const struct group *group, char **names)
 
 static const struct subject *subject_find(const char *name)
 {
-	const struct subject *const all[] = { &subject_memory, &subject_dir, &subject_btrfs,
-					      &subject_btrfs_noquota, &subject_zfs };
+	const struct subject *const all[] = { &subject_memory, &subject_dir,
+					      &subject_btrfs,  &subject_btrfs_noquota,
+					      &subject_zfs,    &subject_lvm_ext4,
+					      &subject_lvm_xfs };
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
 		if (strcmp(all[i]->name, name) == 0)
@@ -69,8 +71,8 @@ int main(int argc, char **argv)
 		is_usage |= !is_group(argv[i]);
 	subject = is_usage ? NULL : subject_find(argv[1]);
 	if (!subject) {
-		fprintf(stderr, "usage: test-conformance memory|dir|btrfs|btrfs-noquota|zfs "
-				"[GROUP…]\n");
+		fprintf(stderr, "usage: test-conformance memory|dir|btrfs|btrfs-noquota|zfs|"
+				"lvm-ext4|lvm-xfs [GROUP…]\n");
 		return 2;
 	}
 	if (subject->why_not())

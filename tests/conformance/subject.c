@@ -12,6 +12,7 @@
 #include "driver/btrfs/btrfs.h"
 #include "driver/dir/dir.h"
 #include "driver/dir/projects.h"
+#include "driver/lvm/lvm.h"
 #include "driver/memory.h"
 #include "driver/zfs/zfs.h"
 
@@ -61,8 +62,8 @@ static char *files_get(struct pool *pool, const struct volume_ref *ref, const ch
 }
 
 /* Mounted only for the moment: so unmounting is tried as often as mounting. */
-static int zfs_put(struct pool *pool, const struct volume_ref *ref, const char *key,
-		   const char *value, struct coppice_error *err)
+static int mounted_put(struct pool *pool, const struct volume_ref *ref, const char *key,
+		       const char *value, struct coppice_error *err)
 {
 	struct coppice_error ignored;
 	bool did;
@@ -77,7 +78,7 @@ static int zfs_put(struct pool *pool, const struct volume_ref *ref, const char *
 	return r < 0 ? r : pool->driver->volume_umount(pool, ref, err);
 }
 
-static char *zfs_get(struct pool *pool, const struct volume_ref *ref, const char *key)
+static char *mounted_get(struct pool *pool, const struct volume_ref *ref, const char *key)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
 	char *value;
@@ -155,6 +156,29 @@ static const char *needs_zfs(void)
 	if (geteuid() != 0)
 		return "needs root";
 	return zfs_run(ZFS_ARGS("zpool", "list", "-H"), NULL, &err) < 0 ? err.message : NULL;
+}
+
+/* Where there is none, tests/tools/with-uml starts a kernel that has it. */
+static const char *needs_device_mapper(void)
+{
+	struct pool_spec spec = { .name = "none", .state_path = "/tmp" };
+	static struct coppice_error err;
+
+	return driver_lvm.probe(&spec, &err) < 0 ? err.message : NULL;
+}
+
+static size_t lvm_n_left(struct pool *pool)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct lv_list list = { 0 };
+	size_t n;
+
+	ok_call(lvm_list_read(lvm_pool_of(pool), &list, &err), &err);
+	for (size_t i = 0; i < list.n; i++)
+		printf("# left: %s\n", list.lv[i].name);
+	n = list.n;
+	lv_list_done(&list);
+	return n;
 }
 
 static const char *no_nanoseconds_of_zfs(void)
@@ -244,6 +268,30 @@ const struct subject subject_zfs = {
 	.has_tombstones = true,
 	.n_left = zfs_n_left,
 	.why_not = needs_zfs,
-	.put = zfs_put,
-	.get = zfs_get,
+	.put = mounted_put,
+	.get = mounted_get,
+};
+
+const struct subject subject_lvm_ext4 = {
+	.name = "lvm-ext4",
+	.driver = &driver_lvm,
+	.file_system = "ext4",
+	.volume_size = "64MiB",
+	.size = "1GiB",
+	.n_left = lvm_n_left,
+	.why_not = needs_device_mapper,
+	.put = mounted_put,
+	.get = mounted_get,
+};
+
+const struct subject subject_lvm_xfs = {
+	.name = "lvm-xfs",
+	.driver = &driver_lvm,
+	.file_system = "xfs",
+	.volume_size = "320MiB",
+	.size = "1GiB",
+	.n_left = lvm_n_left,
+	.why_not = needs_device_mapper,
+	.put = mounted_put,
+	.get = mounted_get,
 };

@@ -33,6 +33,10 @@ static const char *config_get(const struct pool_spec *spec, const char *key)
 {
 	if (strcmp(key, "btrfs.quota") == 0)
 		return subject->quota;
+	if (strcmp(key, "volume.block.filesystem") == 0)
+		return subject->file_system;
+	if (strcmp(key, "volume.size") == 0)
+		return subject->volume_size;
 	return strcmp(key, "size") == 0 ? subject->size : NULL;
 }
 

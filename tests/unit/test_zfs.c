@@ -12,7 +12,6 @@
 #include "base/file.h"
 #include "base/run.h"
 #include "base/text.h"
-#include "scratch.h"
 #include "tap.h"
 
 /* ---- a program that says what it is told ---- */
@@ -451,7 +450,7 @@ static struct zfs_pool pool_of_test(void)
 {
 	static char root[] = "tank", state[] = "/nonexistent";
 
-	return (struct zfs_pool){ .root = root, .state = state };
+	return (struct zfs_pool){ .root = root, .files.path = state };
 }
 
 static void test_names(void)
@@ -592,78 +591,6 @@ static void test_listing_of_nonsense(void)
 	}
 }
 
-/* ---- what the dead left ---- */
-
-struct owing {
-	struct zfs_pool a, b; /* two who are at work on the same pool */
-};
-
-static void owing_make(struct owing *owing)
-{
-	struct zfs_debts none = { 0 };
-
-	scratch_make("owing");
-	*owing = (struct owing){ .a = { .state = scratch, .owed_fd = -1 },
-				 .b = { .state = scratch, .owed_fd = -1 } };
-	ok(!zfs_is_clean(&owing->a)); /* a state directory that was lost */
-	zfs_debts_paid(&owing->a, &none);
-	ok(zfs_is_clean(&owing->a));
-}
-
-static void die(struct zfs_pool *zfs)
-{
-	ok(zfs->owed_fd >= 0);
-	(void)close(take_fd(&zfs->owed_fd));
-}
-
-static void test_what_the_dead_owe_is_known(void)
-{
-	struct zfs_debts debts;
-	struct owing owing;
-
-	owing_make(&owing);
-	zfs_owe(&owing.a);
-	zfs_owe(&owing.a);
-	ok(zfs_is_clean(&owing.b)); /* who lives pays himself */
-	ok(!zfs_is_clean(&owing.a));
-	die(&owing.a);
-	ok(!zfs_is_clean(&owing.b));
-	zfs_debts_take(&owing.b, &debts);
-	ok_int(debts.n, ==, 1);
-	zfs_debts_done(&debts); /* could not be paid */
-	ok(!zfs_is_clean(&owing.b));
-	zfs_debts_take(&owing.b, &debts);
-	zfs_debts_paid(&owing.b, &debts);
-	ok(zfs_is_clean(&owing.b));
-	zfs_owe(&owing.a);
-	zfs_owe_nothing(&owing.a);
-	ok(zfs_is_clean(&owing.a) && zfs_is_clean(&owing.b));
-}
-
-/* Who looks what there is to reap does not see what is taken out of sight after that. */
-static void test_who_reaps_does_not_pay_for_who_dies_meanwhile(void)
-{
-	struct zfs_debts debts;
-	struct owing owing;
-
-	owing_make(&owing);
-	zfs_owe(&owing.a);
-	zfs_debts_take(&owing.a, &debts);
-	zfs_owe(&owing.b);
-	die(&owing.b);
-	zfs_debts_paid(&owing.a, &debts);
-	ok(!zfs_is_clean(&owing.a));
-}
-
-static void test_another_start_of_the_machine_is_not_believed(void)
-{
-	struct owing owing;
-
-	owing_make(&owing);
-	ok_int(shell("echo 6ba7b810-9dad-41d1-80b4-00c04fd430c8 >clean"), ==, 0);
-	ok(!zfs_is_clean(&owing.a));
-}
-
 int main(void)
 {
 	return tap_run((struct tap_test[]){
@@ -680,9 +607,6 @@ int main(void)
 		TAP(test_listing),
 		TAP(test_listing_finds_snapshots_of_other_histories),
 		TAP(test_listing_of_nonsense),
-		TAP(test_what_the_dead_owe_is_known),
-		TAP(test_who_reaps_does_not_pay_for_who_dies_meanwhile),
-		TAP(test_another_start_of_the_machine_is_not_believed),
 		TAP_END,
 	});
 }

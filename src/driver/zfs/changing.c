@@ -21,7 +21,7 @@ static bool is_left_over(struct zfs_pool *zfs, const char *name, char ret[static
 		return false;
 	dataset = listing_find(&listing, name);
 	if (!dataset || !dataset_is_hidden(zfs, dataset) ||
-	    !zfs_lock_is_over(zfs, dataset->draft, &fd) ||
+	    !state_lock_is_over(&zfs->files, dataset->draft, &fd) ||
 	    zfs_draft_ensure_of(zfs, dataset->draft, &ignored) < 0)
 		return false;
 	(void)snprintf(ret, DATASET_MAX, "%s/drafts/%s%s", zfs->root, dataset->draft,

@@ -310,21 +310,21 @@ int zfs_retire(struct pool *pool, const struct volume_ref *refs, const struct uu
 {
 	struct zfs_pool *zfs = zfs_pool_of(pool);
 	struct retiring retiring = { .zfs = zfs, .refs = refs, .uuids = uuids };
-	bool owes_more = zfs->owed_fd >= 0;
+	bool owes_more = zfs->files.owed_fd >= 0;
 	int r;
 
 	for (size_t i = 0; i < n; i++)
 		retire_explain(pool, &refs[i], &uuids[i]);
 	if (pool->is_dry_run || n == 0)
 		return COPPICE_OK;
-	zfs_owe(zfs);
+	state_owe(&zfs->files);
 	r = retire_all(&retiring, n, err);
 	zfs->is_reaped = r == COPPICE_OK && !owes_more && !atomic_load(&retiring.is_to_reap) &&
 			 are_origins_in_sight(zfs, &retiring.listing);
 	if (zfs->is_reaped)
-		zfs_owe_nothing(zfs);
+		state_owe_nothing(&zfs->files);
 	else if (r < 0)
-		zfs_leave_owed(zfs);
+		state_leave_owed(&zfs->files);
 	listing_done(&retiring.listing);
 	return r;
 }
@@ -338,7 +338,7 @@ static bool is_in_the_making(const struct zfs_pool *zfs, const struct dataset *d
 	const char *id = copy ? copy + strlen("@copy-") : dataset->draft;
 	_cleanup_(closep) int fd = -1;
 
-	return id && !zfs_lock_is_over(zfs, id, &fd);
+	return id && !state_lock_is_over(&zfs->files, id, &fd);
 }
 
 static bool is_useless(const struct zfs_pool *zfs, const struct dataset *dataset)
@@ -577,12 +577,12 @@ static int reap_round(struct zfs_pool *zfs, struct listing *listing, bool *ret_d
 /* As long as others hold something, the next one looks whether they still do. */
 int zfs_reap_all(struct zfs_pool *zfs, struct coppice_error *err)
 {
-	_cleanup_(zfs_debts_done) struct zfs_debts debts = { 0 };
+	_cleanup_(state_debts_done) struct state_debts debts = { 0 };
 	bool is_over = false, is_held = false;
 	int r = COPPICE_OK;
 
-	zfs_owe(zfs); /* flatten() buries */
-	zfs_debts_take(zfs, &debts);
+	state_owe(&zfs->files); /* flatten() buries */
+	state_debts_take(&zfs->files, &debts);
 	while (r == COPPICE_OK && !is_over) {
 		_cleanup_(listing_done) struct listing listing = { 0 };
 		bool did_flatten = false;
@@ -596,11 +596,11 @@ int zfs_reap_all(struct zfs_pool *zfs, struct coppice_error *err)
 			zfs_ballast_mend(zfs, &listing);
 	}
 	if (r == COPPICE_OK && !is_held)
-		zfs_debts_paid(zfs, &debts);
+		state_debts_paid(&zfs->files, &debts);
 	else if (debts.n == 0)
-		zfs_leave_owed(zfs);
+		state_leave_owed(&zfs->files);
 	else
-		zfs_owe_nothing(zfs); /* what the dead owe is enough for who comes next */
+		state_owe_nothing(&zfs->files); /* what the dead owe is enough for who comes next */
 	return r;
 }
 

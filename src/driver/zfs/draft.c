@@ -80,7 +80,7 @@ int zfs_draft_open(struct pool *pool, struct draft *ret, struct coppice_error *e
 	if (!draft.driver)
 		return fail_memory(err);
 	if (!pool->is_dry_run)
-		r = zfs_lock_new(zfs_pool_of(pool), "", &draft.id, &draft.fd, err);
+		r = state_lock_new(&zfs_pool_of(pool)->files, "", &draft.id, &draft.fd, err);
 	if (r < 0) {
 		free(draft.driver);
 		return r;
@@ -252,29 +252,6 @@ static int guard_content(struct zfs_pool *zfs, const struct listing *listing, co
 	return r;
 }
 
-#define SHOWN_TAIL ".shown"
-
-/*
- * Show what a dead maker announced. The file stays under another name until that is noted,
- * so that a sweep that is killed before is repeated.
- */
-static int show_noted(struct zfs_pool *zfs, const char *id, struct coppice_error *err)
-{
-	_cleanup_(freep) char *path = text_format("%s/%s", zfs->state, id);
-	_cleanup_(freep) char *shown = text_format("%s/%s" SHOWN_TAIL, zfs->state, id);
-	int r = COPPICE_OK;
-
-	if (!path || !shown)
-		return fail_memory(err);
-	if (rename(path, shown) < 0 && errno != ENOENT)
-		return fail_errno(err, errno, "cannot rename '%s'", path);
-	if (zfs->pool.note_published)
-		r = zfs->pool.note_published(zfs->pool.published_user, err);
-	if (r == COPPICE_OK)
-		(void)unlink(shown);
-	return r;
-}
-
 /* End draft @id, held by @fd: what it announced is shown, or destroyed; the rest destroyed. */
 static int draft_end(struct zfs_pool *zfs, const char *id, int fd, struct coppice_error *err)
 {
@@ -284,7 +261,7 @@ static int draft_end(struct zfs_pool *zfs, const char *id, int fd, struct coppic
 	int r;
 
 	(void)snprintf(name, sizeof(name), "%s/drafts/%s", zfs->root, id);
-	zfs_owe(zfs); /* what its clones were made of may be of no use now */
+	state_owe(&zfs->files); /* what its clones were made of may be of no use now */
 	r = listing_read_all(zfs, &listing, err);
 	if (r == COPPICE_OK)
 		r = recover_swaps(zfs, &listing, name, &did_recover, err);
@@ -303,8 +280,8 @@ static int draft_end(struct zfs_pool *zfs, const char *id, int fd, struct coppic
 	if (r < 0 && r != COPPICE_NOT_FOUND)
 		return r;
 	if (!was_given_up(fd))
-		return show_noted(zfs, id, err);
-	zfs_lock_remove(zfs, id);
+		return state_draft_show(&zfs->files, &zfs->pool, id, err);
+	state_lock_remove(&zfs->files, id);
 	return COPPICE_OK;
 }
 
@@ -327,13 +304,13 @@ static int discard(struct zfs_pool *zfs, struct draft *draft, struct coppice_err
 	if (making_of(draft)->n_announced == 0 && making_of(draft)->n_waiting == 0 &&
 	    (!making_of(draft)->has_dataset ||
 	     zfs_run(ZFS_ARGS("zfs", "destroy", name), NULL, &ignored) == COPPICE_OK)) {
-		zfs_lock_remove(zfs, draft->id.text);
+		state_lock_remove(&zfs->files, draft->id.text);
 		return COPPICE_OK;
 	}
 	r = give_up(draft->fd, err);
 	if (r == COPPICE_OK)
 		r = draft_end(zfs, draft->id.text, draft->fd, err);
-	zfs_leave_owed(zfs);
+	state_leave_owed(&zfs->files);
 	return r;
 }
 
@@ -356,44 +333,21 @@ int zfs_draft_discard(struct draft *draft, struct coppice_error *err)
 
 /* ---- after the dead ---- */
 
+static int end_dead(void *user, const char *id, int fd, struct coppice_error *err)
+{
+	return draft_end(user, id, fd, err);
+}
+
 static int sweep_one(struct zfs_pool *zfs, const char *id, size_t *n, struct coppice_error *err)
 {
 	_cleanup_(closep) int fd = -1;
 	int r;
 
-	if (!zfs_lock_is_over(zfs, id, &fd))
+	if (!state_lock_is_over(&zfs->files, id, &fd))
 		return COPPICE_OK;
 	r = draft_end(zfs, id, fd, err);
 	if (r == COPPICE_OK)
 		++*n;
-	return r;
-}
-
-/* "UUID.shown": the last sweep was killed before it was noted what it had shown. */
-static bool is_shown(const char *name, struct uuid *ret)
-{
-	char text[UUID_TEXT_SIZE];
-
-	(void)snprintf(text, sizeof(text), "%.*s", UUID_TEXT_SIZE - 1, name);
-	return strlen(name) == UUID_TEXT_SIZE - 1 + strlen(SHOWN_TAIL) &&
-	       strcmp(name + UUID_TEXT_SIZE - 1, SHOWN_TAIL) == 0 && uuid_parse(text, ret);
-}
-
-/* Those whose files are there. */
-static int sweep_files(struct zfs_pool *zfs, size_t *n, struct coppice_error *err)
-{
-	_cleanup_(closedirp) DIR *dir = opendir(zfs->state);
-	struct dirent *entry;
-	int r = COPPICE_OK;
-
-	if (!dir)
-		return fail_errno(err, errno, "cannot read '%s'", zfs->state);
-	while (r == COPPICE_OK && (entry = readdir(dir)) != NULL) {
-		struct uuid id;
-
-		if (uuid_parse(entry->d_name, &id) || is_shown(entry->d_name, &id))
-			r = sweep_one(zfs, id.text, n, err);
-	}
 	return r;
 }
 
@@ -434,13 +388,14 @@ int zfs_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
 		*ret_n = 0;
 		return COPPICE_OK;
 	}
-	r = sweep_files(zfs, &n, err);
-	if (r == COPPICE_OK && (n > 0 || !zfs_is_clean(zfs))) {
+	/* Those whose files are there. */
+	r = state_drafts_each(&zfs->files, end_dead, zfs, &n, err);
+	if (r == COPPICE_OK && (n > 0 || !state_is_clean(&zfs->files))) {
 		r = sweep_datasets(zfs, &n, err);
 		if (r == COPPICE_OK)
 			r = zfs_reap_all(zfs, err);
 	}
-	zfs_leave_owed(zfs); /* if it could not be paid */
+	state_leave_owed(&zfs->files); /* if it could not be paid */
 	if (r == COPPICE_OK)
 		*ret_n = n;
 	return r;

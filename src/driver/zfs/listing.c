@@ -325,7 +325,7 @@ bool dataset_has_readonly(const struct listing *listing, const struct dataset *d
 
 bool dataset_is_hidden(const struct zfs_pool *zfs, const struct dataset *dataset)
 {
-	return dataset->draft && zfs_lock_is_there(zfs, dataset->draft);
+	return dataset->draft && state_lock_is_there(&zfs->files, dataset->draft);
 }
 
 static bool is_same(const struct volume_ref *a, const struct volume_ref *b)

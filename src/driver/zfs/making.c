@@ -673,7 +673,7 @@ int zfs_publish(struct draft *draft, const struct new_volume *volumes, size_t n,
 		return r;
 	if (n != making->n_announced)
 		return show_some(draft, volumes, n, err);
-	zfs_lock_remove(zfs_pool_of(draft->pool), draft->id.text);
+	state_lock_remove(&zfs_pool_of(draft->pool)->files, draft->id.text);
 	making->n_announced = 0;
 	return COPPICE_OK;
 }

@@ -85,12 +85,10 @@ void zfs_pool_close(struct pool *pool)
 		return;
 	zfs = zfs_pool_of(pool);
 	zfs_reading_end(pool);
-	if (zfs->owed_fd >= 0)
-		(void)close(zfs->owed_fd);
+	state_done(&zfs->files);
 	free(zfs->root);
 	free(zfs->zpool);
 	free(zfs->source);
-	free(zfs->state);
 	free(zfs->mount);
 	free(zfs);
 }
@@ -106,16 +104,16 @@ int zfs_pool_new(const struct pool_spec *spec, const struct place *place, struct
 		return fail_memory(err);
 	pool = &zfs->pool;
 	pool->driver = &driver_zfs;
-	zfs->owed_fd = -1;
+	zfs->files.owed_fd = -1;
 	zfs->root = strdup(place->root);
 	zfs->zpool = strdup(place->zpool);
 	zfs->source = place->kind == PLACE_DATASET ? NULL : strdup(place->vdev);
 	zfs->is_our_file = place->kind == PLACE_OUR_FILE;
-	zfs->state = text_format("%s/zfs/%s", spec->state_path, spec->name);
+	zfs->files.path = text_format("%s/zfs/%s", spec->state_path, spec->name);
 	zfs->mount = text_format("%s/mnt/%s", spec->state_path, spec->name);
 	zfs->is_guarded = !guard || strcmp(guard, "false") != 0;
 	if (!zfs->root || !zfs->zpool || (place->kind != PLACE_DATASET && !zfs->source) ||
-	    !zfs->state || !zfs->mount)
+	    !zfs->files.path || !zfs->mount)
 		return fail_memory(err);
 	*ret = take_ptr(&pool);
 	return COPPICE_OK;
@@ -132,7 +130,7 @@ int zfs_state_ensure(const struct pool_spec *spec, const struct zfs_pool *zfs,
 		return fail_memory(err);
 	r = directory_ensure(AT_FDCWD, folder, 0700, err);
 	if (r == COPPICE_OK)
-		r = directory_ensure(AT_FDCWD, zfs->state, 0700, err);
+		r = directory_ensure(AT_FDCWD, zfs->files.path, 0700, err);
 	if (r == COPPICE_OK)
 		r = directory_ensure(AT_FDCWD, mnt, 0711, err);
 	return r < 0 ? r : directory_ensure(AT_FDCWD, zfs->mount, 0711, err);

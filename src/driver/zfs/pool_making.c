@@ -497,7 +497,7 @@ static int unmake_in_dataset(const struct pool_spec *spec, struct zfs_pool *zfs,
 
 static void remove_state(struct zfs_pool *zfs)
 {
-	zfs_state_remove(zfs);
+	state_remove(&zfs->files);
 	for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
 		_cleanup_(freep) char *folder = text_format("%s/%s", zfs->mount, folders[i]);
 

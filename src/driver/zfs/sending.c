@@ -819,8 +819,8 @@ static int freeze_and_send(struct sending *sending, const struct volume_ref *sou
 	if (!line)
 		return fail_memory(said);
 	if (run_told(sending, ZFS_ARGS("zfs", "destroy", sending->own_name), line, &why) < 0) {
-		zfs_owe(sending->from);
-		zfs_leave_owed(sending->from);
+		state_owe(&sending->from->files);
+		state_leave_owed(&sending->from->files);
 	}
 	return r;
 }

@@ -77,7 +77,7 @@ static uint64_t sum_of_volume(const struct zfs_pool *zfs, const struct listing *
 /* Of what touch rewrites. */
 static uint64_t hash_touched(const struct zfs_pool *zfs)
 {
-	_cleanup_(freep) char *path = text_format("%s/stamp", zfs->state);
+	_cleanup_(freep) char *path = text_format("%s/stamp", zfs->files.path);
 	_cleanup_(freep) char *text = NULL;
 	struct coppice_error ignored;
 
@@ -161,7 +161,7 @@ static uint64_t stamp_new(struct pool *pool, const struct new_volume *volumes, s
 
 static int touch(struct pool *pool, struct coppice_error *err)
 {
-	_cleanup_(freep) char *path = text_format("%s/stamp", zfs_pool_of(pool)->state);
+	_cleanup_(freep) char *path = text_format("%s/stamp", zfs_pool_of(pool)->files.path);
 	struct uuid uuid;
 	int r;
 

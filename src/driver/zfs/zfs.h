@@ -18,6 +18,7 @@
  */
 
 #include "driver/driver.h"
+#include "driver/generic/pool_state.h"
 
 extern const struct driver driver_zfs;
 
@@ -48,11 +49,9 @@ struct zfs_pool {
 	char *zpool;      /* its first component */
 	char *source;     /* file or device that we made the zpool on; NULL: it was there */
 	bool is_our_file; /* and the file is ours, too */
-	char *state;      /* STATE/zfs/NAME: see state.c */
+	struct pool_state files; /* in STATE/zfs/NAME */
 	char *mount;      /* STATE/mnt/NAME: where what is mounted is mounted */
 	bool is_guarded;  /* coppice.guard */
-	struct uuid owed; /* state.c: ours, if owed_fd is not -1 */
-	int owed_fd;
 	bool is_reaped;   /* by the last retire itself */
 	struct listing *reading; /* between reading_begin and reading_end; or NULL */
 	bool is_reading_all;     /* it is of the whole pool, for who only looks */
@@ -343,54 +342,6 @@ int zfs_volume_mount(struct pool *pool, const struct volume_ref *ref, bool *ret_
 int zfs_volume_umount(struct pool *pool, const struct volume_ref *ref, struct coppice_error *err);
 int zfs_in_use(struct pool *pool, const struct volume_ref *refs, size_t n, in_use_fn *tell,
 	       void *user, struct coppice_error *err);
-
-/* ---- state.c: who is at work, and what the dead left to do ---- */
-
-/* Make a file "@prefix""UUID" that is ours as long as we live. */
-int zfs_lock_new(const struct zfs_pool *zfs, const char *prefix, struct uuid *ret_id, int *ret_fd,
-		 struct coppice_error *err);
-
-/* Its maker is dead or has done: *ret_fd keeps others off it, or is -1. */
-bool zfs_lock_is_over(const struct zfs_pool *zfs, const char *name, int *ret_fd);
-
-/*
- * Of a draft's, which has its uuid as name: while it is there, what the draft made is neither
- * published nor taken back, and nobody sees it. To remove it shows all of that in one step.
- */
-bool zfs_lock_is_there(const struct zfs_pool *zfs, const char *name);
-void zfs_lock_remove(const struct zfs_pool *zfs, const char *name);
-
-/*
- * Before something is taken out of sight: it is to be reaped, by us, or by who finds us dead, or
- * by whoever comes next if we leave it to them.
- */
-void zfs_owe(struct zfs_pool *zfs);
-void zfs_owe_nothing(struct zfs_pool *zfs);
-void zfs_leave_owed(struct zfs_pool *zfs);
-
-/*
- * What the dead owe: to be taken before who pays looks what there is to reap, and given back
- * when he could not.
- */
-struct zfs_debts {
-	struct zfs_debt {
-		struct uuid id;
-		int fd;
-	} *debt;
-	size_t n;
-};
-
-void zfs_debts_take(const struct zfs_pool *zfs, struct zfs_debts *ret);
-void zfs_debts_done(struct zfs_debts *debts);
-
-/* These are paid, and what we owe ourselves: all is reaped but for what others owe. */
-void zfs_debts_paid(struct zfs_pool *zfs, struct zfs_debts *debts);
-
-/* Is it known that nothing waits for being reaped but by the living? */
-bool zfs_is_clean(const struct zfs_pool *zfs);
-
-/* Of a pool that is no more. */
-void zfs_state_remove(struct zfs_pool *zfs);
 
 /* ---- draft.c: drafts and what is made in them ---- */
 

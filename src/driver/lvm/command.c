@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Talking with lvm(8). One process does many commands, as it takes longer to start than to
+ * do one; it answers each with a text of JSON, in which its status is, as the profile asks
+ * for that LVM's own daemon uses. Its reasons are English, so what is not recognised is
+ * COPPICE_FAILED, never "does not exist".
+ */
+#include "driver/lvm/lvm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/file.h>
+#include <time.h>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "driver/generic/explain.h"
+
+#define LOCKS           "/run/lock/coppice"
+#define LOCK_TIMEOUT_MS 60000
+#define LOCK_PAUSE_MS   20
+
+struct meaning {
+	const char *text;
+	enum coppice_code code;
+};
+
+/* First match wins. Samples are in tests/unit/test_lvm.c. */
+static const struct meaning meanings[] = {
+	{ "already exists", COPPICE_EXISTS },
+	{ "contains a filesystem in use", COPPICE_BUSY },
+	{ "in use", COPPICE_BUSY },
+	{ "is used by another device", COPPICE_BUSY },
+	{ "insufficient free space", COPPICE_NO_SPACE },
+	{ "insufficient suitable", COPPICE_NO_SPACE },
+	{ "no free space", COPPICE_NO_SPACE },
+	{ "reached threshold", COPPICE_NO_SPACE },
+	{ "out of data space", COPPICE_NO_SPACE },
+	{ "metadata too large", COPPICE_NO_SPACE },
+	{ "no space", COPPICE_NO_SPACE },
+	{ "needs check", COPPICE_UNAVAILABLE },
+	{ "needs_check", COPPICE_UNAVAILABLE },
+	{ "transaction_id", COPPICE_UNAVAILABLE },
+	{ "Cannot process volume group", COPPICE_UNAVAILABLE },
+	{ "missing PV", COPPICE_UNAVAILABLE },
+	{ "is missing", COPPICE_UNAVAILABLE },
+	{ "/dev/mapper/control", COPPICE_UNAVAILABLE },
+	{ "Failed to find logical volume", COPPICE_NOT_FOUND },
+	{ "Existing logical volume", COPPICE_NOT_FOUND },
+};
+
+int lvm_command_error(const char *command, const char *said, struct coppice_error *err)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(meanings); i++)
+		if (strcasestr(said, meanings[i].text))
+			return fail(err, meanings[i].code, "%s: %s", command, said);
+	return fail(err, COPPICE_FAILED, "%s: %s", command,
+		    said[0] ? said : "failed, and did not say why");
+}
+
+/* ---- the lock of a group ---- */
+
+static void pause_ms(long ms)
+{
+	struct timespec time = { ms / 1000, ms % 1000 * 1000000 };
+
+	(void)nanosleep(&time, NULL);
+}
+
+static int group_lock(struct lvm_pool *lvm, int *ret_fd, struct coppice_error *err)
+{
+	_cleanup_(freep) char *path = text_format(LOCKS "/vg-%s", lvm->vg);
+	_cleanup_(closep) int fd = -1;
+	struct pool *pool = &lvm->pool;
+	int r;
+
+	if (!path)
+		return fail_memory(err);
+	r = directory_ensure(AT_FDCWD, "/run/lock", 01777, err);
+	if (r == COPPICE_OK)
+		r = directory_ensure(AT_FDCWD, LOCKS, 0700, err);
+	if (r < 0)
+		return r;
+	fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return fail_errno(err, errno, "cannot open '%s'", path);
+	for (long ms = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; ms += LOCK_PAUSE_MS) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return fail_errno(err, errno, "cannot lock '%s'", path);
+		if (pool->is_interrupted && pool->is_interrupted(pool->interrupted_user))
+			return fail(err, COPPICE_INTERRUPTED, "interrupted");
+		if (ms >= LOCK_TIMEOUT_MS)
+			return fail(err, COPPICE_BUSY,
+				    "another command has been changing the volume group '%s' for "
+				    "%d s",
+				    lvm->vg, LOCK_TIMEOUT_MS / 1000);
+		pause_ms(LOCK_PAUSE_MS);
+	}
+	(void)!ftruncate(fd, 0);
+	*ret_fd = take_fd(&fd);
+	return COPPICE_OK;
+}
+
+/* ---- sessions ---- */
+
+int session_begin(struct lvm_pool *lvm, bool is_changing, struct session *ret,
+		  struct coppice_error *err)
+{
+	static const char *const argv[] = { "lvm", NULL };
+	_cleanup_(closep) int fd = -1;
+	struct session session = { .lvm = lvm, .is_changing = is_changing };
+	int r;
+
+	if (is_changing) {
+		r = group_lock(lvm, &fd, err);
+		if (r < 0)
+			return r;
+	} else {
+		fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+		if (fd < 0)
+			return fail_errno(err, errno, "cannot open '/dev/null'");
+	}
+	r = runner.talk(argv, "LVM_COMMAND_PROFILE=lvmdbusd", fd, &session.talk, err);
+	if (r == COPPICE_OK)
+		*ret = session;
+	return r;
+}
+
+void session_end(struct session *session)
+{
+	talk_end(&session->talk);
+}
+
+static json_t *answer(struct session *session, struct coppice_error *err)
+{
+	json_t *json = json_loadf(session->talk.from, JSON_DISABLE_EOF_CHECK, NULL);
+
+	if (!json)
+		(void)fail(err, COPPICE_UNAVAILABLE, "lvm ended, or said what is no JSON");
+	return json;
+}
+
+static const char *text_of(json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text ? text : "";
+}
+
+static bool has_succeeded(json_t *json)
+{
+	bool is_good = false;
+	json_t *entry;
+	size_t i;
+
+	json_array_foreach(json_object_get(json, "log"), i,
+			   entry) if (strcmp(text_of(entry, "log_type"), "status") == 0) is_good =
+		strcmp(text_of(entry, "log_ret_code"), "1") == 0;
+	return is_good;
+}
+
+/* Why did the last command fail? */
+static int ask_why(struct session *session, const char *command, struct coppice_error *err)
+{
+	_cleanup_(text_done) struct text said = TEXT_INIT;
+	_cleanup_(freep) char *text = NULL;
+	json_t *json, *entry;
+	size_t i;
+	int r;
+
+	r = talk_say(&session->talk, "lastlog", err);
+	if (r < 0)
+		return r;
+	json = answer(session, err);
+	if (!json)
+		return err->code;
+	json_array_foreach(json_object_get(json, "log"), i,
+			   entry) if (strcmp(text_of(entry, "log_type"), "error") == 0)
+		text_add(&said, "%s%s", said.length ? "; " : "", text_of(entry, "log_message"));
+	json_decref(json);
+	text = text_take(&said);
+	return text ? lvm_command_error(command, text, err) : fail_memory(err);
+}
+
+static int session_vdo(struct session *session, json_t **ret_report, struct coppice_error *err,
+		       const char *fmt, va_list args)
+{
+	_cleanup_(freep) char *line = NULL;
+	json_t *json;
+	int r;
+
+	if (vasprintf(&line, fmt, args) < 0) {
+		line = NULL;
+		return fail_memory(err);
+	}
+	r = talk_say(&session->talk, line, err);
+	if (r < 0)
+		return r;
+	json = answer(session, err);
+	if (!json)
+		return err->code;
+	if (!has_succeeded(json)) {
+		json_decref(json);
+		line[strcspn(line, " ")] = '\0';
+		return ask_why(session, line, err);
+	}
+	if (ret_report)
+		*ret_report = json;
+	else
+		json_decref(json);
+	return COPPICE_OK;
+}
+
+int session_do(struct session *session, json_t **ret_report, struct coppice_error *err,
+	       const char *fmt, ...)
+{
+	va_list args;
+	int r;
+
+	va_start(args, fmt);
+	r = session_vdo(session, ret_report, err, fmt, args);
+	va_end(args);
+	return r;
+}
+
+int lvm_do(struct lvm_pool *lvm, json_t **ret_report, struct coppice_error *err, const char *fmt,
+	   ...)
+{
+	_cleanup_(session_end) struct session session = { 0 };
+	va_list args;
+	int r;
+
+	r = session_begin(lvm, !ret_report, &session, err);
+	if (r < 0)
+		return r;
+	va_start(args, fmt);
+	r = session_vdo(&session, ret_report, err, fmt, args);
+	va_end(args);
+	return r;
+}
+
+int lvm_run(const char *const argv[], struct coppice_error *err)
+{
+	_cleanup_(run_result_done) struct run_result result = { 0 };
+	_cleanup_(text_done) struct text said = TEXT_INIT;
+	_cleanup_(freep) char *text = NULL;
+	int r = runner.run(argv, &result, err);
+
+	if (r < 0 || result.exit_status == 0)
+		return r;
+	for (char *line = result.err, *end; *line; line = end) {
+		line += strspn(line, " ");
+		end = line + strcspn(line, "\n");
+		if (end > line && strncmp(line, "WARNING", 7) != 0)
+			text_add(&said, "%s%.*s", said.length ? "; " : "", (int)(end - line), line);
+		end += *end == '\n';
+	}
+	text = text_take(&said);
+	return text ? lvm_command_error(argv[0], text, err) : fail_memory(err);
+}
+
+void lvm_explain(struct pool *pool, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	explain_vline(pool->explain, pool->explain_user, fmt, args);
+	va_end(args);
+}

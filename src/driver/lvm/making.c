@@ -1,0 +1,479 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Volumes come into being: created and filled, or cloned, many by one lvm. */
+#include "driver/lvm/lvm.h"
+
+#include <string.h>
+
+#include "base/text.h"
+#include "driver/generic/limit.h"
+
+void lvm_item_name(const struct new_volume *volume, char ret[static LV_NAME_MAX])
+{
+	(void)snprintf(ret, LV_NAME_MAX, "draft_%s", volume->uuid.text);
+}
+
+char *lvm_item_path(const struct draft *draft, const struct new_volume *volume)
+{
+	return text_format("%s/drafts/%s/%s%s%s", lvm_pool_of(draft->pool)->mount, draft->id.text,
+			   volume->item ? volume->item : volume->ref.name.text,
+			   volume_is_snapshot(&volume->ref) ? "@" : "", volume->ref.snapshot.text);
+}
+
+/*
+ * All tags of a new one, as options. One that is nested in a volume of its draft is seen with
+ * that, and needs no mark of its own; any other is until it is published.
+ */
+static char *tags_of(const struct draft *draft, const struct new_volume *volume, bool is_announced,
+		     bool is_marked, struct coppice_error *err)
+{
+	_cleanup_(freep) char *record = tags_of_record(volume->record, " --addtag=", err);
+	_cleanup_(text_done) struct text text = TEXT_INIT;
+	char *tags;
+
+	if (!record)
+		return NULL;
+	text_add(&text, " --addtag=" TAG_UUID "=%s --addtag=" TAG_GROUP "=%s", volume->uuid.text,
+		 volume->group.text);
+	if (volume_is_snapshot(&volume->ref))
+		text_add(&text, " --addtag=" TAG_SNAPSHOT "=%s", volume->ref.snapshot.text);
+	if (is_announced)
+		text_add(&text, " --addtag=" TAG_ANNOUNCED "=%s", draft->id.text);
+	else if (is_marked)
+		text_add(&text, " --addtag=" TAG_DRAFT "=%s", draft->id.text);
+	if (volume->limit_bytes)
+		text_add(&text, " --addtag=" TAG_SIZE "=%llu",
+			 (unsigned long long)volume->limit_bytes);
+	text_add(&text, "%s", record);
+	tags = text_take(&text);
+	if (!tags)
+		(void)fail_memory(err);
+	return tags;
+}
+
+/* Is there a volume that users see, and that a snapshot of this group is of? */
+static bool is_group_seen(const struct lvm_pool *lvm, const struct lv_list *listing,
+			  const struct uuid *group)
+{
+	for (size_t i = 0; i < listing->n; i++)
+		if (!listing->lv[i].snapshot[0] && !lv_is_hidden(lvm, &listing->lv[i]) &&
+		    strcmp(listing->lv[i].uuid.text, group->text) == 0)
+			return true;
+	return false;
+}
+
+/* ---- creating ---- */
+
+static const char *option_text(const struct new_volume *volume)
+{
+	return volume->item ? volume->item : volume->ref.name.text;
+}
+
+static void create_explain(struct draft *draft, const struct new_volume *volume, uint64_t bytes)
+{
+	struct lvm_pool *lvm = lvm_pool_of(draft->pool);
+
+	lvm_explain(draft->pool,
+		    "lvcreate --type thin -V %llub --thinpool %s/%s -n draft_%s -ky -K "
+		    "--addtag \"" TAG_DRAFT "=$draft\"",
+		    (unsigned long long)bytes, lvm->vg, lvm->thin, option_text(volume));
+	lvm_explain(draft->pool,
+		    "%s /dev/%s/draft_%s && mount /dev/%s/draft_%s %s/drafts/$draft/%s",
+		    file_system_maker(lvm->file_system), lvm->vg, option_text(volume), lvm->vg,
+		    option_text(volume), lvm->mount, option_text(volume));
+}
+
+int lvm_volume_create(struct draft *draft, const struct new_volume *volume, char **ret_path,
+		      struct coppice_error *err)
+{
+	struct lvm_pool *lvm = lvm_pool_of(draft->pool);
+	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
+	_cleanup_(session_end) struct session session = { 0 };
+	_cleanup_(freep) char *path = lvm_item_path(draft, volume), *tags = NULL;
+	uint64_t bytes = volume->limit_bytes ? volume->limit_bytes : lvm->size_bytes;
+	char name[LV_NAME_MAX], device[PATH_MAX];
+	int r;
+
+	if (!path)
+		return fail_memory(err);
+	create_explain(draft, volume, bytes);
+	if (draft->pool->is_dry_run) {
+		*ret_path = take_ptr(&path);
+		return COPPICE_OK;
+	}
+	r = session_begin(lvm, true, &session, err);
+	if (r == COPPICE_OK)
+		r = lv_list_read(&session, &listing, err);
+	if (r < 0)
+		return r;
+	tags = tags_of(draft, volume, false,
+		       !volume->is_nested || is_group_seen(lvm, &listing, &volume->group), err);
+	if (!tags)
+		return err->code;
+	lvm_making_of(draft)->has_items = true;
+	lvm_item_name(volume, name);
+	r = session_do(&session, NULL, err,
+		       "lvcreate -q -y --type thin -V %llub --thinpool %s/%s -n %s -ky -K%s",
+		       (unsigned long long)bytes, lvm->vg, lvm->thin, name, tags);
+	lvm_device(lvm, name, device);
+	if (r == COPPICE_OK)
+		r = file_system_make(lvm->file_system, device, err);
+	if (r == COPPICE_OK)
+		r = lvm_folders_ensure(lvm, path, err);
+	if (r == COPPICE_OK)
+		r = file_system_mount(device, lvm->mount_options, false, path, err);
+	if (r == COPPICE_OK)
+		*ret_path = take_ptr(&path);
+	return r;
+}
+
+/* Unmounting writes out all of its data, and waits for the disk. */
+int lvm_volume_seal(struct draft *draft, const struct new_volume *volume, bool is_read_only,
+		    struct coppice_error *err)
+{
+	struct lvm_pool *lvm = lvm_pool_of(draft->pool);
+	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
+	_cleanup_(session_end) struct session session = { 0 };
+	char name[LV_NAME_MAX];
+	struct lv *lv;
+	int r;
+
+	lvm_explain(draft->pool, "umount %s/drafts/$draft/%s", lvm->mount, option_text(volume));
+	lvm_explain(draft->pool, "lvchange -an %s/draft_%s", lvm->vg, option_text(volume));
+	if (is_read_only)
+		lvm_explain(draft->pool, "lvchange -pr %s/draft_%s", lvm->vg, option_text(volume));
+	if (draft->pool->is_dry_run)
+		return COPPICE_OK;
+	lvm_item_name(volume, name);
+	r = session_begin(lvm, true, &session, err);
+	if (r == COPPICE_OK)
+		r = lv_list_read(&session, &listing, err);
+	lv = r == COPPICE_OK ? lv_list_find(&listing, name) : NULL;
+	if (r == COPPICE_OK && !lv)
+		r = fail(err, COPPICE_FAILED, "'%s' is not in the draft", volume->ref.name.text);
+	if (r == COPPICE_OK)
+		r = lvm_umount(&session, name, err);
+	if (r == COPPICE_OK && (!lv->record || strcmp(lv->record, volume->record) != 0))
+		r = lvm_tags_record(&session, lv, volume->record, err);
+	if (r == COPPICE_OK && (is_read_only || volume_is_snapshot(&volume->ref)))
+		r = session_do(&session, NULL, err, "lvchange -q -pr %s/%s", lvm->vg, name);
+	return r;
+}
+
+/* ---- cloning ---- */
+
+struct batch {
+	struct draft *draft;
+	struct session *session;
+	const struct lv_list *listing;
+	const struct lv *origin;
+	char from[LV_NAME_MAX]; /* what is cloned */
+	bool is_read_only;
+};
+
+static int clone_as(const struct batch *batch, const struct new_volume *volume, const char *name,
+		    bool is_announced, struct coppice_error *err)
+{
+	struct lvm_pool *lvm = batch->session->lvm;
+	bool is_marked = !volume->is_nested || is_group_seen(lvm, batch->listing, &volume->group);
+	_cleanup_(freep) char *tags = tags_of(batch->draft, volume, is_announced, is_marked, err);
+
+	return tags ? session_do(batch->session, NULL, err,
+				 "lvcreate -q -y --type thin -ky%s -n %s%s %s/%s",
+				 volume_is_snapshot(&volume->ref) ? " -pr" : "", name, tags,
+				 lvm->vg, batch->from)
+		    : err->code;
+}
+
+static int clone_one(const struct batch *batch, const struct new_volume *volume,
+		     struct coppice_error *err)
+{
+	struct draft *draft = batch->draft;
+	struct lvm_pool *lvm = batch->session->lvm;
+	bool is_announced = draft->is_announced && !volume->is_nested;
+	char name[LV_NAME_MAX];
+	int r;
+
+	if (lvm->pool.is_interrupted && lvm->pool.is_interrupted(lvm->pool.interrupted_user))
+		return fail(err, COPPICE_INTERRUPTED, "interrupted");
+	if (volume->limit_bytes) {
+		r = limit_check(volume->ref.name.text, volume->limit_bytes,
+				"the file system that it is cloned from has",
+				batch->origin->size_bytes, err);
+		if (r < 0)
+			return r;
+	}
+	r = lvm_name(lvm, &volume->ref, name, err);
+	if (r == COPPICE_OK && is_announced) {
+		lvm_making_of(draft)->n_announced++;
+		r = clone_as(batch, volume, name, true, err);
+		if (r != COPPICE_EXISTS)
+			return r;
+		lvm_making_of(draft)->n_announced--;
+	}
+	if (r < 0 && r != COPPICE_EXISTS)
+		return r;
+	lvm_making_of(draft)->has_items = true;
+	lvm_item_name(volume, name);
+	return clone_as(batch, volume, name, false, err);
+}
+
+/* Clones of what is being written to are of one instant: of a snapshot that is made first. */
+static int freeze(struct batch *batch, struct coppice_error *err)
+{
+	struct lvm_pool *lvm = batch->session->lvm;
+	struct uuid id;
+	int r = uuid_new(&id, err);
+
+	if (r < 0)
+		return r;
+	lvm_making_of(batch->draft)->has_items = true;
+	(void)snprintf(batch->from, sizeof(batch->from), "draft_%s", id.text);
+	return session_do(batch->session, NULL, err,
+			  "lvcreate -q -y --type thin -ky -pr -n %s --addtag=" TAG_DRAFT
+			  "=%s %s/%s",
+			  batch->from, batch->draft->id.text, lvm->vg, batch->origin->name);
+}
+
+static void clone_explain(struct draft *draft, const struct volume_ref *origin,
+			  const struct new_volume *volumes, size_t n)
+{
+	struct lvm_pool *lvm = lvm_pool_of(draft->pool);
+	struct coppice_error ignored;
+	char from[LV_NAME_MAX];
+
+	if (lvm_name(lvm, origin, from, &ignored) < 0)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		char name[LV_NAME_MAX];
+
+		if (lvm_name(lvm, &volumes[i].ref, name, &ignored) < 0)
+			continue;
+		lvm_explain(draft->pool,
+			    "lvcreate --type thin -ky%s -n %s --addtag \"%s=$draft\" %s/%s",
+			    volume_is_snapshot(&volumes[i].ref) ? " -pr" : "",
+			    draft->is_announced ? name : "draft_$(uuidgen)",
+			    draft->is_announced ? TAG_ANNOUNCED : TAG_DRAFT, lvm->vg, from);
+	}
+}
+
+int lvm_clone(struct draft *draft, const struct volume_ref *origin,
+	      const struct new_volume *volumes, size_t n, bool is_read_only,
+	      struct coppice_error *err)
+{
+	struct lvm_pool *lvm = lvm_pool_of(draft->pool);
+	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
+	_cleanup_(session_end) struct session session = { 0 };
+	struct batch batch = { .draft = draft,
+			       .session = &session,
+			       .listing = &listing,
+			       .is_read_only = is_read_only };
+	bool is_live = origin->kind != VOLUME_IMAGE && !volume_is_snapshot(origin);
+	struct lv *lv;
+	int r;
+
+	clone_explain(draft, origin, volumes, n);
+	if (draft->pool->is_dry_run || n == 0)
+		return COPPICE_OK;
+	r = session_begin(lvm, true, &session, err);
+	if (r == COPPICE_OK)
+		r = lvm_find(&session, origin, &listing, &lv, err);
+	if (r < 0)
+		return r;
+	batch.origin = lv;
+	(void)snprintf(batch.from, sizeof(batch.from), "%s", lv->name);
+	if (is_live && n > 1)
+		r = freeze(&batch, err);
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		r = clone_one(&batch, &volumes[i], err);
+		if (r < 0)
+			r = wrap(err, "cannot clone as '%s'", option_text(&volumes[i]));
+	}
+	if (r == COPPICE_OK && is_live && n > 1) {
+		const char *frozen = batch.from;
+
+		r = lvm_remove(&session, &frozen, 1, err);
+	}
+	return r;
+}
+
+/* ---- publishing ---- */
+
+static int fail_exists(const struct volume_ref *ref, struct coppice_error *err)
+{
+	char name[VOLUME_REF_TEXT_MAX];
+
+	return fail(err, COPPICE_EXISTS, "'%s' exists already", volume_ref_format(ref, name));
+}
+
+static bool is_volume_seen(const struct lvm_pool *lvm, const struct lv_list *listing,
+			   const struct volume_ref *snapshot)
+{
+	struct volume_ref volume = *snapshot;
+
+	volume.snapshot.text[0] = '\0';
+	return lv_list_find_ref(lvm, listing, &volume) != NULL;
+}
+
+/* Who takes a name that only what a dead maker announced has? That one goes into its draft. */
+static int displace(struct session *session, const struct lv_list *listing, const char *name,
+		    struct coppice_error *err)
+{
+	struct lvm_pool *lvm = session->lvm;
+	struct lv *lv = lv_list_find(listing, name);
+	_cleanup_(closep) int fd = -1;
+
+	if (!lv || !lv->announced.text[0] ||
+	    !state_lock_is_there(&lvm->files, lv->announced.text) ||
+	    !state_lock_is_over(&lvm->files, lv->announced.text, &fd))
+		return COPPICE_EXISTS;
+	return session_do(session, NULL, err, "lvremove -q -y -f %s/%s", lvm->vg, name);
+}
+
+static int publish_one(struct session *session, const struct lv_list *listing,
+		       const struct new_volume *volume, struct coppice_error *err)
+{
+	struct lvm_pool *lvm = session->lvm;
+	char item[LV_NAME_MAX], name[LV_NAME_MAX];
+	int r = lvm_name(lvm, &volume->ref, name, err);
+
+	if (r < 0)
+		return r;
+	lvm_item_name(volume, item);
+	if (volume_is_snapshot(&volume->ref) && !is_volume_seen(lvm, listing, &volume->ref)) {
+		struct volume_ref parent = volume->ref;
+
+		parent.snapshot.text[0] = '\0';
+		return lvm_fail_missing(&parent, err);
+	}
+	if (lv_list_find_ref(lvm, listing, &volume->ref))
+		return fail_exists(&volume->ref, err);
+	r = session_do(session, NULL, err, "lvrename -q %s/%s %s/%s", lvm->vg, item, lvm->vg, name);
+	if (r == COPPICE_EXISTS) {
+		r = displace(session, listing, name, err);
+		if (r == COPPICE_OK)
+			r = session_do(session, NULL, err, "lvrename -q %s/%s %s/%s", lvm->vg, item,
+				       lvm->vg, name);
+	}
+	if (r == COPPICE_EXISTS)
+		return fail_exists(&volume->ref, err);
+	if (r == COPPICE_NOT_FOUND)
+		return fail(err, COPPICE_FAILED, "'%s' is not in the draft", volume->ref.name.text);
+	if (r == COPPICE_OK && volume_is_snapshot(&volume->ref))
+		r = session_do(session, NULL, err, "lvchange -q --deltag=" TAG_DRAFT "=%s %s/%s",
+			       lv_list_find(listing, item)->draft.text, lvm->vg, name);
+	return r;
+}
+
+static void unpublish_one(struct session *session, const struct draft *draft,
+			  const struct new_volume *volume)
+{
+	struct lvm_pool *lvm = session->lvm;
+	char item[LV_NAME_MAX], name[LV_NAME_MAX];
+	struct coppice_error ignored;
+
+	lvm_item_name(volume, item);
+	if (lvm_name(lvm, &volume->ref, name, &ignored) < 0)
+		return;
+	if (volume_is_snapshot(&volume->ref))
+		(void)session_do(session, NULL, &ignored,
+				 "lvchange -q --addtag=" TAG_DRAFT "=%s %s/%s", draft->id.text,
+				 lvm->vg, name);
+	(void)session_do(session, NULL, &ignored, "lvrename -q %s/%s %s/%s", lvm->vg, name, lvm->vg,
+			 item);
+}
+
+/* Those that have no name yet. Of an announced draft few, whose names were taken. */
+static int publish_items(struct draft *draft, const struct new_volume *volumes, size_t n,
+			 struct coppice_error *err)
+{
+	struct lvm_pool *lvm = lvm_pool_of(draft->pool);
+	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
+	_cleanup_(session_end) struct session session = { 0 };
+	int r;
+
+	r = session_begin(lvm, true, &session, err);
+	if (r == COPPICE_OK)
+		r = lv_list_read(&session, &listing, err);
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		char item[LV_NAME_MAX];
+
+		lvm_item_name(&volumes[i], item);
+		if (!lv_list_find(&listing, item)) {
+			if (draft->is_announced)
+				continue;
+			r = fail(err, COPPICE_FAILED, "'%s' is not in the draft",
+				 volumes[i].ref.name.text);
+		} else {
+			r = publish_one(&session, &listing, &volumes[i], err);
+		}
+		if (r == COPPICE_OK)
+			continue;
+		while (i-- > 0) {
+			lvm_item_name(&volumes[i], item);
+			if (lv_list_find(&listing, item))
+				unpublish_one(&session, draft, &volumes[i]);
+		}
+	}
+	if (r < 0)
+		return r;
+	/* What was nested in them is seen by now, and gets its names. */
+	lv_list_done(&listing);
+	r = lv_list_read(&session, &listing, err);
+	return r < 0 ? r : lvm_names_mend(&session, &listing, err);
+}
+
+/* Let some be seen, while others of the draft are not. */
+static int show_some(struct draft *draft, const struct new_volume *volumes, size_t n,
+		     struct coppice_error *err)
+{
+	struct lvm_pool *lvm = lvm_pool_of(draft->pool);
+	_cleanup_(session_end) struct session session = { 0 };
+	int r = session_begin(lvm, true, &session, err);
+
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		char name[LV_NAME_MAX];
+
+		r = lvm_name(lvm, &volumes[i].ref, name, err);
+		if (r == COPPICE_OK)
+			r = session_do(&session, NULL, err,
+				       "lvchange -q --deltag=" TAG_ANNOUNCED "=%s %s/%s",
+				       draft->id.text, lvm->vg, name);
+		if (r == COPPICE_OK)
+			lvm_making_of(draft)->n_announced--;
+	}
+	return r;
+}
+
+static void publish_explain(struct draft *draft, const struct new_volume *volumes, size_t n)
+{
+	struct lvm_pool *lvm = lvm_pool_of(draft->pool);
+	struct coppice_error ignored;
+
+	for (size_t i = 0; i < n && !draft->is_announced; i++) {
+		char name[LV_NAME_MAX];
+
+		if (lvm_name(lvm, &volumes[i].ref, name, &ignored) == COPPICE_OK)
+			lvm_explain(draft->pool, "lvrename %s/draft_%s %s/%s", lvm->vg,
+				    option_text(&volumes[i]), lvm->vg, name);
+	}
+}
+
+int lvm_publish(struct draft *draft, const struct new_volume *volumes, size_t n,
+		struct coppice_error *err)
+{
+	struct lvm_making *making = lvm_making_of(draft);
+	int r = COPPICE_OK;
+
+	publish_explain(draft, volumes, n);
+	if (draft->pool->is_dry_run || n == 0)
+		return COPPICE_OK;
+	if (!draft->is_announced || making->has_items)
+		r = publish_items(draft, volumes, n, err);
+	if (r < 0 || !draft->is_announced)
+		return r;
+	if (making->has_items || n != making->n_announced)
+		return show_some(draft, volumes, n, err);
+	state_lock_remove(&lvm_pool_of(draft->pool)->files, draft->id.text);
+	making->n_announced = 0;
+	return COPPICE_OK;
+}

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Mounting, when somebody asks for a path. A volume's device is there for as long: none is
+ * active at boot, as --setactivationskip says.
+ */
+#include "driver/lvm/lvm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <mntent.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "driver/generic/inuse.h"
+
+/* ---- devices ---- */
+
+int lvm_activate(struct session *session, const char *name, struct coppice_error *err)
+{
+	return session_do(session, NULL, err, "lvchange -ay -K %s/%s", session->lvm->vg, name);
+}
+
+int lvm_deactivate(struct session *session, const char *name, struct coppice_error *err)
+{
+	char device[PATH_MAX];
+
+	lvm_device(session->lvm, name, device);
+	if (access(device, F_OK) < 0)
+		return COPPICE_OK;
+	return session_do(session, NULL, err, "lvchange -an %s/%s", session->lvm->vg, name);
+}
+
+/* ---- what is mounted ---- */
+
+/* Where a device is mounted: "254:3" is in the third field of mountinfo, the place in the fifth. */
+static bool mounted_at(dev_t device, char ret[static PATH_MAX])
+{
+	_cleanup_(fclosep) FILE *file = fopen("/proc/self/mountinfo", "re");
+	_cleanup_(freep) char *line = NULL;
+	size_t size = 0;
+	bool is_found = false;
+
+	while (file && getline(&line, &size, file) > 0) {
+		unsigned major, minor;
+		char where[PATH_MAX];
+
+		if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &major, &minor, where) != 3 ||
+		    makedev(major, minor) != device)
+			continue;
+		/* The last that was mounted, which hides those below it. */
+		(void)snprintf(ret, PATH_MAX, "%s", where);
+		is_found = true;
+	}
+	return is_found;
+}
+
+static bool mount_find(const struct lvm_pool *lvm, const char *name, char ret[static PATH_MAX])
+{
+	char device[PATH_MAX];
+	struct stat st;
+
+	lvm_device(lvm, name, device);
+	return stat(device, &st) == 0 && S_ISBLK(st.st_mode) && mounted_at(st.st_rdev, ret);
+}
+
+/* ---- mounting and unmounting ---- */
+
+int lvm_folders_ensure(struct lvm_pool *lvm, const char *path, struct coppice_error *err)
+{
+	_cleanup_(freep) char *copy = strdup(path);
+	int r = COPPICE_OK;
+
+	if (!copy)
+		return fail_memory(err);
+	for (char *slash = copy + strlen(lvm->mount) + 1; r == COPPICE_OK;) {
+		slash = strchr(slash, '/');
+		if (!slash)
+			break;
+		*slash = '\0';
+		r = directory_ensure(AT_FDCWD, copy, 0700, err);
+		*slash++ = '/';
+	}
+	return r < 0 ? r : directory_ensure(AT_FDCWD, path, 0755, err);
+}
+
+/* Larger than it is: by lvm now, and its file system when that is mounted. */
+static int extend(struct session *session, const struct lv *lv, bool *ret_did,
+		  struct coppice_error *err)
+{
+	char text[32];
+	uint64_t wanted;
+
+	*ret_did = false;
+	if (!tag_get(lv->tags, TAG_SIZE, text, sizeof(text)))
+		return COPPICE_OK;
+	wanted = strtoull(text, NULL, 10);
+	if (wanted <= lv->size_bytes)
+		return COPPICE_OK;
+	*ret_did = true;
+	return session_do(session, NULL, err, "lvextend -L %llub %s/%s", (unsigned long long)wanted,
+			  session->lvm->vg, lv->name);
+}
+
+/* Its file system has the size that it was made with until it has grown to this. */
+static bool may_be_larger(const struct lv *lv)
+{
+	char text[32];
+
+	return tag_get(lv->tags, TAG_SIZE, text, sizeof(text));
+}
+
+int lvm_mount_at(struct session *session, const struct lv *lv, const char *path,
+		 struct coppice_error *err)
+{
+	struct lvm_pool *lvm = session->lvm;
+	bool is_read_only = lv->snapshot[0] || strncmp(lv->name, "images_", 7) == 0;
+	char device[PATH_MAX], where[PATH_MAX];
+	bool did_extend = false;
+	int r = COPPICE_OK;
+
+	if (mount_find(lvm, lv->name, where))
+		return COPPICE_OK;
+	if (!is_read_only)
+		r = extend(session, lv, &did_extend, err);
+	if (r == COPPICE_OK)
+		r = lvm_activate(session, lv->name, err);
+	if (r == COPPICE_OK)
+		r = lvm_folders_ensure(lvm, path, err);
+	if (r < 0)
+		return r;
+	lvm_device(lvm, lv->name, device);
+	r = file_system_mount(device, lvm->mount_options, is_read_only, path, err);
+	if (r == COPPICE_OK && !is_read_only && may_be_larger(lv))
+		r = file_system_grow(path, device, err);
+	return r;
+}
+
+static int umount_device(struct lvm_pool *lvm, const char *name, struct coppice_error *err)
+{
+	char where[PATH_MAX];
+
+	while (mount_find(lvm, name, where)) {
+		if (umount2(where, UMOUNT_NOFOLLOW) == 0) {
+			(void)rmdir(where);
+			continue;
+		}
+		if (errno == EBUSY)
+			return fail(err, COPPICE_BUSY, "'%s' is in use", where);
+		if (errno != EINVAL)
+			return fail_errno(err, errno, "cannot unmount '%s'", where);
+	}
+	return COPPICE_OK;
+}
+
+int lvm_umount(struct session *session, const char *name, struct coppice_error *err)
+{
+	int r = umount_device(session->lvm, name, err);
+
+	return r < 0 ? r : lvm_deactivate(session, name, err);
+}
+
+int lvm_umount_ref(struct session *session, const struct lv_list *listing,
+		   const struct volume_ref *ref, struct coppice_error *err)
+{
+	struct lv *lv = lv_list_find_ref(session->lvm, listing, ref);
+	int r;
+
+	if (!lv)
+		return COPPICE_OK;
+	r = lvm_umount(session, lv->name, err);
+	for (size_t i = 0; i < listing->n && r == COPPICE_OK && !volume_is_snapshot(ref); i++)
+		if (listing->lv[i].volume == lv)
+			r = lvm_umount(session, listing->lv[i].name, err);
+	return r;
+}
+
+/* ---- paths ---- */
+
+int lvm_path(struct pool *pool, const struct volume_ref *ref, char **ret, struct coppice_error *err)
+{
+	const char *word = lvm_kind_word(ref->kind), *mount = lvm_pool_of(pool)->mount;
+	char *path;
+
+	if (volume_is_snapshot(ref))
+		path = text_format("%s/snapshots/%s/%s/%s", mount, word, ref->name.text,
+				   ref->snapshot.text);
+	else
+		path = text_format("%s/%s/%s", mount, word, ref->name.text);
+	if (!path)
+		return fail_memory(err);
+	*ret = path;
+	return COPPICE_OK;
+}
+
+/* Is it mounted where its path says? By whoever; its name need not be looked up for that. */
+static bool is_at_path(struct pool *pool, const struct volume_ref *ref)
+{
+	_cleanup_(freep) char *path = NULL;
+	struct coppice_error ignored;
+	struct stat top, above;
+	char name[LV_NAME_MAX], where[PATH_MAX];
+
+	if (lvm_path(pool, ref, &path, &ignored) < 0 || stat(path, &top) < 0 ||
+	    stat(lvm_pool_of(pool)->mount, &above) < 0 || top.st_dev == above.st_dev)
+		return false;
+	return lvm_name(lvm_pool_of(pool), ref, name, &ignored) == COPPICE_OK &&
+	       mount_find(lvm_pool_of(pool), name, where) && strcmp(where, path) == 0;
+}
+
+int lvm_volume_mount(struct pool *pool, const struct volume_ref *ref, bool *ret_did,
+		     struct coppice_error *err)
+{
+	struct lvm_pool *lvm = lvm_pool_of(pool);
+	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
+	_cleanup_(session_end) struct session session = { 0 };
+	_cleanup_(freep) char *path = NULL;
+	char where[PATH_MAX];
+	struct lv *lv;
+	int r;
+
+	*ret_did = false;
+	if (pool->is_dry_run || is_at_path(pool, ref))
+		return COPPICE_OK;
+	r = lvm_path(pool, ref, &path, err);
+	if (r == COPPICE_OK)
+		r = session_begin(lvm, true, &session, err);
+	if (r == COPPICE_OK)
+		r = lvm_find(&session, ref, &listing, &lv, err);
+	if (r < 0 || mount_find(lvm, lv->name, where))
+		return r;
+	r = lvm_mount_at(&session, lv, path, err);
+	if (r == COPPICE_OK)
+		*ret_did = true;
+	return r;
+}
+
+int lvm_volume_umount(struct pool *pool, const struct volume_ref *ref, struct coppice_error *err)
+{
+	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
+	_cleanup_(session_end) struct session session = { 0 };
+	struct lv *lv;
+	int r;
+
+	r = session_begin(lvm_pool_of(pool), true, &session, err);
+	if (r == COPPICE_OK)
+		r = lvm_find(&session, ref, &listing, &lv, err);
+	return r < 0 ? r : lvm_umount(&session, lv->name, err);
+}
+
+/* ---- in use ---- */
+
+static void queries_free(struct in_use_query *queries, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		free((void *)(uintptr_t)queries[i].what);
+		free((void *)(uintptr_t)queries[i].path);
+	}
+	free(queries);
+}
+
+/* What is not mounted is not in use. */
+int lvm_in_use(struct pool *pool, const struct volume_ref *refs, size_t n, in_use_fn *tell,
+	       void *user, struct coppice_error *err)
+{
+	struct lvm_pool *lvm = lvm_pool_of(pool);
+	struct in_use_query *queries = calloc(n + 1, sizeof(*queries));
+	char name[LV_NAME_MAX], where[PATH_MAX], text[VOLUME_REF_TEXT_MAX];
+	struct coppice_error ignored;
+	int r = COPPICE_OK;
+	size_t used = 0;
+
+	if (!queries)
+		return fail_memory(err);
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		if (lvm_name(lvm, &refs[i], name, &ignored) < 0 || !mount_find(lvm, name, where))
+			continue;
+		queries[used++] = (struct in_use_query){
+			.what = strdup(volume_ref_format(&refs[i], text)),
+			.path = strdup(where),
+		};
+		if (!queries[used - 1].what || !queries[used - 1].path)
+			r = fail_memory(err);
+	}
+	if (r == COPPICE_OK && used > 0)
+		r = tell ? in_use_each(queries, used, tell, user, err)
+			 : in_use_find(queries, used, NULL, 0, err);
+	queries_free(queries, used);
+	return r;
+}

@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A pool on LVM: where it lives, opening it, its record, its size. */
+#include "driver/lvm/lvm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "driver/generic/explain.h"
+#include "driver/generic/loop.h"
+
+#define THIN_DEFAULT "CoppiceThinPool"
+#define SIZE_DEFAULT (UINT64_C(10) << 30)
+#define EXTENT_BYTES (UINT64_C(4) << 20)
+
+static bool is_lvm_name(const char *name)
+{
+	size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				"0123456789+_.-");
+
+	return name[n] == '\0' && n > 0 && n < 64 && name[0] != '-' && name[0] != '.';
+}
+
+int lvm_place_find(const struct pool_spec *spec, struct place *ret, struct coppice_error *err)
+{
+	const char *vg = spec->get(spec, "lvm.vg_name");
+	const char *thin = spec->get(spec, "lvm.thinpool_name");
+	struct place place = { .kind = PLACE_OUR_FILE };
+
+	if (spec->source && spec->source[0] == '/') {
+		place.kind = PLACE_DEVICE;
+		(void)snprintf(place.device, sizeof(place.device), "%s", spec->source);
+	} else if (spec->source) {
+		place.kind = PLACE_GROUP;
+		vg = spec->source;
+	} else {
+		(void)snprintf(place.device, sizeof(place.device), "%s/disks/%s.img",
+			       spec->state_path, spec->name);
+	}
+	vg = vg ? vg : spec->name;
+	thin = thin ? thin : THIN_DEFAULT;
+	if (!is_lvm_name(vg))
+		return fail(err, COPPICE_INVALID, "'%s' cannot be the name of a volume group%s", vg,
+			    place.kind == PLACE_GROUP ? "; a device is named with its whole path"
+						      : "; give another with lvm.vg_name=");
+	if (!is_lvm_name(thin))
+		return fail(err, COPPICE_INVALID,
+			    "lvm.thinpool_name '%s' cannot be the name of a thin pool", thin);
+	(void)snprintf(place.vg, sizeof(place.vg), "%s", vg);
+	(void)snprintf(place.thin, sizeof(place.thin), "%s", thin);
+	*ret = place;
+	return COPPICE_OK;
+}
+
+int lvm_choose(struct coppice_error *err)
+{
+	return fail(err, COPPICE_UNSUPPORTED, "LVM is used where it is named only");
+}
+
+int lvm_probe(const struct pool_spec *spec, struct coppice_error *err)
+{
+	if (geteuid() != 0)
+		return fail(err, COPPICE_UNSUPPORTED, "LVM needs root");
+	if (access("/dev/mapper/control", F_OK) < 0)
+		return fail(err, COPPICE_UNSUPPORTED,
+			    "this kernel has no device mapper (/dev/mapper/control)");
+	if (access("/etc/lvm/profile/lvmdbusd.profile", R_OK) < 0)
+		return fail(err, COPPICE_UNSUPPORTED,
+			    "LVM's profile '/etc/lvm/profile/lvmdbusd.profile' is missing: the "
+			    "package lvm2 has it");
+	return COPPICE_OK;
+}
+
+/* ---- opening ---- */
+
+void lvm_reading_end(struct pool *pool)
+{
+	struct lv_list *reading = take_ptr(&lvm_pool_of(pool)->reading);
+
+	if (reading)
+		lv_list_done(reading);
+	free(reading);
+}
+
+void lvm_pool_close(struct pool *pool)
+{
+	struct lvm_pool *lvm;
+
+	if (!pool)
+		return;
+	lvm = lvm_pool_of(pool);
+	lvm_reading_end(pool);
+	state_done(&lvm->files);
+	free(lvm->vg);
+	free(lvm->thin);
+	free(lvm->source);
+	free(lvm->mount);
+	free(lvm->file_system);
+	free(lvm->mount_options);
+	free(lvm);
+}
+
+static int read_settings(const struct pool_spec *spec, struct lvm_pool *lvm,
+			 struct coppice_error *err)
+{
+	const char *type = spec->get(spec, "volume.block.filesystem");
+	const char *options = spec->get(spec, "volume.block.mount_options");
+	const char *size = spec->get(spec, "volume.size");
+
+	type = type ? type : "ext4";
+	if (!file_system_maker(type))
+		return fail(err, COPPICE_INVALID,
+			    "volume.block.filesystem '%s' is none of ext4 and xfs", type);
+	lvm->file_system = strdup(type);
+	lvm->mount_options = strdup(options ? options : "discard");
+	lvm->size_bytes = SIZE_DEFAULT;
+	if (size && (!size_parse(size, &lvm->size_bytes) || lvm->size_bytes == 0))
+		return fail(err, COPPICE_INVALID, "volume.size '%s' is no size, such as 20GiB",
+			    size);
+	lvm->size_bytes = (lvm->size_bytes + EXTENT_BYTES - 1) / EXTENT_BYTES * EXTENT_BYTES;
+	return lvm->file_system && lvm->mount_options ? COPPICE_OK : fail_memory(err);
+}
+
+int lvm_pool_new(const struct pool_spec *spec, const struct place *place, struct pool **ret,
+		 struct coppice_error *err)
+{
+	struct lvm_pool *lvm = calloc(1, sizeof(*lvm));
+	_cleanup_(lvm_pool_closep) struct pool *pool = NULL;
+	int r;
+
+	if (!lvm)
+		return fail_memory(err);
+	pool = &lvm->pool;
+	pool->driver = &driver_lvm;
+	lvm->files.owed_fd = -1;
+	lvm->vg = strdup(place->vg);
+	lvm->thin = strdup(place->thin);
+	lvm->source = place->kind == PLACE_GROUP ? NULL : strdup(place->device);
+	lvm->is_our_file = place->kind == PLACE_OUR_FILE;
+	lvm->files.path = text_format("%s/lvm/%s", spec->state_path, spec->name);
+	lvm->mount = text_format("%s/mnt/%s", spec->state_path, spec->name);
+	if (!lvm->vg || !lvm->thin || (place->kind != PLACE_GROUP && !lvm->source) ||
+	    !lvm->files.path || !lvm->mount)
+		return fail_memory(err);
+	r = read_settings(spec, lvm, err);
+	if (r == COPPICE_OK)
+		*ret = take_ptr(&pool);
+	return r;
+}
+
+int lvm_state_ensure(const struct pool_spec *spec, struct lvm_pool *lvm, struct coppice_error *err)
+{
+	_cleanup_(freep) char *folder = text_format("%s/lvm", spec->state_path);
+	_cleanup_(freep) char *mnt = text_format("%s/mnt", spec->state_path);
+	int r;
+
+	if (!folder || !mnt)
+		return fail_memory(err);
+	r = directory_ensure(AT_FDCWD, folder, 0700, err);
+	if (r == COPPICE_OK)
+		r = directory_ensure(AT_FDCWD, lvm->files.path, 0700, err);
+	if (r == COPPICE_OK)
+		r = directory_ensure(AT_FDCWD, mnt, 0711, err);
+	return r < 0 ? r : directory_ensure(AT_FDCWD, lvm->mount, 0711, err);
+}
+
+int lvm_pool_tags(struct lvm_pool *lvm, char **ret, struct coppice_error *err)
+{
+	struct coppice_error why;
+	const char *tags;
+	json_t *report, *rows;
+	int r;
+
+	r = lvm_do(lvm, &report, &why, "lvs -o lv_tags,lv_layout %s/%s", lvm->vg, lvm->thin);
+	if (r < 0 && (strstr(why.message, "not found") || r == COPPICE_NOT_FOUND))
+		return fail(err, COPPICE_NOT_FOUND, "there is no thin pool '%s/%s'", lvm->vg,
+			    lvm->thin);
+	if (r < 0) {
+		*err = why;
+		return r;
+	}
+	rows = json_object_get(json_array_get(json_object_get(report, "report"), 0), "lv");
+	tags = json_string_value(json_object_get(json_array_get(rows, 0), "lv_tags"));
+	*ret = tags ? strdup(tags) : NULL;
+	json_decref(report);
+	return *ret ? COPPICE_OK : fail_memory(err);
+}
+
+static bool differs(json_t *record, const char *key, const struct uuid *wanted)
+{
+	const char *text = json_string_value(json_object_get(record, key));
+
+	return wanted->text[0] && (!text || strcmp(text, wanted->text) != 0);
+}
+
+int lvm_check_owner(const struct lvm_pool *lvm, const struct pool_spec *spec, const char *text,
+		    struct coppice_error *err)
+{
+	json_t *record = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+	int r = COPPICE_OK;
+
+	if (!record)
+		return fail(err, COPPICE_INVALID, "the record of the pool in '%s/%s' is damaged",
+			    lvm->vg, lvm->thin);
+	if (differs(record, "uuid", &spec->uuid)) {
+		r = fail(err, COPPICE_BUSY, "in '%s/%s' there is another pool than '%s'", lvm->vg,
+			 lvm->thin, spec->name);
+	} else if (differs(record, "owner", &spec->owner)) {
+		const char *owner = json_string_value(json_object_get(record, "owner_path"));
+
+		r = fail(err, COPPICE_BUSY,
+			 "the pool in '%s/%s' is held by another Coppice, with the state directory "
+			 "'%s'; to take it over: coppice storage recover",
+			 lvm->vg, lvm->thin, owner ? owner : "unknown");
+	}
+	json_decref(record);
+	return r;
+}
+
+bool lvm_pool_device(const struct lvm_pool *lvm, char ret[static PATH_MAX])
+{
+	size_t n;
+
+	lvm_device(lvm, lvm->thin, ret);
+	n = strlen(ret);
+	(void)snprintf(ret + n, PATH_MAX - n, "-tpool");
+	if (access(ret, F_OK) == 0)
+		return true;
+	ret[n] = '\0';
+	return access(ret, F_OK) == 0;
+}
+
+static bool is_active(const struct lvm_pool *lvm)
+{
+	char device[PATH_MAX];
+
+	return lvm_pool_device(lvm, device);
+}
+
+static int activate(struct lvm_pool *lvm, struct coppice_error *err)
+{
+	return is_active(lvm) ? COPPICE_OK
+			      : lvm_do(lvm, NULL, err, "lvchange -ay -K %s/%s", lvm->vg, lvm->thin);
+}
+
+/* The group's file is attached for as long as something of it is active. */
+static int attach(struct lvm_pool *lvm, struct loop *loop, struct coppice_error *err)
+{
+	struct stat st;
+
+	if (!lvm->source)
+		return COPPICE_OK;
+	if (stat(lvm->source, &st) < 0)
+		return errno == ENOENT ? fail(err, COPPICE_NOT_FOUND,
+					      "the pool's file '%s' is not there", lvm->source)
+				       : fail_errno(err, errno, "cannot look at '%s'", lvm->source);
+	return S_ISREG(st.st_mode) ? loop_attach(lvm->source, loop, err) : COPPICE_OK;
+}
+
+static int open_thin(const struct pool_spec *spec, struct lvm_pool *lvm, struct coppice_error *err)
+{
+	_cleanup_(freep) char *tags = NULL, *record = NULL;
+	int r;
+
+	r = lvm_pool_tags(lvm, &tags, err);
+	if (r < 0)
+		return r;
+	record = record_of_tags(tags);
+	if (!record)
+		return fail(err, COPPICE_INVALID, "the thin pool '%s/%s' is no pool of Coppice",
+			    lvm->vg, lvm->thin);
+	r = lvm_check_owner(lvm, spec, record, err);
+	if (r == COPPICE_OK)
+		r = activate(lvm, err);
+	/* Whose pool it is to be is not known yet: then it is looked at, and nothing made. */
+	return r < 0 || !spec->owner.text[0] ? r : lvm_state_ensure(spec, lvm, err);
+}
+
+int lvm_pool_open(const struct pool_spec *spec, struct pool **ret, struct coppice_error *err)
+{
+	_cleanup_(lvm_pool_closep) struct pool *pool = NULL;
+	_cleanup_(loop_close) struct loop loop = LOOP_INIT;
+	struct place place;
+	int r;
+
+	r = lvm_place_find(spec, &place, err);
+	if (r == COPPICE_OK)
+		r = lvm_pool_new(spec, &place, &pool, err);
+	if (r < 0)
+		return r;
+	if (!is_active(lvm_pool_of(pool)))
+		r = attach(lvm_pool_of(pool), &loop, err);
+	if (r == COPPICE_OK)
+		r = open_thin(spec, lvm_pool_of(pool), err);
+	if (r == COPPICE_OK)
+		*ret = take_ptr(&pool);
+	return r;
+}
+
+void lvm_pool_open_explain(const struct pool_spec *spec, explain_fn *explain, void *user)
+{
+	_cleanup_(freep) char *quoted = NULL;
+	struct coppice_error ignored;
+	struct place place;
+
+	if (lvm_place_find(spec, &place, &ignored) < 0)
+		return;
+	quoted = text_shell_quote(place.device);
+	if (!quoted)
+		return;
+	if (place.kind == PLACE_OUR_FILE)
+		explain_line(explain, user, "losetup --find --direct-io=on %s", quoted);
+	explain_line(explain, user, "lvchange -ay -K %s/%s", place.vg, place.thin);
+}
+
+bool lvm_pool_is_mounted(const struct pool_spec *spec)
+{
+	_cleanup_(lvm_pool_closep) struct pool *pool = NULL;
+	struct coppice_error ignored;
+	struct place place;
+
+	return lvm_place_find(spec, &place, &ignored) == COPPICE_OK &&
+	       lvm_pool_new(spec, &place, &pool, &ignored) == COPPICE_OK &&
+	       is_active(lvm_pool_of(pool));
+}
+
+int lvm_pool_umount(const struct pool_spec *spec, struct coppice_error *err)
+{
+	_cleanup_(lvm_pool_closep) struct pool *pool = NULL;
+	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
+	_cleanup_(session_end) struct session session = { 0 };
+	struct lvm_pool *lvm;
+	struct place place;
+	int r;
+
+	r = lvm_place_find(spec, &place, err);
+	if (r == COPPICE_OK)
+		r = lvm_pool_new(spec, &place, &pool, err);
+	if (r < 0 || !is_active(lvm_pool_of(pool)))
+		return r;
+	lvm = lvm_pool_of(pool);
+	r = session_begin(lvm, true, &session, err);
+	if (r == COPPICE_OK)
+		r = lv_list_read(&session, &listing, err);
+	for (size_t i = 0; i < listing.n && r == COPPICE_OK; i++)
+		r = lvm_umount(&session, listing.lv[i].name, err);
+	if (r < 0)
+		return r;
+	return place.kind == PLACE_GROUP
+		       ? session_do(&session, NULL, err, "lvchange -an %s/%s", lvm->vg, lvm->thin)
+		       : session_do(&session, NULL, err, "vgchange -an %s", lvm->vg);
+}
+
+/* ---- record and size ---- */
+
+int lvm_pool_record_read(struct pool *pool, char **ret, struct coppice_error *err)
+{
+	struct lvm_pool *lvm = lvm_pool_of(pool);
+	_cleanup_(freep) char *tags = NULL;
+	char *record;
+	int r;
+
+	r = lvm_pool_tags(lvm, &tags, err);
+	if (r < 0)
+		return r;
+	record = record_of_tags(tags);
+	if (!record)
+		return fail(err, COPPICE_INVALID, "the thin pool '%s/%s' is no pool of Coppice",
+			    lvm->vg, lvm->thin);
+	*ret = record;
+	return COPPICE_OK;
+}
+
+int lvm_pool_record_write(struct pool *pool, const char *record, struct coppice_error *err)
+{
+	struct lvm_pool *lvm = lvm_pool_of(pool);
+	_cleanup_(session_end) struct session session = { 0 };
+	_cleanup_(freep) char *tags = NULL;
+	int r;
+
+	if (pool->is_dry_run)
+		return COPPICE_OK;
+	r = lvm_pool_tags(lvm, &tags, err);
+	if (r == COPPICE_OK)
+		r = session_begin(lvm, true, &session, err);
+	return r < 0 ? r
+		     : lvm_tags_record(&session, &(struct lv){ .name = lvm->thin, .tags = tags },
+				       record, err);
+}
+
+const char *lvm_pool_mount_path(struct pool *pool)
+{
+	return lvm_pool_of(pool)->mount;
+}
+
+/* By the kernel, in blocks: lvs has it as a percentage. */
+int lvm_pool_space(struct pool *pool, struct pool_space *ret, struct coppice_error *err)
+{
+	struct lvm_pool *lvm = lvm_pool_of(pool);
+	_cleanup_(run_result_done) struct run_result result = { 0 };
+	unsigned long long sectors, used, total;
+	char device[PATH_MAX];
+	int r;
+
+	(void)lvm_pool_device(lvm, device);
+	r = runner.run((const char *const[]){ "dmsetup", "status", device, NULL }, &result, err);
+	if (r < 0)
+		return r;
+	if (result.exit_status != 0)
+		return fail(err, COPPICE_UNAVAILABLE, "the thin pool '%s/%s' is not active",
+			    lvm->vg, lvm->thin);
+	if (sscanf(result.out, "0 %llu thin-pool %*u %*u/%*u %llu/%llu", &sectors, &used, &total) !=
+		    3 ||
+	    total == 0)
+		return fail(err, COPPICE_UNAVAILABLE,
+			    "the thin pool '%s/%s' has failed, or needs lvconvert --repair: %s",
+			    lvm->vg, lvm->thin, result.out);
+	*ret = (struct pool_space){
+		.total = { COPPICE_EXACT, sectors * 512 },
+		.used = { COPPICE_EXACT, sectors * 512 / total * used },
+		.free = { COPPICE_EXACT, sectors * 512 / total * (total - used) },
+	};
+	return COPPICE_OK;
+}
+
+int lvm_pool_resize(struct pool *pool, uint64_t size_bytes, struct coppice_error *err)
+{
+	struct lvm_pool *lvm = lvm_pool_of(pool);
+	_cleanup_(loop_close) struct loop loop = LOOP_INIT;
+	_cleanup_(freep) char *file = NULL;
+	struct stat st;
+	int r;
+
+	if (!lvm->is_our_file)
+		return fail(err, COPPICE_UNSUPPORTED,
+			    "the pool's size is that of '%s', which Coppice did not make",
+			    lvm->source ? lvm->source : lvm->vg);
+	if (stat(lvm->source, &st) < 0)
+		return fail_errno(err, errno, "cannot look at '%s'", lvm->source);
+	if (size_bytes < (uint64_t)st.st_size)
+		return fail(err, COPPICE_INVALID,
+			    "size cannot shrink: '%s' has %lld bytes, %llu were asked for",
+			    lvm->source, (long long)st.st_size, (unsigned long long)size_bytes);
+	file = text_shell_quote(lvm->source);
+	if (!file)
+		return fail_memory(err);
+	lvm_explain(pool, "truncate -s %llu %s", (unsigned long long)size_bytes, file);
+	lvm_explain(pool, "device=$(losetup -n -O NAME -j %s)", file);
+	lvm_explain(pool, "losetup -c $device && pvresize $device");
+	lvm_explain(pool, "lvextend -l +100%%FREE %s/%s", lvm->vg, lvm->thin);
+	if (pool->is_dry_run)
+		return COPPICE_OK;
+	if (truncate(lvm->source, (off_t)(size_bytes & ~0xfffULL)) < 0)
+		return fail_errno(err, errno, "cannot grow '%s'", lvm->source);
+	r = loop_attach(lvm->source, &loop, err);
+	if (r == COPPICE_OK)
+		r = loop_resize(loop.path, err);
+	if (r == COPPICE_OK)
+		r = lvm_do(lvm, NULL, err, "pvresize %s", loop.path);
+	return r < 0 ? r
+		     : lvm_do(lvm, NULL, err, "lvextend -l +100%%FREE %s/%s", lvm->vg, lvm->thin);
+}

@@ -218,13 +218,24 @@ static void test_record_of_nothing(void)
 	pool_down(pool);
 }
 
-#define LIMIT_BYTES (8U << 20)
+/* What a volume has anyway, where each is a file system of its own; else 0. */
+static uint64_t own_size(void)
+{
+	uint64_t size = 0;
+
+	ok(!subject->volume_size || size_parse(subject->volume_size, &size));
+	return size;
+}
+
+/* It is not less than what a volume has anyway. */
+#define LIMIT_BYTES (own_size() + (own_size() ? 32U << 20 : 8U << 20))
+#define CHUNK_BYTES (own_size() ? 8U << 20 : 1U << 20)
 
 /* Write one file after another until there is no space; returns how many bytes it took. */
 static size_t write_until_full(struct pool *pool, const char *name, size_t at_most)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
-	_cleanup_(freep) char *chunk = malloc((1U << 20) + 1);
+	_cleanup_(freep) char *chunk = malloc(CHUNK_BYTES + 1);
 	struct volume_ref ref = ref_of(name);
 	size_t written = 0;
 
@@ -233,13 +244,13 @@ static size_t write_until_full(struct pool *pool, const char *name, size_t at_mo
 		char key[32];
 		int r;
 
-		noise(chunk, (1U << 20) + 1, (unsigned)(written >> 20) + 1);
+		noise(chunk, CHUNK_BYTES + 1, (unsigned)(written >> 20) + 1);
 		(void)snprintf(key, sizeof(key), "file%zu", written);
 		r = subject->put(pool, &ref, key, chunk, &err);
 		if (r == COPPICE_NO_SPACE)
 			return written;
 		ok_call(r, &err);
-		written += 1U << 20;
+		written += CHUNK_BYTES;
 		ok_call(subject->driver->commit(pool, &err), &err);
 	}
 	return written;
@@ -292,10 +303,44 @@ static void test_limit_set_is_enforced(void)
 	clone_of(pool, "image", "c2");
 	ok_call(subject->driver->limit_set(pool, &c1.ref, &c1.group, LIMIT_BYTES, 0, &err), &err);
 	ok_int(write_until_full(pool, "c1", 4 * LIMIT_BYTES), <=, LIMIT_BYTES);
+	if (own_size()) {
+		ok_int(write_until_full(pool, "c2", 2 * LIMIT_BYTES), <=, own_size());
+		pool_down(pool);
+		return;
+	}
 	ok_int(write_until_full(pool, "c2", 2 * LIMIT_BYTES), ==, 2 * LIMIT_BYTES);
 
 	ok_call(subject->driver->limit_set(pool, &c1.ref, &c1.group, 0, 0, &err), &err);
 	ok_int(write_until_full(pool, "c1", LIMIT_BYTES), ==, LIMIT_BYTES);
+	pool_down(pool);
+}
+
+/* A file system that is there does not shrink. */
+static void test_limit_below_what_a_volume_has_is_refused(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct new_volume c1, c2 = new_of("c2");
+	struct volume_ref image = ref_of("image");
+	struct draft draft;
+	struct pool *pool;
+
+	skip_without_limits();
+	if (!own_size())
+		skip("%s: volumes have no size of their own", subject->name);
+	pool = pool_up();
+	make_image(pool, "data");
+	c1 = clone_of(pool, "image", "c1");
+	ok_code(subject->driver->limit_set(pool, &c1.ref, &c1.group, own_size() - 1, 0, &err),
+		COPPICE_INVALID, &err);
+	ok_call(subject->driver->limit_set(pool, &c1.ref, &c1.group, LIMIT_BYTES, 0, &err), &err);
+	ok_int(write_until_full(pool, "c1", LIMIT_BYTES), >, own_size());
+	ok_code(subject->driver->limit_set(pool, &c1.ref, &c1.group, own_size(), 0, &err),
+		COPPICE_INVALID, &err);
+	ok_call(subject->driver->limit_set(pool, &c1.ref, &c1.group, 0, 0, &err), &err);
+	c2.limit_bytes = own_size() - 1;
+	draft = draft_up(pool);
+	ok_code(subject->driver->clone(&draft, &image, &c2, 1, false, &err), COPPICE_INVALID, &err);
+	draft_down(&draft);
 	pool_down(pool);
 }
 
@@ -329,6 +374,7 @@ static void test_limit_stays_after_a_restore(void)
 	struct coppice_error err = COPPICE_ERROR_INIT;
 	struct new_volume c1;
 	struct pool *pool;
+	size_t written;
 
 	skip_without_limits();
 	pool = pool_up();
@@ -337,7 +383,9 @@ static void test_limit_stays_after_a_restore(void)
 	ok_call(subject->driver->limit_set(pool, &c1.ref, &c1.group, LIMIT_BYTES, 0, &err), &err);
 	snapshot_of(pool, &c1, "s1");
 	restore(pool, &c1, "c1/s1");
-	ok_int(write_until_full(pool, "c1", 4 * LIMIT_BYTES), <=, LIMIT_BYTES);
+	written = write_until_full(pool, "c1", 4 * LIMIT_BYTES);
+	ok_int(written, <=, LIMIT_BYTES);
+	ok_int(written, >=, own_size());
 	pool_down(pool);
 }
 
@@ -354,6 +402,7 @@ const struct tap_test cases_change[] = {
 	TAP(test_record_of_nothing),
 	TAP(test_limit_is_refused_where_it_is_not_enforced),
 	TAP(test_limit_set_is_enforced),
+	TAP(test_limit_below_what_a_volume_has_is_refused),
 	TAP(test_clone_is_born_with_its_limit),
 	TAP(test_limit_stays_after_a_restore),
 	TAP_END,

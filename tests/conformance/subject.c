@@ -175,7 +175,7 @@ static size_t lvm_n_left(struct pool *pool)
 
 	ok_call(lvm_list_read(lvm_pool_of(pool), &list, &err), &err);
 	for (size_t i = 0; i < list.n; i++)
-		printf("# left: %s\n", list.lv[i].name);
+		printf("# left: %s %s\n", list.lv[i].name, list.lv[i].tags);
 	n = list.n;
 	lv_list_done(&list);
 	return n;

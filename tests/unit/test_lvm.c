@@ -156,6 +156,19 @@ static void test_records_are_legible(void)
 		     ",coppice.02.n:=1");
 }
 
+static void test_what_stays_is_neither_taken_nor_added(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	_cleanup_(freep) char *some = tags_change("coppice.00.a=b,coppice.01.c=d,coppice.uuid=1",
+						  "{\"a\":\"b\",\"c\":\"e\"}", &err);
+	_cleanup_(freep) char *nothing = tags_change("coppice.00.a=b,x", "{\"a\":\"b\"}", &err);
+	_cleanup_(freep) char *all = tags_change("coppice.00.a=b,x", NULL, &err);
+
+	ok_str(some, " --deltag=coppice.01.c=d --addtag=coppice.01.c=e");
+	ok_str(nothing, "");
+	ok_str(all, " --deltag=coppice.00.a=b");
+}
+
 static void test_damaged_tags_are_no_record(void)
 {
 	static const char *const tags[] = {
@@ -222,6 +235,7 @@ int main(void)
 		TAP(test_records),
 		TAP(test_long_records),
 		TAP(test_records_are_legible),
+		TAP(test_what_stays_is_neither_taken_nor_added),
 		TAP(test_damaged_tags_are_no_record),
 		TAP(test_single_tags),
 		TAP(test_what_failures_mean),

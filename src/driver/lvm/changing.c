@@ -9,29 +9,17 @@
 
 /* ---- records ---- */
 
-/* In one command, so in one step: those that it has go, and the new come. */
+/* In one command, so in one step. */
 int lvm_tags_record(struct session *session, const struct lv *lv, const char *record,
 		    struct coppice_error *err)
 {
-	_cleanup_(freep) char *added =
-		record ? tags_of_record(record, " --addtag=", err) : strdup("");
-	_cleanup_(text_done) struct text text = TEXT_INIT;
-	_cleanup_(freep) char *gone = NULL;
+	_cleanup_(freep) char *change = tags_change(lv->tags, record, err);
 
-	if (!added)
-		return record ? err->code : fail_memory(err);
-	for (const char *at = lv->tags; *at;) {
-		size_t length = strcspn(at, ",");
-
-		if (tag_is_of_record(at, length))
-			text_add(&text, " --deltag=%.*s", (int)length, at);
-		at += length + (at[length] == ',');
-	}
-	gone = text_take(&text);
-	if (!gone)
-		return fail_memory(err);
-	return session_do(session, NULL, err, "lvchange -q%s%s %s/%s", gone, added,
-			  session->lvm->vg, lv->name);
+	if (!change)
+		return err->code;
+	return change[0] ? session_do(session, NULL, err, "lvchange -q%s %s/%s", change,
+				      session->lvm->vg, lv->name)
+			 : COPPICE_OK;
 }
 
 int lvm_record_write(struct pool *pool, const struct volume_ref *ref, const char *record,
@@ -221,24 +209,43 @@ int lvm_rename(struct pool *pool, const struct volume_ref *from, const struct vo
  *	2. live has the tags coppice.swap=NAME and that of the draft
  *	3. live → draft_ID
  *	4. new  → NAME
- *	5. the tag coppice.swap goes: what was live is the draft's, as any other
+ *	5. the tag coppice.swap goes, and live gets the name that the new one had in the draft
  *
  * Killed between 3 and 4, a sweep gives the live one its name back; after 4 it does 5.
  */
+
+/* Never a tag that is there already: LVM would take it away after it has added it. */
+static void replace_tag(struct text *options, const char *key, const struct uuid *old,
+			const struct uuid *new)
+{
+	if (strcmp(old->text, new->text) == 0)
+		return;
+	if (old->text[0])
+		text_add(options, " --deltag=%s=%s", key, old->text);
+	if (new->text[0])
+		text_add(options, " --addtag=%s=%s", key, new->text);
+}
 
 static int mark(struct session *session, const struct lv *live, const struct lv *new,
 		const struct draft *draft, const char *aside, struct coppice_error *err)
 {
 	struct lvm_pool *lvm = session->lvm;
+	_cleanup_(text_done) struct text text_new = TEXT_INIT;
+	_cleanup_(text_done) struct text text_live = TEXT_INIT;
+	_cleanup_(freep) char *for_new = NULL, *for_live = NULL;
 	int r = COPPICE_OK;
 
-	if (strcmp(new->uuid.text, live->uuid.text) != 0 ||
-	    strcmp(new->group.text, live->group.text) != 0)
-		r = session_do(session, NULL, err,
-			       "lvchange -q --deltag=" TAG_UUID "=%s --deltag=" TAG_GROUP
-			       "=%s --addtag=" TAG_UUID "=%s --addtag=" TAG_GROUP "=%s %s/%s",
-			       new->uuid.text, new->group.text, live->uuid.text, live->group.text,
-			       lvm->vg, new->name);
+	replace_tag(&text_new, TAG_UUID, &new->uuid, &live->uuid);
+	replace_tag(&text_new, TAG_GROUP, &new->group, &live->group);
+	text_add(&text_live, " --addtag=" TAG_SWAP "=%s", live->name);
+	replace_tag(&text_live, TAG_DRAFT, &live->draft, &draft->id);
+	for_new = text_take(&text_new);
+	for_live = text_take(&text_live);
+	if (!for_new || !for_live)
+		return fail_memory(err);
+	if (for_new[0])
+		r = session_do(session, NULL, err, "lvchange -q%s %s/%s", for_new, lvm->vg,
+			       new->name);
 	if (r == COPPICE_OK && live->record)
 		r = lvm_tags_record(session, new, live->record, err);
 	if (r == COPPICE_OK) {
@@ -251,10 +258,8 @@ static int mark(struct session *session, const struct lv *live, const struct lv 
 			      err);
 	}
 	if (r == COPPICE_OK)
-		r = session_do(session, NULL, err,
-			       "lvchange -q --addtag=" TAG_SWAP "=%s --addtag=" TAG_DRAFT
-			       "=%s %s/%s",
-			       live->name, draft->id.text, lvm->vg, live->name);
+		r = session_do(session, NULL, err, "lvchange -q%s %s/%s", for_live, lvm->vg,
+			       live->name);
 	return r < 0 ? r
 		     : session_do(session, NULL, err, "lvrename -q %s/%s %s/%s", lvm->vg,
 				  live->name, lvm->vg, aside);
@@ -301,8 +306,14 @@ static int exchange(struct session *session, const struct lv *live, const struct
 				 lvm->vg, live->name);
 		return r;
 	}
-	return session_do(session, NULL, err, "lvchange -q --deltag=" TAG_SWAP "=%s %s/%s",
-			  live->name, lvm->vg, aside);
+	r = session_do(session, NULL, err, "lvchange -q --deltag=" TAG_SWAP "=%s %s/%s", live->name,
+		       lvm->vg, aside);
+	if (r == COPPICE_OK && new->draft.text[0])
+		r = session_do(session, NULL, err, "lvchange -q --deltag=" TAG_DRAFT "=%s %s/%s",
+			       new->draft.text, lvm->vg, live->name);
+	return r < 0 ? r
+		     : session_do(session, NULL, err, "lvrename -q %s/%s %s/%s", lvm->vg, aside,
+				  lvm->vg, new->name);
 }
 
 int lvm_swap(struct draft *draft, const struct new_volume *replacement,

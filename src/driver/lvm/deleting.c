@@ -104,6 +104,18 @@ static void retire_explain(struct pool *pool, const struct volume_ref *ref)
 		lvm_explain(pool, "lvremove -y %s/%s", lvm->vg, name);
 }
 
+/* Under the locks that they are deleted under nobody has changed them since they were read. */
+static int take_listing(struct session *session, struct lv_list *ret, struct coppice_error *err)
+{
+	struct lv_list *reading = take_ptr(&session->lvm->reading);
+
+	if (!reading)
+		return lv_list_read(session, ret, err);
+	*ret = *reading;
+	free(reading);
+	return COPPICE_OK;
+}
+
 int lvm_retire(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids, size_t n,
 	       struct coppice_error *err)
 {
@@ -123,7 +135,7 @@ int lvm_retire(struct pool *pool, const struct volume_ref *refs, const struct uu
 		return fail_memory(err);
 	r = session_begin(lvm, true, &session, err);
 	if (r == COPPICE_OK)
-		r = lv_list_read(&session, &listing, err);
+		r = take_listing(&session, &listing, err);
 	if (r < 0)
 		return r;
 	is_missing = find_all(lvm, &listing, refs, n, lvs, &n_there, &missing);

@@ -126,6 +126,12 @@ void lvm_device(const struct lvm_pool *lvm, const char *name, char ret[static PA
  */
 char *tags_of_record(const char *record, const char *prefix, struct coppice_error *err);
 
+/*
+ * The options that make the tags of something, @tags, those of @record, or of none where that
+ * is NULL: only what differs, as LVM takes away what it is told to add as well. free() it.
+ */
+char *tags_change(const char *tags, const char *record, struct coppice_error *err);
+
 /* And back; free() it. NULL: there is none, or no memory. @tags: separated by commas. */
 char *record_of_tags(const char *tags);
 

@@ -358,10 +358,10 @@ static int publish_one(struct session *session, const struct lv_list *listing,
 		return fail_exists(&volume->ref, err);
 	if (r == COPPICE_NOT_FOUND)
 		return fail(err, COPPICE_FAILED, "'%s' is not in the draft", volume->ref.name.text);
-	if (r == COPPICE_OK && volume_is_snapshot(&volume->ref))
-		r = session_do(session, NULL, err, "lvchange -q --deltag=" TAG_DRAFT "=%s %s/%s",
-			       lv_list_find(listing, item)->draft.text, lvm->vg, name);
-	return r;
+	/* A snapshot is seen from here on; of a volume, it is of no use any more. */
+	return r < 0 ? r
+		     : session_do(session, NULL, err, "lvchange -q --deltag=" TAG_DRAFT "=%s %s/%s",
+				  lv_list_find(listing, item)->draft.text, lvm->vg, name);
 }
 
 static void unpublish_one(struct session *session, const struct draft *draft,
@@ -374,10 +374,8 @@ static void unpublish_one(struct session *session, const struct draft *draft,
 	lvm_item_name(volume, item);
 	if (lvm_name(lvm, &volume->ref, name, &ignored) < 0)
 		return;
-	if (volume_is_snapshot(&volume->ref))
-		(void)session_do(session, NULL, &ignored,
-				 "lvchange -q --addtag=" TAG_DRAFT "=%s %s/%s", draft->id.text,
-				 lvm->vg, name);
+	(void)session_do(session, NULL, &ignored, "lvchange -q --addtag=" TAG_DRAFT "=%s %s/%s",
+			 draft->id.text, lvm->vg, name);
 	(void)session_do(session, NULL, &ignored, "lvrename -q %s/%s %s/%s", lvm->vg, name, lvm->vg,
 			 item);
 }

@@ -161,6 +161,51 @@ char *tags_of_record(const char *record, const char *prefix, struct coppice_erro
 	return tags;
 }
 
+/* Is this one of a list with @separator between them? */
+static bool is_among(const char *list, char separator, const char *tag, size_t length)
+{
+	const char separators[] = { separator, '\0' };
+
+	for (const char *at = list; *at;) {
+		size_t n = strcspn(at, separators);
+
+		if (n == length && strncmp(at, tag, n) == 0)
+			return true;
+		at += n + (at[n] == separator);
+	}
+	return false;
+}
+
+char *tags_change(const char *tags, const char *record, struct coppice_error *err)
+{
+	_cleanup_(freep) char *wanted = record ? tags_of_record(record, " ", err) : strdup("");
+	_cleanup_(text_done) struct text options = TEXT_INIT;
+	char *change;
+
+	if (!wanted) {
+		(void)fail_memory(err);
+		return NULL;
+	}
+	for (const char *at = tags; *at;) {
+		size_t length = strcspn(at, ",");
+
+		if (tag_is_of_record(at, length) && !is_among(wanted, ' ', at, length))
+			text_add(&options, " --deltag=%.*s", (int)length, at);
+		at += length + (at[length] == ',');
+	}
+	for (const char *at = wanted; *at;) {
+		size_t length = strcspn(at, " ");
+
+		if (length > 0 && !is_among(tags, ',', at, length))
+			text_add(&options, " --addtag=%.*s", (int)length, at);
+		at += length + (at[length] == ' ');
+	}
+	change = text_take(&options);
+	if (!change)
+		(void)fail_memory(err);
+	return change;
+}
+
 /* ---- and back ---- */
 
 /* "coppice.07.": its number; -1: it is another. */

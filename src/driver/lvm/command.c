@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Talking with lvm(8). One process does many commands, as it takes longer to start than to
- * do one; it answers each with a text of JSON, in which its status is, as the profile asks
- * for that LVM's own daemon uses. Its reasons are English, so what is not recognised is
- * COPPICE_FAILED, never "does not exist".
+ * Talking with lvm(8). One process does all that a pool is asked for, as it takes longer to
+ * start than to do a command; it answers each with a text of JSON, in which its status is, as the
+ * profile asks for that LVM's own daemon uses. Its reasons are English, so what is not recognised
+ * is COPPICE_FAILED, never "does not exist".
  */
 #include "driver/lvm/lvm.h"
 
@@ -69,12 +69,10 @@ static void pause_ms(long ms)
 	(void)nanosleep(&time, NULL);
 }
 
-static int group_lock(struct lvm_pool *lvm, int *ret_fd, struct coppice_error *err)
+static int lock_open(const struct lvm_pool *lvm, int *ret_fd, struct coppice_error *err)
 {
 	_cleanup_(freep) char *path = text_format(LOCKS "/vg-%s", lvm->vg);
-	_cleanup_(closep) int fd = -1;
-	struct pool *pool = &lvm->pool;
-	int r;
+	int fd, r;
 
 	if (!path)
 		return fail_memory(err);
@@ -86,9 +84,17 @@ static int group_lock(struct lvm_pool *lvm, int *ret_fd, struct coppice_error *e
 	fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return fail_errno(err, errno, "cannot open '%s'", path);
-	for (long ms = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; ms += LOCK_PAUSE_MS) {
+	*ret_fd = fd;
+	return COPPICE_OK;
+}
+
+static int lock_take(const struct lvm_pool *lvm, struct coppice_error *err)
+{
+	const struct pool *pool = &lvm->pool;
+
+	for (long ms = 0; flock(lvm->lock_fd, LOCK_EX | LOCK_NB) < 0; ms += LOCK_PAUSE_MS) {
 		if (errno != EWOULDBLOCK && errno != EINTR)
-			return fail_errno(err, errno, "cannot lock '%s'", path);
+			return fail_errno(err, errno, "cannot lock the volume group '%s'", lvm->vg);
 		if (pool->is_interrupted && pool->is_interrupted(pool->interrupted_user))
 			return fail(err, COPPICE_INTERRUPTED, "interrupted");
 		if (ms >= LOCK_TIMEOUT_MS)
@@ -98,48 +104,67 @@ static int group_lock(struct lvm_pool *lvm, int *ret_fd, struct coppice_error *e
 				    lvm->vg, LOCK_TIMEOUT_MS / 1000);
 		pause_ms(LOCK_PAUSE_MS);
 	}
-	(void)!ftruncate(fd, 0);
-	*ret_fd = take_fd(&fd);
+	/* What lvm said on its standard error is kept for who wants to know, until the next. */
+	(void)!ftruncate(lvm->lock_fd, 0);
 	return COPPICE_OK;
 }
 
 /* ---- sessions ---- */
 
+void lvm_talk_end(struct lvm_pool *lvm)
+{
+	if (lvm->talk.pid > 0 && lvm->talker == getpid())
+		talk_end(&lvm->talk);
+	if (lvm->lock_fd >= 0)
+		(void)close(take_fd(&lvm->lock_fd));
+	lvm->talk = (struct talk){ .to = -1 };
+}
+
+/* What is forked has a talk of its own: of two, each would read what the other is answered. */
+static int talk_ensure(struct lvm_pool *lvm, struct coppice_error *err)
+{
+	static const char *const argv[] = { "lvm", NULL };
+	int r;
+
+	if (lvm->talk.pid > 0 && lvm->talker == getpid())
+		return COPPICE_OK;
+	lvm_talk_end(lvm);
+	r = lock_open(lvm, &lvm->lock_fd, err);
+	if (r == COPPICE_OK)
+		r = runner.talk(argv, "LVM_COMMAND_PROFILE=lvmdbusd", lvm->lock_fd, &lvm->talk,
+				err);
+	lvm->talker = getpid();
+	return r;
+}
+
 int session_begin(struct lvm_pool *lvm, bool is_changing, struct session *ret,
 		  struct coppice_error *err)
 {
-	static const char *const argv[] = { "lvm", NULL };
-	_cleanup_(closep) int fd = -1;
-	struct session session = { .lvm = lvm, .is_changing = is_changing };
-	int r;
+	int r = talk_ensure(lvm, err);
 
-	if (is_changing) {
-		r = group_lock(lvm, &fd, err);
-		if (r < 0)
-			return r;
-	} else {
-		fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-		if (fd < 0)
-			return fail_errno(err, errno, "cannot open '/dev/null'");
-	}
-	r = runner.talk(argv, "LVM_COMMAND_PROFILE=lvmdbusd", fd, &session.talk, err);
+	if (r == COPPICE_OK && is_changing)
+		r = lock_take(lvm, err);
 	if (r == COPPICE_OK)
-		*ret = session;
+		*ret = (struct session){ .lvm = lvm, .is_changing = is_changing };
 	return r;
 }
 
 void session_end(struct session *session)
 {
-	talk_end(&session->talk);
+	if (session->is_changing && session->lvm->lock_fd >= 0)
+		(void)flock(session->lvm->lock_fd, LOCK_UN);
+	*session = (struct session){ 0 };
 }
 
 static json_t *answer(struct session *session, struct coppice_error *err)
 {
-	json_t *json = json_loadf(session->talk.from, JSON_DISABLE_EOF_CHECK, NULL);
+	json_t *json = json_loadf(session->lvm->talk.from, JSON_DISABLE_EOF_CHECK, NULL);
 
-	if (!json)
-		(void)fail(err, COPPICE_UNAVAILABLE, "lvm ended, or said what is no JSON");
-	return json;
+	if (json)
+		return json;
+	lvm_talk_end(session->lvm);
+	(void)fail(err, COPPICE_UNAVAILABLE, "lvm ended, or said what is no JSON");
+	return NULL;
 }
 
 static const char *text_of(json_t *object, const char *key)
@@ -170,7 +195,7 @@ static int ask_why(struct session *session, const char *command, struct coppice_
 	size_t i;
 	int r;
 
-	r = talk_say(&session->talk, "lastlog", err);
+	r = talk_say(&session->lvm->talk, "lastlog", err);
 	if (r < 0)
 		return r;
 	json = answer(session, err);
@@ -191,11 +216,13 @@ static int session_vdo(struct session *session, json_t **ret_report, struct copp
 	json_t *json;
 	int r;
 
+	if (session->lvm->talk.pid <= 0)
+		return fail(err, COPPICE_UNAVAILABLE, "lvm has ended");
 	if (vasprintf(&line, fmt, args) < 0) {
 		line = NULL;
 		return fail_memory(err);
 	}
-	r = talk_say(&session->talk, line, err);
+	r = talk_say(&session->lvm->talk, line, err);
 	if (r < 0)
 		return r;
 	json = answer(session, err);

@@ -108,6 +108,8 @@ static int touch(struct pool *pool, struct coppice_error *err)
 
 	if (!path)
 		return fail_memory(err);
+	if (pool->is_dry_run)
+		return COPPICE_OK;
 	r = uuid_new(&id, err);
 	return r < 0 ? r : file_write(AT_FDCWD, path, id.text, false, err);
 }

@@ -52,6 +52,9 @@ struct lvm_pool {
 	uint64_t size_bytes;     /* of new volumes */
 	struct pool_state files; /* in STATE/lvm/NAME */
 	struct lv_list *reading; /* between reading_begin and reading_end; or NULL */
+	struct talk talk;        /* command.c: with lvm, once it was needed */
+	int lock_fd;             /* of the group's lock, which lvm has as well; or -1 */
+	pid_t talker;            /* the process that talks: not what is forked from it */
 };
 
 static inline struct lvm_pool *lvm_pool_of(struct pool *pool)
@@ -61,21 +64,23 @@ static inline struct lvm_pool *lvm_pool_of(struct pool *pool)
 
 /* ---- command.c: talking with lvm ---- */
 
-/* A talk with one lvm process. Not for threads. */
+/* A turn in the talk with the pool's lvm. One at a time, and not for threads. */
 struct session {
-	struct talk talk;
 	struct lvm_pool *lvm;
 	bool is_changing;
 };
 
 /*
- * Start one. Who changes something has the lock of the group, and lvm has it as long as it
- * runs: so when we are killed, whoever comes next waits until it has ended what it was at.
+ * Begin one. Who changes something has the lock of the group, and so has lvm, by the same open
+ * file: when we are killed, whoever comes next waits until it has ended what it was at.
  * COPPICE_BUSY: waited in vain.
  */
 int session_begin(struct lvm_pool *lvm, bool is_changing, struct session *ret,
 		  struct coppice_error *err);
 void session_end(struct session *session);
+
+/* Let lvm end, at the end of a pool. */
+void lvm_talk_end(struct lvm_pool *lvm);
 
 /*
  * Have one command done; what is put into @fmt has no blanks, quotes or backslashes.

@@ -164,8 +164,8 @@ int lvm_volume_seal(struct draft *draft, const struct new_volume *volume, bool i
 struct batch {
 	struct draft *draft;
 	struct session *session;
-	const struct lv_list *listing;
-	const struct lv *origin;
+	const struct lv_list *listing; /* if that was needed */
+	uint64_t origin_bytes;
 	char from[LV_NAME_MAX]; /* what is cloned */
 	bool is_read_only;
 };
@@ -197,8 +197,8 @@ static int clone_one(const struct batch *batch, const struct new_volume *volume,
 		return fail(err, COPPICE_INTERRUPTED, "interrupted");
 	if (volume->limit_bytes) {
 		r = limit_check(volume->ref.name.text, volume->limit_bytes,
-				"the file system that it is cloned from has",
-				batch->origin->size_bytes, err);
+				"the file system that it is cloned from has", batch->origin_bytes,
+				err);
 		if (r < 0)
 			return r;
 	}
@@ -221,17 +221,36 @@ static int clone_one(const struct batch *batch, const struct new_volume *volume,
 static int freeze(struct batch *batch, struct coppice_error *err)
 {
 	struct lvm_pool *lvm = batch->session->lvm;
+	char frozen[LV_NAME_MAX];
 	struct uuid id;
 	int r = uuid_new(&id, err);
 
 	if (r < 0)
 		return r;
 	lvm_making_of(batch->draft)->has_items = true;
-	(void)snprintf(batch->from, sizeof(batch->from), "draft_%s", id.text);
-	return session_do(batch->session, NULL, err,
-			  "lvcreate -q -y --type thin -ky -pr -n %s --addtag=" TAG_DRAFT
-			  "=%s %s/%s",
-			  batch->from, batch->draft->id.text, lvm->vg, batch->origin->name);
+	(void)snprintf(frozen, sizeof(frozen), "draft_%s", id.text);
+	r = session_do(batch->session, NULL, err,
+		       "lvcreate -q -y --type thin -ky -pr -n %s --addtag=" TAG_DRAFT "=%s %s/%s",
+		       frozen, batch->draft->id.text, lvm->vg, batch->from);
+	(void)snprintf(batch->from, sizeof(batch->from), "%s", frozen);
+	return r;
+}
+
+/* What is told of a volume by its name alone, it need not be looked for. */
+static int find_origin(struct batch *batch, const struct volume_ref *origin, bool is_to_look,
+		       struct lv_list *listing, struct coppice_error *err)
+{
+	struct lv *lv;
+	int r;
+
+	if (!is_to_look)
+		return lvm_name(batch->session->lvm, origin, batch->from, err);
+	r = lvm_find(batch->session, origin, listing, &lv, err);
+	if (r < 0)
+		return r;
+	batch->origin_bytes = lv->size_bytes;
+	(void)snprintf(batch->from, sizeof(batch->from), "%s", lv->name);
+	return COPPICE_OK;
 }
 
 static void clone_explain(struct draft *draft, const struct volume_ref *origin,
@@ -268,26 +287,26 @@ int lvm_clone(struct draft *draft, const struct volume_ref *origin,
 			       .listing = &listing,
 			       .is_read_only = is_read_only };
 	bool is_live = origin->kind != VOLUME_IMAGE && !volume_is_snapshot(origin);
-	struct lv *lv;
+	bool is_to_look = volume_is_snapshot(origin);
 	int r;
 
 	clone_explain(draft, origin, volumes, n);
 	if (draft->pool->is_dry_run || n == 0)
 		return COPPICE_OK;
+	for (size_t i = 0; i < n; i++)
+		is_to_look |= volumes[i].is_nested || volumes[i].limit_bytes;
 	r = session_begin(lvm, true, &session, err);
 	if (r == COPPICE_OK)
-		r = lvm_find(&session, origin, &listing, &lv, err);
-	if (r < 0)
-		return r;
-	batch.origin = lv;
-	(void)snprintf(batch.from, sizeof(batch.from), "%s", lv->name);
-	if (is_live && n > 1)
+		r = find_origin(&batch, origin, is_to_look, &listing, err);
+	if (r == COPPICE_OK && is_live && n > 1)
 		r = freeze(&batch, err);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
 		r = clone_one(&batch, &volumes[i], err);
 		if (r < 0)
 			r = wrap(err, "cannot clone as '%s'", option_text(&volumes[i]));
 	}
+	if (r == COPPICE_NOT_FOUND)
+		return lvm_fail_missing(origin, err);
 	if (r == COPPICE_OK && is_live && n > 1) {
 		const char *frozen = batch.from;
 

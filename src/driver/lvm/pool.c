@@ -94,6 +94,7 @@ void lvm_pool_close(struct pool *pool)
 		return;
 	lvm = lvm_pool_of(pool);
 	lvm_reading_end(pool);
+	lvm_talk_end(lvm);
 	state_done(&lvm->files);
 	free(lvm->vg);
 	free(lvm->thin);
@@ -137,6 +138,8 @@ int lvm_pool_new(const struct pool_spec *spec, const struct place *place, struct
 	pool = &lvm->pool;
 	pool->driver = &driver_lvm;
 	lvm->files.owed_fd = -1;
+	lvm->lock_fd = -1;
+	lvm->talk.to = -1;
 	lvm->vg = strdup(place->vg);
 	lvm->thin = strdup(place->thin);
 	lvm->source = place->kind == PLACE_GROUP ? NULL : strdup(place->device);

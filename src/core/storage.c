@@ -54,8 +54,9 @@ static bool is_one_of(const char *value, const char *values)
 static int check_value(const struct driver *driver, const char *name, const char *value,
 		       struct coppice_error *err)
 {
-	bool is_size = strcmp(name, "size") == 0, is_mark = strcmp(name, "coppice.watermark") == 0;
 	const struct driver_key *key = driver_key(driver, name);
+	bool is_mark = strcmp(name, "coppice.watermark") == 0;
+	bool is_size = strcmp(name, "size") == 0 || (key && key->is_size);
 	uint64_t bytes = 0;
 
 	if (is_size || is_mark)

@@ -152,6 +152,7 @@ struct driver_key {
 	const char *name;
 	const char *values; /* those that it may have, as "true|false"; NULL: any */
 	bool is_changeable; /* also when the pool is there */
+	bool is_size;       /* in bytes, as 10GiB */
 };
 
 /*

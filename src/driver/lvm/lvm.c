@@ -198,7 +198,8 @@ static int reading_begin(struct pool *pool, const struct volume_ref *refs, size_
 static const struct driver_key pool_keys[] = {
 	{ .name = "lvm.vg_name" },
 	{ .name = "lvm.thinpool_name" },
-	{ .name = "lvm.thinpool_metadata_size" },
+	{ .name = "lvm.thinpool_metadata_size", .is_size = true },
+	{ .name = "volume.size", .is_changeable = true, .is_size = true },
 	{ .name = "volume.block.filesystem", .values = "ext4|xfs", .is_changeable = true },
 	{ .name = "volume.block.mount_options", .is_changeable = true },
 	{ .name = NULL },

@@ -209,6 +209,7 @@ static void test_what_failures_mean(void)
 		{ "Logical Volume \"c1\" already exists in volume group \"vg\"", COPPICE_EXISTS },
 		{ "Logical volume vg/c6 contains a filesystem in use.", COPPICE_BUSY },
 		{ "Failed to find logical volume \"vg/c1\"", COPPICE_NOT_FOUND },
+		{ "Snapshot origin LV c1 not found in Volume group vg.", COPPICE_NOT_FOUND },
 		{ "Existing logical volume \"c1\" not found in volume group \"vg\"",
 		  COPPICE_NOT_FOUND },
 		{ "Volume group \"vg\" not found; Cannot process volume group vg",

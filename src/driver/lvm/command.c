@@ -48,6 +48,7 @@ static const struct meaning meanings[] = {
 	{ "is missing", COPPICE_UNAVAILABLE },
 	{ "/dev/mapper/control", COPPICE_UNAVAILABLE },
 	{ "Failed to find logical volume", COPPICE_NOT_FOUND },
+	{ "Snapshot origin LV", COPPICE_NOT_FOUND },
 	{ "Existing logical volume", COPPICE_NOT_FOUND },
 };
 
@@ -268,7 +269,14 @@ int lvm_do(struct lvm_pool *lvm, json_t **ret_report, struct coppice_error *err,
 	return r;
 }
 
-int lvm_run(const char *const argv[], struct coppice_error *err)
+/* Has it no blanks, and nothing else that lvm would not take for a letter? */
+static bool is_plain(const char *word)
+{
+	return word[strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+				 "+_.-/=")] == '\0';
+}
+
+static int run_alone(const char *const argv[], struct coppice_error *err)
 {
 	_cleanup_(run_result_done) struct run_result result = { 0 };
 	_cleanup_(text_done) struct text said = TEXT_INIT;
@@ -286,6 +294,22 @@ int lvm_run(const char *const argv[], struct coppice_error *err)
 	}
 	text = text_take(&said);
 	return text ? lvm_command_error(argv[0], text, err) : fail_memory(err);
+}
+
+int lvm_run(struct lvm_pool *lvm, const char *const argv[], struct coppice_error *err)
+{
+	_cleanup_(text_done) struct text words = TEXT_INIT;
+	_cleanup_(freep) char *line = NULL;
+	bool are_plain = true;
+
+	for (size_t i = 0; argv[i]; i++) {
+		are_plain = are_plain && is_plain(argv[i]);
+		text_add(&words, "%s%s", i ? " " : "", argv[i]);
+	}
+	line = text_take(&words);
+	if (!line)
+		return fail_memory(err);
+	return are_plain ? lvm_do(lvm, NULL, err, "%s", line) : run_alone(argv, err);
 }
 
 void lvm_explain(struct pool *pool, const char *fmt, ...)

@@ -95,8 +95,8 @@ _printf_(4, 5) int session_do(struct session *session, json_t **ret_report,
 _printf_(4, 5) int lvm_do(struct lvm_pool *lvm, json_t **ret_report, struct coppice_error *err,
 			  const char *fmt, ...);
 
-/* Run a program of LVM's that is told paths: no session can be. */
-int lvm_run(const char *const argv[], struct coppice_error *err);
+/* The same of a command that is told a path, which may hold anything: then by a process of its own. */
+int lvm_run(struct lvm_pool *lvm, const char *const argv[], struct coppice_error *err);
 
 /* What a failed command means, from what it said; for its test. */
 _nonnull_ int lvm_command_error(const char *command, const char *said, struct coppice_error *err);
@@ -278,6 +278,7 @@ void lvm_pool_close(struct pool *pool);
 DEFINE_CLEANUP(struct pool *, lvm_pool_close)
 bool lvm_pool_is_mounted(const struct pool_spec *spec);
 int lvm_pool_umount(const struct pool_spec *spec, struct coppice_error *err);
+int lvm_umount_all(struct lvm_pool *lvm, bool is_our_group, struct coppice_error *err);
 int lvm_pool_destroy(const struct pool_spec *spec, struct coppice_error *err);
 int lvm_pool_resize(struct pool *pool, uint64_t size_bytes, struct coppice_error *err);
 int lvm_pool_space(struct pool *pool, struct pool_space *ret, struct coppice_error *err);

@@ -331,21 +331,14 @@ bool lvm_pool_is_mounted(const struct pool_spec *spec)
 	       is_active(lvm_pool_of(pool));
 }
 
-int lvm_pool_umount(const struct pool_spec *spec, struct coppice_error *err)
+int lvm_umount_all(struct lvm_pool *lvm, bool is_our_group, struct coppice_error *err)
 {
-	_cleanup_(lvm_pool_closep) struct pool *pool = NULL;
 	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
 	_cleanup_(session_end) struct session session = { 0 };
-	struct lvm_pool *lvm;
-	struct place place;
 	int r;
 
-	r = lvm_place_find(spec, &place, err);
-	if (r == COPPICE_OK)
-		r = lvm_pool_new(spec, &place, &pool, err);
-	if (r < 0 || !is_active(lvm_pool_of(pool)))
-		return r;
-	lvm = lvm_pool_of(pool);
+	if (!is_active(lvm))
+		return COPPICE_OK;
 	r = session_begin(lvm, true, &session, err);
 	if (r == COPPICE_OK)
 		r = lv_list_read(&session, &listing, err);
@@ -353,9 +346,21 @@ int lvm_pool_umount(const struct pool_spec *spec, struct coppice_error *err)
 		r = lvm_umount(&session, listing.lv[i].name, err);
 	if (r < 0)
 		return r;
-	return place.kind == PLACE_GROUP
-		       ? session_do(&session, NULL, err, "lvchange -an %s/%s", lvm->vg, lvm->thin)
-		       : session_do(&session, NULL, err, "vgchange -an %s", lvm->vg);
+	return is_our_group
+		       ? session_do(&session, NULL, err, "vgchange -an %s", lvm->vg)
+		       : session_do(&session, NULL, err, "lvchange -an %s/%s", lvm->vg, lvm->thin);
+}
+
+int lvm_pool_umount(const struct pool_spec *spec, struct coppice_error *err)
+{
+	_cleanup_(lvm_pool_closep) struct pool *pool = NULL;
+	struct place place;
+	int r;
+
+	r = lvm_place_find(spec, &place, err);
+	if (r == COPPICE_OK)
+		r = lvm_pool_new(spec, &place, &pool, err);
+	return r < 0 ? r : lvm_umount_all(lvm_pool_of(pool), place.kind != PLACE_GROUP, err);
 }
 
 /* ---- record and size ---- */

@@ -171,17 +171,18 @@ static int undo_file(void *owner, const char *name, struct coppice_error *err)
 
 static int undo_group(void *owner, const char *name, struct coppice_error *err)
 {
-	return lvm_run((const char *const[]){ "vgremove", "-q", "-y", "-f", name, NULL }, err);
+	return lvm_run(owner, (const char *const[]){ "vgremove", "-q", "-y", "-f", name, NULL },
+		       err);
 }
 
 static int undo_device(void *owner, const char *name, struct coppice_error *err)
 {
-	return lvm_run((const char *const[]){ "pvremove", "-q", "-y", name, NULL }, err);
+	return lvm_run(owner, (const char *const[]){ "pvremove", "-q", "-y", name, NULL }, err);
 }
 
 static int undo_thin(void *owner, const char *name, struct coppice_error *err)
 {
-	return lvm_run((const char *const[]){ "lvremove", "-q", "-y", name, NULL }, err);
+	return lvm_run(owner, (const char *const[]){ "lvremove", "-q", "-y", name, NULL }, err);
 }
 
 static int device_bytes(const char *path, uint64_t *ret, struct coppice_error *err)
@@ -195,10 +196,10 @@ static int device_bytes(const char *path, uint64_t *ret, struct coppice_error *e
 	return COPPICE_OK;
 }
 
-static int make_group(const struct pool_spec *spec, const struct lvm_pool *lvm, const char *device,
+static int make_group(const struct pool_spec *spec, struct lvm_pool *lvm, const char *device,
 		      struct undo *undo, struct coppice_error *err)
 {
-	bool is_wiping = pool_spec_is_true(spec, "source.wipe");
+	const char *const wipe = pool_spec_is_true(spec, "source.wipe") ? "-ff" : "-q";
 	_cleanup_(freep) char *size = NULL;
 	uint64_t bytes = 0;
 	int r = device_bytes(device, &bytes, err);
@@ -208,17 +209,19 @@ static int make_group(const struct pool_spec *spec, const struct lvm_pool *lvm, 
 	size = text_format("%llub", (unsigned long long)metadata_bytes(bytes));
 	if (!size)
 		return fail_memory(err);
-	r = lvm_run((const char *const[]){ "pvcreate", "-q", is_wiping ? "-ffy" : "-q",
-					   "--metadatasize", size, device, NULL },
+	r = lvm_run(lvm,
+		    (const char *const[]){ "pvcreate", "-q", "-y", wipe, "--metadatasize", size,
+					   device, NULL },
 		    err);
 	if (r < 0)
 		return r;
-	undo_push(undo, undo_device, NULL, device);
-	r = lvm_run((const char *const[]){ "vgcreate", "-q", "--addtag", TAG_MADE, lvm->vg, device,
+	undo_push(undo, undo_device, lvm, device);
+	r = lvm_run(lvm,
+		    (const char *const[]){ "vgcreate", "-q", "--addtag", TAG_MADE, lvm->vg, device,
 					   NULL },
 		    err);
 	if (r == COPPICE_OK)
-		undo_push(undo, undo_group, NULL, lvm->vg);
+		undo_push(undo, undo_group, lvm, lvm->vg);
 	return r;
 }
 
@@ -264,7 +267,7 @@ static int make_thin(const struct pool_spec *spec, const struct place *place, st
 		_cleanup_(freep) char *name = text_format("%s/%s", lvm->vg, lvm->thin);
 
 		if (name)
-			undo_push(undo, undo_thin, NULL, name);
+			undo_push(undo, undo_thin, lvm, name);
 	}
 	return r;
 }
@@ -302,8 +305,8 @@ int lvm_pool_create(const struct pool_spec *spec, const char *record, struct poo
 		    struct coppice_error *err)
 {
 	_cleanup_(loop_close) struct loop loop = LOOP_INIT;
-	_cleanup_(undo_rollback) struct undo undo = UNDO_INIT;
 	_cleanup_(lvm_pool_closep) struct pool *pool = NULL;
+	_cleanup_(undo_rollback) struct undo undo = UNDO_INIT; /* which needs the pool */
 	bool is_there = false;
 	struct lvm_pool *lvm;
 	struct place place;
@@ -412,15 +415,31 @@ static int unmake_group(const struct pool_spec *spec, const struct place *place,
 	if (r == COPPICE_OK)
 		r = is_our_group(lvm, device, &is_ours, err);
 	if (r == COPPICE_OK && is_ours)
-		r = lvm_pool_umount(spec, err);
+		r = lvm_umount_all(lvm, true, err);
 	if (r == COPPICE_OK && is_ours)
-		r = undo_group(NULL, lvm->vg, err);
+		r = undo_group(lvm, lvm->vg, err);
 	if (r == COPPICE_OK && is_ours)
-		r = undo_device(NULL, device, err);
+		r = undo_device(lvm, device, err);
 	loop_close(&loop);
 	if (r == COPPICE_OK && place->kind == PLACE_OUR_FILE && unlink(place->device) < 0 &&
 	    errno != ENOENT)
 		r = fail_errno(err, errno, "cannot remove '%s'", place->device);
+	return r;
+}
+
+/* What others made in the thin pool is not ours to destroy. COPPICE_BUSY naming the first. */
+static int refuse_strangers(struct session *session, struct coppice_error *err)
+{
+	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
+	int r = lv_list_read(session, &listing, err);
+
+	for (size_t i = 0; i < listing.n && r == COPPICE_OK; i++)
+		if (!listing.lv[i].uuid.text[0])
+			r = fail(err, COPPICE_BUSY,
+				 "the logical volume '%s/%s' is none of Coppice, and would go with "
+				 "the thin pool; to remove it: lvremove %s/%s",
+				 session->lvm->vg, listing.lv[i].name, session->lvm->vg,
+				 listing.lv[i].name);
 	return r;
 }
 
@@ -465,6 +484,10 @@ static int unmake_in_group(const struct pool_spec *spec, struct lvm_pool *lvm,
 	if (r < 0)
 		return r;
 	if (has_tag(tags, TAG_MADE))
+		r = refuse_strangers(&session, err);
+	if (r < 0)
+		return r;
+	if (has_tag(tags, TAG_MADE))
 		return session_do(&session, NULL, err, "lvremove -q -y %s/%s", lvm->vg, lvm->thin);
 	r = lvm_tags_record(&session, &(struct lv){ .name = lvm->thin, .tags = tags }, NULL, err);
 	return r < 0 ? r
@@ -472,16 +495,23 @@ static int unmake_in_group(const struct pool_spec *spec, struct lvm_pool *lvm,
 				  lvm->vg, lvm->thin);
 }
 
+static void remove_folder(const struct lvm_pool *lvm, const char *above, const char *folder)
+{
+	_cleanup_(freep) char *path = text_format("%s/%s%s", lvm->mount, above, folder);
+
+	if (path)
+		(void)rmdir(path);
+}
+
 static void remove_state(struct lvm_pool *lvm)
 {
 	state_remove(&lvm->files);
 	for (int kind = 0; kind < VOLUME_KINDS; kind++) {
-		const char *word = lvm_kind_word((enum volume_kind)kind);
-		_cleanup_(freep) char *folder = text_format("%s/%s", lvm->mount, word);
-
-		if (folder)
-			(void)rmdir(folder);
+		remove_folder(lvm, "", lvm_kind_word((enum volume_kind)kind));
+		remove_folder(lvm, "snapshots/", lvm_kind_word((enum volume_kind)kind));
 	}
+	remove_folder(lvm, "", "snapshots");
+	remove_folder(lvm, "", "drafts");
 	(void)rmdir(lvm->mount);
 }
 

@@ -68,5 +68,8 @@ _nonnull_ int talk_say(const struct talk *talk, const char *line, struct coppice
 /* Let it end, and wait for that. Takes a zeroed one, too. */
 void talk_end(struct talk *talk);
 
+/* The same, at once, of one that waits for a line and has nothing else to do. */
+void talk_kill(struct talk *talk);
+
 /* Run, and make an exit status other than 0 an error that quotes the program's last line. */
 _nonnull_ int run_checked(const char *const argv[], struct coppice_error *err);

@@ -74,3 +74,10 @@ void talk_end(struct talk *talk)
 	(void)run_wait(talk->pid, &status, &ignored);
 	*talk = (struct talk){ .to = -1 };
 }
+
+void talk_kill(struct talk *talk)
+{
+	if (talk->pid > 0)
+		(void)kill(talk->pid, SIGKILL);
+	talk_end(talk);
+}

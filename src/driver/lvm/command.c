@@ -114,8 +114,9 @@ static int lock_take(const struct lvm_pool *lvm, struct coppice_error *err)
 
 void lvm_talk_end(struct lvm_pool *lvm)
 {
+	/* It has answered all that it was told, and takes its time to tidy up. */
 	if (lvm->talk.pid > 0 && lvm->talker == getpid())
-		talk_end(&lvm->talk);
+		talk_kill(&lvm->talk);
 	if (lvm->lock_fd >= 0)
 		(void)close(take_fd(&lvm->lock_fd));
 	lvm->talk = (struct talk){ .to = -1 };
@@ -143,8 +144,10 @@ int session_begin(struct lvm_pool *lvm, bool is_changing, struct session *ret,
 {
 	int r = talk_ensure(lvm, err);
 
-	if (r == COPPICE_OK && is_changing)
+	if (r == COPPICE_OK && is_changing) {
+		lv_list_free(take_ptr(&lvm->opened));
 		r = lock_take(lvm, err);
+	}
 	if (r == COPPICE_OK)
 		*ret = (struct session){ .lvm = lvm, .is_changing = is_changing };
 	return r;
@@ -181,9 +184,9 @@ static bool has_succeeded(json_t *json)
 	json_t *entry;
 	size_t i;
 
-	json_array_foreach(json_object_get(json, "log"), i,
-			   entry) if (strcmp(text_of(entry, "log_type"), "status") == 0) is_good =
-		strcmp(text_of(entry, "log_ret_code"), "1") == 0;
+	json_array_foreach (json_object_get(json, "log"), i, entry)
+		if (strcmp(text_of(entry, "log_type"), "status") == 0)
+			is_good = strcmp(text_of(entry, "log_ret_code"), "1") == 0;
 	return is_good;
 }
 
@@ -202,9 +205,10 @@ static int ask_why(struct session *session, const char *command, struct coppice_
 	json = answer(session, err);
 	if (!json)
 		return err->code;
-	json_array_foreach(json_object_get(json, "log"), i,
-			   entry) if (strcmp(text_of(entry, "log_type"), "error") == 0)
-		text_add(&said, "%s%s", said.length ? "; " : "", text_of(entry, "log_message"));
+	json_array_foreach (json_object_get(json, "log"), i, entry)
+		if (strcmp(text_of(entry, "log_type"), "error") == 0)
+			text_add(&said, "%s%s", said.length ? "; " : "",
+				 text_of(entry, "log_message"));
 	json_decref(json);
 	text = text_take(&said);
 	return text ? lvm_command_error(command, text, err) : fail_memory(err);

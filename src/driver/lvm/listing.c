@@ -15,6 +15,13 @@ void lv_list_done(struct lv_list *listing)
 	*listing = (struct lv_list){ 0 };
 }
 
+void lv_list_free(struct lv_list *listing)
+{
+	if (listing)
+		lv_list_done(listing);
+	free(listing);
+}
+
 static int compare_names(const void *a, const void *b)
 {
 	return strcmp(((const struct lv *)a)->name, ((const struct lv *)b)->name);
@@ -112,7 +119,12 @@ static int take_rows(struct session *session, json_t *report, struct lv_list *re
 		lv_list_done(&listing);
 		return fail_memory(err);
 	}
-	json_array_foreach(rows, i, row) listing.lv[listing.n++] = lv_of_row(row);
+	json_array_foreach (rows, i, row) {
+		if (strcmp(field(row, "pool_lv"), session->lvm->thin) == 0)
+			listing.lv[listing.n++] = lv_of_row(row);
+		else if (strcmp(field(row, "lv_name"), session->lvm->thin) == 0)
+			listing.pool_tags = field(row, "lv_tags");
+	}
 	qsort(listing.lv, listing.n, sizeof(*listing.lv), compare_names);
 	r = find_volumes(session->lvm, &listing, err);
 	if (r < 0)
@@ -126,8 +138,7 @@ int lv_list_read(struct session *session, struct lv_list *ret, struct coppice_er
 {
 	json_t *report;
 	int r = session_do(session, &report, err,
-			   "lvs -o lv_name,lv_tags,lv_size,thin_id -S pool_lv=%s %s",
-			   session->lvm->thin, session->lvm->vg);
+			   "lvs -o lv_name,lv_tags,lv_size,thin_id,pool_lv %s", session->lvm->vg);
 
 	if (r < 0)
 		return r;

@@ -183,6 +183,10 @@ static int reading_begin(struct pool *pool, const struct volume_ref *refs, size_
 	int r;
 
 	lvm_reading_end(pool);
+	/* Who only looks, and has changed nothing, looks at what was read a moment ago. */
+	lvm->reading = n == 0 ? take_ptr(&lvm->opened) : NULL;
+	if (lvm->reading)
+		return COPPICE_OK;
 	reading = calloc(1, sizeof(*reading));
 	if (!reading)
 		return fail_memory(err);

@@ -52,6 +52,7 @@ struct lvm_pool {
 	uint64_t size_bytes;     /* of new volumes */
 	struct pool_state files; /* in STATE/lvm/NAME */
 	struct lv_list *reading; /* between reading_begin and reading_end; or NULL */
+	struct lv_list *opened;  /* as it was when the pool was opened, until something changes */
 	struct talk talk;        /* command.c: with lvm, once it was needed */
 	int lock_fd;             /* of the group's lock, which lvm has as well; or -1 */
 	pid_t talker;            /* the process that talks: not what is forked from it */
@@ -103,6 +104,21 @@ _nonnull_ int lvm_command_error(const char *command, const char *said, struct co
 
 /* Tell a line of bash. */
 _printf_(2, 3) void lvm_explain(struct pool *pool, const char *fmt, ...);
+
+/* ---- kernel.c ---- */
+
+struct pool_status {
+	uint64_t total_bytes, block_bytes;
+	uint64_t used_blocks, total_blocks;
+	uint64_t used_metadata_blocks, total_metadata_blocks; /* of 4 KiB */
+	bool is_read_only; /* or there is no space left */
+	bool needs_check;
+};
+
+int lvm_pool_status(const struct lvm_pool *lvm, struct pool_status *ret, struct coppice_error *err);
+
+/* Send the thin pool a message, as "reserve_metadata_snap". */
+int lvm_pool_tell(const struct lvm_pool *lvm, const char *message, struct coppice_error *err);
 
 /* ---- names.c ---- */
 
@@ -162,10 +178,12 @@ struct lv {
 struct lv_list {
 	struct lv *lv;
 	size_t n;
-	json_t *report; /* what strings point into */
+	const char *pool_tags; /* of the thin pool itself; NULL: there is none */
+	json_t *report;        /* what strings point into */
 };
 
 void lv_list_done(struct lv_list *listing);
+void lv_list_free(struct lv_list *listing);
 
 /* All logical volumes in the thin pool. */
 int lv_list_read(struct session *session, struct lv_list *ret, struct coppice_error *err);

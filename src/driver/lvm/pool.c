@@ -79,11 +79,7 @@ int lvm_probe(const struct pool_spec *spec, struct coppice_error *err)
 
 void lvm_reading_end(struct pool *pool)
 {
-	struct lv_list *reading = take_ptr(&lvm_pool_of(pool)->reading);
-
-	if (reading)
-		lv_list_done(reading);
-	free(reading);
+	lv_list_free(take_ptr(&lvm_pool_of(pool)->reading));
 }
 
 void lvm_pool_close(struct pool *pool)
@@ -94,6 +90,7 @@ void lvm_pool_close(struct pool *pool)
 		return;
 	lvm = lvm_pool_of(pool);
 	lvm_reading_end(pool);
+	lv_list_free(lvm->opened);
 	lvm_talk_end(lvm);
 	state_done(&lvm->files);
 	free(lvm->vg);
@@ -171,25 +168,29 @@ int lvm_state_ensure(const struct pool_spec *spec, struct lvm_pool *lvm, struct 
 	return r < 0 ? r : directory_ensure(AT_FDCWD, lvm->mount, 0711, err);
 }
 
-int lvm_pool_tags(struct lvm_pool *lvm, char **ret, struct coppice_error *err)
+/* All of it, at the same price. COPPICE_NOT_FOUND: no such group, or no thin pool in it. */
+static int read_all(struct lvm_pool *lvm, struct lv_list *ret, struct coppice_error *err)
 {
 	struct coppice_error why;
-	const char *tags;
-	json_t *report, *rows;
-	int r;
+	int r = lvm_list_read(lvm, ret, &why);
 
-	r = lvm_do(lvm, &report, &why, "lvs -o lv_tags,lv_layout %s/%s", lvm->vg, lvm->thin);
-	if (r < 0 && (strstr(why.message, "not found") || r == COPPICE_NOT_FOUND))
+	if (r == COPPICE_OK && ret->pool_tags)
+		return COPPICE_OK;
+	if (r == COPPICE_OK || strstr(why.message, "not found"))
 		return fail(err, COPPICE_NOT_FOUND, "there is no thin pool '%s/%s'", lvm->vg,
 			    lvm->thin);
-	if (r < 0) {
-		*err = why;
+	*err = why;
+	return r;
+}
+
+int lvm_pool_tags(struct lvm_pool *lvm, char **ret, struct coppice_error *err)
+{
+	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
+	int r = read_all(lvm, &listing, err);
+
+	if (r < 0)
 		return r;
-	}
-	rows = json_object_get(json_array_get(json_object_get(report, "report"), 0), "lv");
-	tags = json_string_value(json_object_get(json_array_get(rows, 0), "lv_tags"));
-	*ret = tags ? strdup(tags) : NULL;
-	json_decref(report);
+	*ret = strdup(listing.pool_tags);
 	return *ret ? COPPICE_OK : fail_memory(err);
 }
 
@@ -266,13 +267,16 @@ static int attach(struct lvm_pool *lvm, struct loop *loop, struct coppice_error 
 
 static int open_thin(const struct pool_spec *spec, struct lvm_pool *lvm, struct coppice_error *err)
 {
-	_cleanup_(freep) char *tags = NULL, *record = NULL;
+	_cleanup_(freep) char *record = NULL;
 	int r;
 
-	r = lvm_pool_tags(lvm, &tags, err);
+	lvm->opened = calloc(1, sizeof(*lvm->opened));
+	if (!lvm->opened)
+		return fail_memory(err);
+	r = read_all(lvm, lvm->opened, err);
 	if (r < 0)
 		return r;
-	record = record_of_tags(tags);
+	record = record_of_tags(lvm->opened->pool_tags);
 	if (!record)
 		return fail(err, COPPICE_INVALID, "the thin pool '%s/%s' is no pool of Coppice",
 			    lvm->vg, lvm->thin);
@@ -408,29 +412,16 @@ const char *lvm_pool_mount_path(struct pool *pool)
 /* By the kernel, in blocks: lvs has it as a percentage. */
 int lvm_pool_space(struct pool *pool, struct pool_space *ret, struct coppice_error *err)
 {
-	struct lvm_pool *lvm = lvm_pool_of(pool);
-	_cleanup_(run_result_done) struct run_result result = { 0 };
-	unsigned long long sectors, used, total;
-	char device[PATH_MAX];
-	int r;
+	struct pool_status status;
+	int r = lvm_pool_status(lvm_pool_of(pool), &status, err);
 
-	(void)lvm_pool_device(lvm, device);
-	r = runner.run((const char *const[]){ "dmsetup", "status", device, NULL }, &result, err);
 	if (r < 0)
 		return r;
-	if (result.exit_status != 0)
-		return fail(err, COPPICE_UNAVAILABLE, "the thin pool '%s/%s' is not active",
-			    lvm->vg, lvm->thin);
-	if (sscanf(result.out, "0 %llu thin-pool %*u %*u/%*u %llu/%llu", &sectors, &used, &total) !=
-		    3 ||
-	    total == 0)
-		return fail(err, COPPICE_UNAVAILABLE,
-			    "the thin pool '%s/%s' has failed, or needs lvconvert --repair: %s",
-			    lvm->vg, lvm->thin, result.out);
 	*ret = (struct pool_space){
-		.total = { COPPICE_EXACT, sectors * 512 },
-		.used = { COPPICE_EXACT, sectors * 512 / total * used },
-		.free = { COPPICE_EXACT, sectors * 512 / total * (total - used) },
+		.total = { COPPICE_EXACT, status.total_bytes },
+		.used = { COPPICE_EXACT, status.used_blocks * status.block_bytes },
+		.free = { COPPICE_EXACT,
+			  (status.total_blocks - status.used_blocks) * status.block_bytes },
 	};
 	return COPPICE_OK;
 }

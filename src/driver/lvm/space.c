@@ -19,15 +19,6 @@ struct counted {
 /* There while the metadata is reserved for us: who finds it, holding the lock, is after a kill. */
 #define RESERVED "reserved"
 
-static int tell_pool(const struct lvm_pool *lvm, const char *message, struct coppice_error *err)
-{
-	char device[PATH_MAX];
-
-	(void)lvm_pool_device(lvm, device);
-	return run_checked(
-		(const char *const[]){ "dmsetup", "message", device, "0", message, NULL }, err);
-}
-
 static int reserve(struct lvm_pool *lvm, struct coppice_error *err)
 {
 	_cleanup_(freep) char *path = text_format("%s/" RESERVED, lvm->files.path);
@@ -37,10 +28,10 @@ static int reserve(struct lvm_pool *lvm, struct coppice_error *err)
 	if (!path)
 		return fail_memory(err);
 	if (access(path, F_OK) == 0)
-		(void)tell_pool(lvm, "release_metadata_snap", &ignored);
+		(void)lvm_pool_tell(lvm, "release_metadata_snap", &ignored);
 	r = file_write(AT_FDCWD, path, "", false, err);
 	if (r == COPPICE_OK)
-		r = tell_pool(lvm, "reserve_metadata_snap", err);
+		r = lvm_pool_tell(lvm, "reserve_metadata_snap", err);
 	if (r < 0)
 		(void)unlink(path);
 	return r;
@@ -49,7 +40,7 @@ static int reserve(struct lvm_pool *lvm, struct coppice_error *err)
 static int release(struct lvm_pool *lvm, struct coppice_error *err)
 {
 	_cleanup_(freep) char *path = text_format("%s/" RESERVED, lvm->files.path);
-	int r = tell_pool(lvm, "release_metadata_snap", err);
+	int r = lvm_pool_tell(lvm, "release_metadata_snap", err);
 
 	if (r == COPPICE_OK && path)
 		(void)unlink(path);

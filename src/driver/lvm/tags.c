@@ -122,7 +122,8 @@ static bool is_canonical(json_t *json, const char *record)
 
 	free(again);
 	/* These would be taken for something else. */
-	json_object_foreach(json, key, value) is_same = is_same && key[0] && !strpbrk(key, "=:+");
+	json_object_foreach (json, key, value)
+		is_same = is_same && key[0] && !strpbrk(key, "=:+");
 	return is_same;
 }
 
@@ -131,8 +132,7 @@ static void put_members(struct writing *writing, json_t *json)
 	const char *key;
 	json_t *value;
 
-	json_object_foreach(json, key, value)
-	{
+	json_object_foreach (json, key, value) {
 		char *text = json_is_string(value) ? strdup(json_string_value(value))
 						   : json_dumps(value, CANONICAL | JSON_ENCODE_ANY);
 

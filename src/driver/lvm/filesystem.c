@@ -83,6 +83,15 @@ static int mount_as(const char *type, const char *device, const char *options, b
 		     : -ENOMEM;
 }
 
+/* The place of e2fsck for what it finds is in nobody's tree; it makes one when it needs it. */
+void file_system_clear(const char *where)
+{
+	_cleanup_(freep) char *found = text_format("%s/lost+found", where);
+
+	if (found)
+		(void)rmdir(found);
+}
+
 int file_system_mount(const char *device, const char *options, bool is_read_only, const char *where,
 		      struct coppice_error *err)
 {

@@ -218,6 +218,9 @@ const char *file_system_maker(const char *type);
 /* Make one on a device. */
 int file_system_make(const char *type, const char *device, struct coppice_error *err);
 
+/* Take out of a new one, mounted at @where, what is there by itself. */
+void file_system_clear(const char *where);
+
 /* Mount it; what else it needs for that beside @options it gets. */
 int file_system_mount(const char *device, const char *options, bool is_read_only,
 		      const char *where, struct coppice_error *err);

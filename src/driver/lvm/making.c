@@ -121,9 +121,11 @@ int lvm_volume_create(struct draft *draft, const struct new_volume *volume, char
 		r = lvm_folders_ensure(lvm, path, err);
 	if (r == COPPICE_OK)
 		r = file_system_mount(device, lvm->mount_options, false, path, err);
-	if (r == COPPICE_OK)
-		*ret_path = take_ptr(&path);
-	return r;
+	if (r < 0)
+		return r;
+	file_system_clear(path);
+	*ret_path = take_ptr(&path);
+	return COPPICE_OK;
 }
 
 /* Unmounting writes out all of its data, and waits for the disk. */

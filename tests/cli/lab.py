@@ -82,6 +82,8 @@ def why_not(driver):
                 return None
         if subprocess.run(["modprobe", "-q", "btrfs"], check=False).returncode != 0:
             return "no Btrfs in this kernel"
+    if driver == "lvm" and not os.path.exists("/dev/mapper/control"):
+        return "no device mapper in this kernel; tests/tools/with-uml starts one that has it"
     if driver == "zfs" and subprocess.run(["zpool", "list"], check=False, capture_output=True
                                           ).returncode != 0:
         return "no ZFS answers; tests/tools/with-zfs starts one"
@@ -200,15 +202,16 @@ class Lab:
         return os.path.join(self.dir, *parts)
 
     def pool(self, name, driver, root=None):
-        """Where a pool that Coppice made for itself is found; of ZFS, its dataset."""
-        if driver == "zfs":
-            return name
+        """Where a pool that Coppice made for itself is found; of ZFS, its dataset; of LVM, its
+        volume group."""
+        if driver in ("lvm", "zfs"):
+            return f"lvm:{name}" if driver == "lvm" else name
         return os.path.join(root or self.state, "mnt" if driver == "btrfs" else "storage-pools",
                             name)
 
     def create(self, name, driver, *settings, root=None):
-        if driver in ("btrfs", "zfs") and not settings:
-            settings = ("size=1GiB",)
+        if driver in ("btrfs", "lvm", "zfs") and not settings:
+            settings = ("size=1GiB",) + (("volume.size=100MiB",) if driver == "lvm" else ())
         self.must("storage", "create", name, driver, *settings, root=root)
         return self.pool(name, driver, root)
 
@@ -338,6 +341,8 @@ def record(directory):
 
 def walk(pool):
     """Whatever the engine."""
+    if pool.startswith("lvm:"):
+        return LvmWalk(pool[4:])
     return Walk(pool) if pool.startswith("/") else ZfsWalk(pool)
 
 
@@ -491,4 +496,103 @@ class ZfsWalk(Walk):
             patiently(zfs, "destroy", clone)
             if source.endswith("@walk"):
                 patiently(zfs, "destroy", source)
+            os.rmdir(top)
+
+
+def lvm(*args):
+    done = subprocess.run(args, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(args)}: status {done.returncode}: {done.stderr}")
+    return done.stdout
+
+
+def of_tag(text):
+    """As docs/on-disk.md has it: what tags have no letters for."""
+    text = text.replace("!", '"').replace("#", ",")
+    return re.sub("&([0-9A-F]{2})", lambda match: chr(int(match[1], 16)), text)
+
+
+def record_of_tags(tags):
+    """The record that a logical volume's tags hold; None if they hold none."""
+    parts = sorted(re.findall(r"coppice\.([0-9]{2})\.([^,]*)", tags))
+    whole = []
+    for _, part in parts:
+        key, value = part.split("=", 1)
+        if key == "+":
+            whole[-1][1] += value
+        else:
+            whole.append([key, value])
+    if not whole:
+        return None
+    if whole[0][0] == ":":
+        return json.loads(of_tag(whole[0][1]))
+    return {of_tag(key.rstrip(":")): json.loads(of_tag(value)) if key.endswith(":")
+            else of_tag(value) for key, value in whole}
+
+
+class LvmWalk(Walk):
+    """The same of a pool on LVM; volumes are names of logical volumes."""
+
+    def __init__(self, group):  # pylint: disable=super-init-not-called
+        self.group = group
+        self.volumes, self.records, self.problems = {}, {}, []
+        found = json.loads(lvm("lvs", "--reportformat", "json", "-o",
+                               "lv_name,lv_tags,pool_lv,lv_attr", group))["report"][0]["lv"]
+        found = {row["lv_name"]: row for row in found if row["pool_lv"]}
+        self.drafts = [name for name in found if name.startswith("draft_")]
+        self.deleted = [name for name in found if name.startswith("deleted_")]
+        uuids = {}
+        for name, row in found.items():
+            word, _, rest = name.partition("_")
+            if word in KINDS and "coppice.snapshot=" not in row["lv_tags"]:
+                self.add(f"{KINDS[word]} {self.decode(rest)}", name, row)
+                uuids[self.tag(row, "uuid")] = f"{KINDS[word]} {self.decode(rest)}"
+        for name, row in found.items():
+            snapshot = self.tag(row, "snapshot")
+            if snapshot and self.tag(row, "group") in uuids:
+                self.add(f"{uuids[self.tag(row, 'group')]}/{snapshot}", name, row)
+            elif snapshot and name not in self.drafts:
+                self.problems.append(f"{name} is a snapshot of nothing")
+
+    @staticmethod
+    def decode(name):
+        name = re.sub(r"\+([0-9a-f]{2})", lambda match: chr(int(match[1], 16)), name)
+        return name.replace("--", "-")
+
+    @staticmethod
+    def tag(row, key):
+        match = re.search(f"(?:^|,)coppice\\.{key}=([^,]*)", row["lv_tags"])
+        return match and match[1]
+
+    def add(self, key, name, row):
+        if key in self.volumes:
+            self.problems.append(f"{key} is there twice: {name} {self.volumes[key]}")
+        record_ = record_of_tags(row["lv_tags"])
+        if not record_ or record_["uuid"] != self.tag(row, "uuid") or \
+                record_["kind"] != key.split()[0]:
+            self.problems.append(f"{key}: no good record: {row}")
+        expected = re.sub("^(.*) ", lambda match: [w for w, k in KINDS.items()
+                                                   if k == match[1]][0] + "_", key)
+        if "/" in key and name != expected.replace("-", "--").replace("/", "-"):
+            self.problems.append(f"{key} is called {name}")
+        if ("/" in key or key.startswith("image")) != (row["lv_attr"][1] == "r"):
+            self.problems.append(f"{key} is writable or not: {row['lv_attr']}")
+        self.records[key] = record_
+        self.volumes[key] = name
+
+    def digest(self, key):
+        """Through a clone, also of what is live: nobody's mount is touched."""
+        if key not in self.volumes:
+            return None
+        top = tempfile.mkdtemp(prefix="coppice-walk-")
+        lvm("lvcreate", "-q", "-y", "--type", "thin", "-kn", "-n", "walk",
+            f"{self.group}/{self.volumes[key]}")
+        try:
+            device = f"/dev/mapper/{self.group.replace('-', '--')}-walk"
+            kind = lvm("blkid", "-o", "value", "-s", "TYPE", device).strip()
+            lvm("mount", "-o", "nouuid" if kind == "xfs" else "defaults", device, top)
+            return digest(os.path.join(top, "rootfs"))
+        finally:
+            subprocess.run(["umount", top], check=False)
+            lvm("lvremove", "-q", "-y", f"{self.group}/walk")
             os.rmdir(top)

@@ -23,7 +23,10 @@ struct maker {
  * 160 MiB for each 10 GiB, are as they must be, and no kernel thread writes them later.
  */
 static const char *const make_ext4[] = {
-	"mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=0,assume_storage_prezeroed=1",
+	"mkfs.ext4", "-q",
+	"-F",        "-b",
+	"4096", /* or attributes would have 1 KiB in a small one */
+	"-E",        "nodiscard,lazy_itable_init=0,assume_storage_prezeroed=1",
 	NULL,
 };
 
@@ -49,7 +52,7 @@ const char *file_system_maker(const char *type)
 int file_system_make(const char *type, const char *device, struct coppice_error *err)
 {
 	const struct maker *maker = maker_find(type);
-	const char *argv[10] = { NULL };
+	const char *argv[12] = { NULL };
 	size_t n = 0;
 
 	if (!maker)

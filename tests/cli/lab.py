@@ -398,11 +398,11 @@ def zfs(*args):
     return done.stdout
 
 
-def patiently(do, *args):
+def zfs_patiently(*args):
     """Again while zfs says that a dataset is busy, as it does for a moment after others' use."""
     for pause in [0.02] * 50 + [0]:
         try:
-            return do(*args)
+            return zfs(*args)
         except RuntimeError as error:
             if pause == 0 or "busy" not in str(error):
                 raise
@@ -487,15 +487,15 @@ class ZfsWalk(Walk):
         top = tempfile.mkdtemp(prefix="coppice-walk-")
         if "@" not in source:
             source += "@walk"
-            patiently(zfs, "snapshot", source)
+            zfs_patiently("snapshot", source)
         zfs("clone", "-o", f"mountpoint={top}", source, clone)
         try:
             return digest(os.path.join(top, "rootfs"))
         finally:
             zfs("unmount", clone)
-            patiently(zfs, "destroy", clone)
+            zfs_patiently("destroy", clone)
             if source.endswith("@walk"):
-                patiently(zfs, "destroy", source)
+                zfs_patiently("destroy", source)
             os.rmdir(top)
 
 

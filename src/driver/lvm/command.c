@@ -20,7 +20,7 @@
 
 #define LOCKS           "/run/lock/coppice"
 #define LOCK_TIMEOUT_MS 60000
-#define LOCK_PAUSE_MS   20
+#define LOCK_PAUSE_MS   5
 
 struct meaning {
 	const char *text;

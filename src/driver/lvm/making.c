@@ -326,23 +326,18 @@ static int fail_exists(const struct volume_ref *ref, struct coppice_error *err)
 	return fail(err, COPPICE_EXISTS, "'%s' exists already", volume_ref_format(ref, name));
 }
 
-static bool is_volume_seen(const struct lvm_pool *lvm, const struct lv_list *listing,
-			   const struct volume_ref *snapshot)
-{
-	struct volume_ref volume = *snapshot;
-
-	volume.snapshot.text[0] = '\0';
-	return lv_list_find_ref(lvm, listing, &volume) != NULL;
-}
-
 /* Who takes a name that only what a dead maker announced has? That one goes into its draft. */
-static int displace(struct session *session, const struct lv_list *listing, const char *name,
-		    struct coppice_error *err)
+static int displace(struct session *session, const char *name, struct coppice_error *err)
 {
 	struct lvm_pool *lvm = session->lvm;
-	struct lv *lv = lv_list_find(listing, name);
+	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
 	_cleanup_(closep) int fd = -1;
+	struct lv *lv;
+	int r = lv_list_read(session, &listing, err);
 
+	if (r < 0)
+		return r;
+	lv = lv_list_find(&listing, name);
 	if (!lv || !lv->announced.text[0] ||
 	    !state_lock_is_there(&lvm->files, lv->announced.text) ||
 	    !state_lock_is_over(&lvm->files, lv->announced.text, &fd))
@@ -350,27 +345,35 @@ static int displace(struct session *session, const struct lv_list *listing, cons
 	return session_do(session, NULL, err, "lvremove -q -y -f %s/%s", lvm->vg, name);
 }
 
-static int publish_one(struct session *session, const struct lv_list *listing,
-		       const struct new_volume *volume, struct coppice_error *err)
+static int check_snapshot(const struct lvm_pool *lvm, const struct lv_list *listing,
+			  const struct volume_ref *ref, struct coppice_error *err)
+{
+	struct volume_ref parent = *ref;
+
+	if (!volume_is_snapshot(ref))
+		return COPPICE_OK;
+	parent.snapshot.text[0] = '\0';
+	if (!lv_list_find_ref(lvm, listing, &parent))
+		return lvm_fail_missing(&parent, err);
+	return lv_list_find_ref(lvm, listing, ref) ? fail_exists(ref, err) : COPPICE_OK;
+}
+
+static int publish_one(struct session *session, const struct draft *draft,
+		       const struct lv_list *listing, const struct new_volume *volume,
+		       struct coppice_error *err)
 {
 	struct lvm_pool *lvm = session->lvm;
 	char item[LV_NAME_MAX], name[LV_NAME_MAX];
 	int r = lvm_name(lvm, &volume->ref, name, err);
 
+	if (r == COPPICE_OK)
+		r = check_snapshot(lvm, listing, &volume->ref, err);
 	if (r < 0)
 		return r;
 	lvm_item_name(volume, item);
-	if (volume_is_snapshot(&volume->ref) && !is_volume_seen(lvm, listing, &volume->ref)) {
-		struct volume_ref parent = volume->ref;
-
-		parent.snapshot.text[0] = '\0';
-		return lvm_fail_missing(&parent, err);
-	}
-	if (lv_list_find_ref(lvm, listing, &volume->ref))
-		return fail_exists(&volume->ref, err);
 	r = session_do(session, NULL, err, "lvrename -q %s/%s %s/%s", lvm->vg, item, lvm->vg, name);
 	if (r == COPPICE_EXISTS) {
-		r = displace(session, listing, name, err);
+		r = displace(session, name, err);
 		if (r == COPPICE_OK)
 			r = session_do(session, NULL, err, "lvrename -q %s/%s %s/%s", lvm->vg, item,
 				       lvm->vg, name);
@@ -382,7 +385,7 @@ static int publish_one(struct session *session, const struct lv_list *listing,
 	/* A snapshot is seen from here on; of a volume, it is of no use any more. */
 	return r < 0 ? r
 		     : session_do(session, NULL, err, "lvchange -q --deltag=" TAG_DRAFT "=%s %s/%s",
-				  lv_list_find(listing, item)->draft.text, lvm->vg, name);
+				  draft->id.text, lvm->vg, name);
 }
 
 static void unpublish_one(struct session *session, const struct draft *draft,
@@ -401,6 +404,16 @@ static void unpublish_one(struct session *session, const struct draft *draft,
 			 item);
 }
 
+/* Is more to be known of the pool than what the names say by themselves? */
+static bool is_to_look(const struct draft *draft, const struct new_volume *volumes, size_t n)
+{
+	bool is_so = draft->is_announced;
+
+	for (size_t i = 0; i < n; i++)
+		is_so |= volumes[i].has_nested || volume_is_snapshot(&volumes[i].ref);
+	return is_so;
+}
+
 /* Those that have no name yet. Of an announced draft few, whose names were taken. */
 static int publish_items(struct draft *draft, const struct new_volume *volumes, size_t n,
 			 struct coppice_error *err)
@@ -408,32 +421,28 @@ static int publish_items(struct draft *draft, const struct new_volume *volumes, 
 	struct lvm_pool *lvm = lvm_pool_of(draft->pool);
 	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
 	_cleanup_(session_end) struct session session = { 0 };
+	bool did_look = is_to_look(draft, volumes, n);
+	char item[LV_NAME_MAX];
 	int r;
 
 	r = session_begin(lvm, true, &session, err);
-	if (r == COPPICE_OK)
+	if (r == COPPICE_OK && did_look)
 		r = lv_list_read(&session, &listing, err);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
-		char item[LV_NAME_MAX];
-
 		lvm_item_name(&volumes[i], item);
-		if (!lv_list_find(&listing, item)) {
-			if (draft->is_announced)
-				continue;
-			r = fail(err, COPPICE_FAILED, "'%s' is not in the draft",
-				 volumes[i].ref.name.text);
-		} else {
-			r = publish_one(&session, &listing, &volumes[i], err);
-		}
+		if (draft->is_announced && !lv_list_find(&listing, item))
+			continue;
+		r = publish_one(&session, draft, &listing, &volumes[i], err);
 		if (r == COPPICE_OK)
 			continue;
 		while (i-- > 0) {
 			lvm_item_name(&volumes[i], item);
-			if (lv_list_find(&listing, item))
+			if (!draft->is_announced || lv_list_find(&listing, item))
 				unpublish_one(&session, draft, &volumes[i]);
 		}
+		return r;
 	}
-	if (r < 0)
+	if (r < 0 || !did_look)
 		return r;
 	/* What was nested in them is seen by now, and gets its names. */
 	lv_list_done(&listing);

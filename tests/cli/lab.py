@@ -506,6 +506,22 @@ def lvm(*args):
     return done.stdout
 
 
+def lvm_thin_ls(group, thin="CoppiceThinPool"):
+    """{logical volume: (bytes mapped, bytes that only it has)}, as thin_ls counts them."""
+    pool = f"{group}-{thin}".replace("-", "--").replace("--", "-", 1) + "-tpool"
+    lvm("dmsetup", "message", pool, "0", "reserve_metadata_snap")
+    try:
+        rows = lvm("thin_ls", "--no-headers", "-m", "-o", "DEV,MAPPED_BYTES,EXCLUSIVE_BYTES",
+                   f"/dev/mapper/{pool[:-len('-tpool')]}_tmeta")
+    finally:
+        lvm("dmsetup", "message", pool, "0", "release_metadata_snap")
+    counted = {row[0]: (int(row[1]), int(row[2]))
+               for row in (line.split() for line in rows.splitlines()) if row}
+    listed = json.loads(lvm("lvs", "--reportformat", "json", "-o", "lv_name,thin_id",
+                            group))["report"][0]["lv"]
+    return {row["lv_name"]: counted[row["thin_id"]] for row in listed if row["thin_id"]}
+
+
 def of_tag(text):
     """As docs/on-disk.md has it: what tags have no letters for."""
     text = text.replace("!", '"').replace("#", ",")

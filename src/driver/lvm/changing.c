@@ -205,7 +205,7 @@ int lvm_rename(struct pool *pool, const struct volume_ref *from, const struct vo
  * LVM exchanges nothing in one step. So the one that was live goes aside, into the draft,
  * carrying the name that it had in a tag; then the new one gets the name:
  *
- *	1. identity, record and size of the live one are put on the new one
+ *	1. identity, record, size and age of the live one are put on the new one
  *	2. live has the tags coppice.swap=NAME and that of the draft
  *	3. live → draft_ID
  *	4. new  → NAME
@@ -233,8 +233,11 @@ static int mark(struct session *session, const struct lv *live, const struct lv 
 	_cleanup_(text_done) struct text text_new = TEXT_INIT;
 	_cleanup_(text_done) struct text text_live = TEXT_INIT;
 	_cleanup_(freep) char *for_new = NULL, *for_live = NULL;
+	char born[BORN_TEXT_MAX];
 	int r = COPPICE_OK;
 
+	lvm_born(lvm, live, born);
+	text_add(&text_new, " --addtag=" TAG_BORN "=%s", born);
 	replace_tag(&text_new, TAG_UUID, &new->uuid, &live->uuid);
 	replace_tag(&text_new, TAG_GROUP, &new->group, &live->group);
 	text_add(&text_live, " --addtag=" TAG_SWAP "=%s", live->name);
@@ -243,9 +246,7 @@ static int mark(struct session *session, const struct lv *live, const struct lv 
 	for_live = text_take(&text_live);
 	if (!for_new || !for_live)
 		return fail_memory(err);
-	if (for_new[0])
-		r = session_do(session, NULL, err, "lvchange -q%s %s/%s", for_new, lvm->vg,
-			       new->name);
+	r = session_do(session, NULL, err, "lvchange -q%s %s/%s", for_new, lvm->vg, new->name);
 	if (r == COPPICE_OK && live->record)
 		r = lvm_tags_record(session, new, live->record, err);
 	if (r == COPPICE_OK) {

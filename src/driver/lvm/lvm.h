@@ -38,6 +38,7 @@ extern const struct driver driver_lvm;
 #define TAG_DRAFT     "coppice.draft"     /* the uuid of the draft that it is in */
 #define TAG_ANNOUNCED "coppice.announced" /* unseen while the draft of this uuid is pending */
 #define TAG_SIZE      "coppice.size"      /* bytes that it is to have when it is next mounted */
+#define TAG_BORN      "coppice.born"      /* the pool's time when what it restores was made */
 #define TAG_SWAP      "coppice.swap"      /* whose name it had when a swap began */
 
 struct lvm_pool {
@@ -389,3 +390,8 @@ int lvm_reap_in(struct session *session, const struct lv_list *listing,
 
 int lvm_usage(struct pool *pool, const struct volume_ref *refs, const struct uuid *groups,
 	      struct volume_usage *ret, size_t n, bool is_exact, struct coppice_error *err);
+
+/* When the volume began, by the thin pool's own time, for TAG_BORN of what takes its place. */
+#define BORN_UNKNOWN  "unknown"
+#define BORN_TEXT_MAX 16
+void lvm_born(struct lvm_pool *lvm, const struct lv *lv, char ret[static BORN_TEXT_MAX]);

@@ -1,151 +1,333 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What volumes take: thin_ls counts the blocks of each, and those that nobody else has, in a
- * copy of the thin pool's metadata that the kernel keeps aside meanwhile; nobody is locked out.
+ * What volumes take, counted in a snapshot of the thin pool's metadata, which the kernel keeps
+ * aside meanwhile: nobody is locked out. There is only one such snapshot at a time. A file that
+ * is locked while it is ours says so, and what it says outlives a kill.
  */
 #include "driver/lvm/lvm.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/file.h>
 
 #include "base/file.h"
 #include "base/text.h"
+#include "driver/lvm/thin_metadata.h"
 
-struct counted {
-	uint64_t thin_id, mapped, exclusive;
+#define HELD "held\n"
+
+/* ---- the snapshot of the metadata ---- */
+
+struct held {
+	struct lvm_pool *lvm;
+	int lock_fd; /* the file; or -1 */
+	int fd;      /* the metadata; or -1 */
 };
 
-/* There while the metadata is reserved for us: who finds it, holding the lock, is after a kill. */
-#define RESERVED "reserved"
-
-static int reserve(struct lvm_pool *lvm, struct coppice_error *err)
+static void held_release(struct held *held)
 {
-	_cleanup_(freep) char *path = text_format("%s/" RESERVED, lvm->files.path);
 	struct coppice_error ignored;
-	int r;
+
+	if (held->fd >= 0) {
+		(void)close(take_fd(&held->fd));
+		if (lvm_pool_tell(held->lvm, "release_metadata_snap", &ignored) == COPPICE_OK)
+			(void)!ftruncate(held->lock_fd, 0);
+	}
+	if (held->lock_fd >= 0)
+		(void)close(take_fd(&held->lock_fd));
+}
+
+static int lock(const struct lvm_pool *lvm, int *ret_fd, struct coppice_error *err)
+{
+	_cleanup_(freep) char *path = text_format("%s/reserved", lvm->files.path);
+	int fd;
 
 	if (!path)
 		return fail_memory(err);
-	if (access(path, F_OK) == 0)
-		(void)lvm_pool_tell(lvm, "release_metadata_snap", &ignored);
-	r = file_write(AT_FDCWD, path, "", false, err);
-	if (r == COPPICE_OK)
-		r = lvm_pool_tell(lvm, "reserve_metadata_snap", err);
-	if (r < 0)
-		(void)unlink(path);
-	return r;
-}
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return fail_errno(err, errno, "cannot open '%s'", path);
+	while (flock(fd, LOCK_EX) < 0) {
+		const struct pool *pool = &lvm->pool;
+		int why = errno;
 
-static int release(struct lvm_pool *lvm, struct coppice_error *err)
-{
-	_cleanup_(freep) char *path = text_format("%s/" RESERVED, lvm->files.path);
-	int r = lvm_pool_tell(lvm, "release_metadata_snap", err);
-
-	if (r == COPPICE_OK && path)
-		(void)unlink(path);
-	return r;
-}
-
-static int compare_counted(const void *a, const void *b)
-{
-	const struct counted *x = a, *y = b;
-
-	return (x->thin_id > y->thin_id) - (x->thin_id < y->thin_id);
-}
-
-static int parse(const char *text, struct counted **ret, size_t *ret_n, struct coppice_error *err)
-{
-	size_t n_lines = 0, n = 0;
-	struct counted *counted;
-
-	for (const char *c = text; *c; c++)
-		n_lines += *c == '\n';
-	counted = calloc(n_lines + 1, sizeof(*counted));
-	if (!counted)
-		return fail_memory(err);
-	for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n') {
-		unsigned long long id, mapped, exclusive;
-
-		if (n < n_lines && sscanf(line, "%llu %llu %llu", &id, &mapped, &exclusive) == 3)
-			counted[n++] = (struct counted){ id, mapped, exclusive };
+		if (why == EINTR &&
+		    !(pool->is_interrupted && pool->is_interrupted(pool->interrupted_user)))
+			continue;
+		(void)close(fd);
+		return why == EINTR ? fail(err, COPPICE_INTERRUPTED, "interrupted")
+				    : fail_errno(err, why, "cannot lock '%s'", path);
 	}
-	qsort(counted, n, sizeof(*counted), compare_counted);
-	*ret = counted;
-	*ret_n = n;
+	*ret_fd = fd;
 	return COPPICE_OK;
 }
 
-static int count_all(struct lvm_pool *lvm, struct counted **ret, size_t *ret_n,
-		     struct coppice_error *err)
+static bool was_left(int lock_fd)
 {
-	_cleanup_(run_result_done) struct run_result result = { 0 };
-	char device[PATH_MAX], whole[PATH_MAX + 8];
+	char first;
+
+	return pread(lock_fd, &first, 1, 0) == 1;
+}
+
+/*
+ * COPPICE_BUSY: somebody else's, such as thin_ls or a backup, holds one. What is read is not in
+ * the page cache, where it would be what it was when it was read before.
+ */
+static int reserve(struct lvm_pool *lvm, struct held *ret, struct coppice_error *err)
+{
+	struct held held = { .lvm = lvm, .lock_fd = -1, .fd = -1 };
+	char device[PATH_MAX], metadata[PATH_MAX + 8];
 	struct coppice_error ignored;
-	int r = reserve(lvm, err);
+	int r = lock(lvm, &held.lock_fd, err);
 
 	if (r < 0)
 		return r;
-	lvm_device(lvm, lvm->thin, device);
-	(void)snprintf(whole, sizeof(whole), "%s_tmeta", device);
-	r = runner.run((const char *const[]){ "thin_ls", "--no-headers", "-m", "-o",
-					      "DEV,MAPPED_BYTES,EXCLUSIVE_BYTES", whole, NULL },
-		       &result, err);
-	(void)release(lvm, &ignored);
-	if (r == COPPICE_OK && result.exit_status != 0)
-		r = fail(err, COPPICE_FAILED, "thin_ls: %s", result.err);
-	return r < 0 ? r : parse(result.out, ret, ret_n, err);
+	if (was_left(held.lock_fd))
+		(void)lvm_pool_tell(lvm, "release_metadata_snap", &ignored);
+	else if (pwrite(held.lock_fd, HELD, strlen(HELD), 0) < 0)
+		r = fail_errno(err, errno, "cannot write that metadata is held");
+	if (r == COPPICE_OK && lvm_pool_tell(lvm, "reserve_metadata_snap", &ignored) < 0) {
+		(void)!ftruncate(held.lock_fd, 0);
+		r = fail(err, COPPICE_BUSY,
+			 "the metadata of the thin pool '%s/%s' is held by somebody else", lvm->vg,
+			 lvm->thin);
+	}
+	if (r == COPPICE_OK) {
+		lvm_device(lvm, lvm->thin, device);
+		(void)snprintf(metadata, sizeof(metadata), "%s_tmeta", device);
+		held.fd = open(metadata, O_RDONLY | O_DIRECT | O_CLOEXEC);
+		if (held.fd < 0) {
+			r = fail_errno(err, errno, "cannot open '%s'", metadata);
+			(void)lvm_pool_tell(lvm, "release_metadata_snap", &ignored);
+			(void)!ftruncate(held.lock_fd, 0);
+		}
+	}
+	if (r < 0)
+		held_release(&held);
+	else
+		*ret = held;
+	return r;
 }
 
-static bool has_snapshots(const struct lv_list *listing, const struct lv *lv)
+/* ---- devices and groups ---- */
+
+struct accounting {
+	const struct lvm_pool *lvm;
+	const struct lv_list *listing;
+	struct thin_device *device; /* by id; one for each that is listed */
+	struct thin_group *group;   /* one for each, though few may be used */
+	const struct lv **by_group; /* sorted */
+	uint32_t *group_of_device;  /* in the order of the listing */
+};
+
+static void accounting_done(struct accounting *accounting)
 {
-	for (size_t i = 0; i < listing->n; i++)
-		if (listing->lv[i].volume == lv)
-			return true;
-	return false;
+	free(accounting->device);
+	free(accounting->group);
+	free((void *)accounting->by_group);
+	free(accounting->group_of_device);
 }
 
-static const struct lv *find_uuid(const struct lv_list *listing, const struct lvm_pool *lvm,
-				  const struct uuid *uuid)
+static const char *group_text(const struct lv *lv)
 {
+	return lv->group.text[0] ? lv->group.text : lv->name;
+}
+
+static int compare_by_group(const void *a, const void *b)
+{
+	const struct lv *x = *(const struct lv *const *)a, *y = *(const struct lv *const *)b;
+
+	return strcmp(group_text(x), group_text(y));
+}
+
+static int compare_by_id(const void *a, const void *b)
+{
+	const struct thin_device *x = a, *y = b;
+
+	return (x->id > y->id) - (x->id < y->id);
+}
+
+static const struct thin_device *find_device(const struct accounting *accounting,
+					     const struct lv *lv)
+{
+	struct thin_device key = { .id = (uint32_t)lv->thin_id };
+
+	return bsearch(&key, accounting->device, accounting->listing->n, sizeof(key),
+		       compare_by_id);
+}
+
+static int accounting_begin(struct accounting *accounting, struct coppice_error *err)
+{
+	const struct lv_list *listing = accounting->listing;
+	uint32_t group = 0;
+
+	accounting->device = calloc(listing->n + 1, sizeof(*accounting->device));
+	accounting->group = calloc(listing->n + 1, sizeof(*accounting->group));
+	accounting->by_group = calloc(listing->n + 1, sizeof(*accounting->by_group));
+	accounting->group_of_device = calloc(listing->n + 1, sizeof(*accounting->group_of_device));
+	if (!accounting->device || !accounting->group || !accounting->by_group ||
+	    !accounting->group_of_device)
+		return fail_memory(err);
 	for (size_t i = 0; i < listing->n; i++)
-		if (strcmp(listing->lv[i].uuid.text, uuid->text) == 0 &&
-		    !lv_is_hidden(lvm, &listing->lv[i]))
-			return &listing->lv[i];
-	return NULL;
+		accounting->by_group[i] = &listing->lv[i];
+	qsort((void *)accounting->by_group, listing->n, sizeof(*accounting->by_group),
+	      compare_by_group);
+	for (size_t i = 0; i < listing->n; i++) {
+		if (i > 0 &&
+		    compare_by_group(&accounting->by_group[i - 1], &accounting->by_group[i]) != 0)
+			group++;
+		accounting->group_of_device[accounting->by_group[i] - listing->lv] = group;
+	}
+	for (size_t i = 0; i < listing->n; i++) {
+		accounting->device[i] =
+			(struct thin_device){ .id = (uint32_t)listing->lv[i].thin_id,
+					      .group = accounting->group_of_device[i] };
+		accounting->group[i].born = UINT32_MAX;
+	}
+	qsort(accounting->device, listing->n, sizeof(*accounting->device), compare_by_id);
+	return COPPICE_OK;
+}
+
+/* A group is as old as its volume; or older, where that is what was restored. */
+static void find_born(void *user)
+{
+	struct accounting *accounting = user;
+	const struct lv_list *listing = accounting->listing;
+
+	for (size_t i = 0; i < listing->n; i++) {
+		const struct lv *lv = &listing->lv[i];
+		const struct thin_device *device = find_device(accounting, lv);
+		uint32_t *born = &accounting->group[accounting->group_of_device[i]].born;
+		char text[16];
+
+		if (lv_is_hidden(accounting->lvm, lv) || lv->snapshot[0] || !device ||
+		    !device->is_there)
+			continue;
+		*born = device->created;
+		if (tag_get(lv->tags, TAG_BORN, text, sizeof(text)))
+			*born = strcmp(text, BORN_UNKNOWN) == 0 ? UINT32_MAX
+								: (uint32_t)strtoul(text, NULL, 10);
+	}
+}
+
+/* ---- figures ---- */
+
+struct wanted {
+	const struct lv **by_uuid;
+	size_t n;
+};
+
+static int compare_uuids(const void *a, const void *b)
+{
+	return strcmp((*(const struct lv *const *)a)->uuid.text,
+		      (*(const struct lv *const *)b)->uuid.text);
+}
+
+static int sort_seen(const struct lvm_pool *lvm, const struct lv_list *listing, struct wanted *ret,
+		     struct coppice_error *err)
+{
+	ret->by_uuid = calloc(listing->n + 1, sizeof(*ret->by_uuid));
+	if (!ret->by_uuid)
+		return fail_memory(err);
+	for (size_t i = 0; i < listing->n; i++)
+		if (!lv_is_hidden(lvm, &listing->lv[i]))
+			ret->by_uuid[ret->n++] = &listing->lv[i];
+	qsort((void *)ret->by_uuid, ret->n, sizeof(*ret->by_uuid), compare_uuids);
+	return COPPICE_OK;
+}
+
+static const struct lv *find_uuid(const struct wanted *wanted, const struct uuid *uuid)
+{
+	struct lv key = { .uuid = *uuid };
+	const struct lv *key_at = &key, **found;
+
+	found = bsearch(&key_at, wanted->by_uuid, wanted->n, sizeof(*wanted->by_uuid),
+			compare_uuids);
+	return found ? *found : NULL;
+}
+
+static struct coppice_bytes exact(uint64_t blocks, uint64_t block_bytes)
+{
+	return (struct coppice_bytes){ COPPICE_EXACT, blocks * block_bytes };
+}
+
+static void figures_of(const struct accounting *accounting, const struct lv *lv,
+		       uint64_t block_bytes, struct volume_usage *ret)
+{
+	const struct thin_device *device = find_device(accounting, lv);
+	const struct thin_group *group;
+
+	if (!device || !device->is_there)
+		return;
+	group = &accounting->group[device->group];
+	ret->refers = exact(device->mapped_blocks, block_bytes);
+	ret->alone = exact(device->exclusive_blocks, block_bytes);
+	ret->unique = ret->alone;
+	if (lv->snapshot[0])
+		return;
+	ret->unique = exact(group->unique_blocks, block_bytes);
+	if (group->born != UINT32_MAX)
+		ret->written = exact(group->written_blocks, block_bytes);
+}
+
+/* COPPICE_BUSY as reserve says. */
+static int count(struct lvm_pool *lvm, struct accounting *accounting, struct pool_status *status,
+		 struct coppice_error *err)
+{
+	_cleanup_(held_release) struct held held = { .lock_fd = -1, .fd = -1 };
+	int r = lvm_pool_status(lvm, status, err);
+
+	if (r == COPPICE_OK)
+		r = reserve(lvm, &held, err);
+	return r < 0 ? r
+		     : thin_metadata_count(held.fd, false, accounting->device,
+					   accounting->listing->n, accounting->group,
+					   accounting->listing->n, find_born, accounting, err);
 }
 
 int lvm_usage(struct pool *pool, const struct volume_ref *refs, const struct uuid *groups,
 	      struct volume_usage *ret, size_t n, bool is_exact, struct coppice_error *err)
 {
 	struct lvm_pool *lvm = lvm_pool_of(pool);
-	_cleanup_(lv_list_done) struct lv_list own = { 0 };
-	_cleanup_(session_end) struct session session = { 0 };
-	_cleanup_(freep) struct counted *counted = NULL;
-	const struct lv_list *listing;
-	size_t n_counted = 0;
+	_cleanup_(lv_list_done) struct lv_list own_list = { 0 };
+	_cleanup_(accounting_done) struct accounting accounting = { .lvm = lvm };
+	struct wanted wanted = { 0 };
+	struct pool_status status;
 	int r;
 
 	for (size_t i = 0; i < n; i++)
 		ret[i] = (struct volume_usage){ 0 };
-	r = lvm_look(lvm, &own, &listing, err);
+	r = lvm_look(lvm, &own_list, &accounting.listing, err);
 	if (r == COPPICE_OK)
-		r = session_begin(lvm, true, &session, err);
+		r = accounting_begin(&accounting, err);
 	if (r == COPPICE_OK)
-		r = count_all(lvm, &counted, &n_counted, err);
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < n; i++) {
-		const struct lv *lv = find_uuid(listing, lvm, &groups[i]);
-		struct counted key = { .thin_id = lv ? lv->thin_id : 0 }, *found;
+		r = count(lvm, &accounting, &status, err);
+	if (r == COPPICE_BUSY) /* then nothing is known */
+		return COPPICE_OK;
+	if (r == COPPICE_OK)
+		r = sort_seen(lvm, accounting.listing, &wanted, err);
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		const struct lv *lv = find_uuid(&wanted, &groups[i]);
 
-		found = lv ? bsearch(&key, counted, n_counted, sizeof(key), compare_counted) : NULL;
-		if (!found)
-			continue;
-		ret[i].refers = (struct coppice_bytes){ COPPICE_EXACT, found->mapped };
-		/* What it shares with nobody but its own snapshots is not counted. */
-		if (!lv->snapshot[0] && !has_snapshots(listing, lv))
-			ret[i].unique = (struct coppice_bytes){ COPPICE_EXACT, found->exclusive };
+		if (lv)
+			figures_of(&accounting, lv, status.block_bytes, &ret[i]);
 	}
-	return COPPICE_OK;
+	free((void *)wanted.by_uuid);
+	return r;
+}
+
+void lvm_born(struct lvm_pool *lvm, const struct lv *lv, char ret[static BORN_TEXT_MAX])
+{
+	_cleanup_(held_release) struct held held = { .lock_fd = -1, .fd = -1 };
+	struct coppice_error ignored;
+	uint32_t created;
+
+	if (tag_get(lv->tags, TAG_BORN, ret, BORN_TEXT_MAX))
+		return;
+	(void)snprintf(ret, BORN_TEXT_MAX, BORN_UNKNOWN);
+	if (reserve(lvm, &held, &ignored) == COPPICE_OK &&
+	    thin_metadata_created(held.fd, false, (uint32_t)lv->thin_id, &created, &ignored) ==
+		    COPPICE_OK)
+		(void)snprintf(ret, BORN_TEXT_MAX, "%u", created);
 }

@@ -227,6 +227,8 @@ struct coppice_pool_space {
 	struct coppice_bytes saved;    /* logical less used: what sharing saved */
 	struct coppice_bytes pinned;   /* held by deleted volumes that others share */
 	struct coppice_bytes exposure; /* needed if all clones rewrote what they share */
+	struct coppice_bytes metadata_total; /* set aside for the engine's own books; or unknown */
+	struct coppice_bytes metadata_used;  /* a thin pool whose metadata is full cannot be written */
 };
 
 struct coppice_space_list {

@@ -36,6 +36,10 @@ void space_doc_keys(struct doc *doc, const struct coppice_pool_space *space)
 	doc_bytes(doc, "saved", space->saved);
 	doc_bytes(doc, "pinned", space->pinned);
 	doc_bytes(doc, "exposure", space->exposure);
+	if (space->metadata_total.known) {
+		doc_bytes(doc, "metadata_total", space->metadata_total);
+		doc_bytes(doc, "metadata_used", space->metadata_used);
+	}
 }
 
 static void space_doc(struct doc *doc, const struct coppice_pool_space *space)
@@ -73,6 +77,21 @@ static void space_say(const struct coppice_pool_space *space, bool is_one_of_man
 		     at_most(space->logical), logical, used, at_most(space->saved), saved);
 }
 
+/* Of a pool whose own books may be full before it is. */
+static void metadata_say(const struct coppice_pool_space *space, bool is_one_of_many)
+{
+	char total[SIZE_TEXT_MAX];
+	char used[SIZE_TEXT_MAX];
+
+	if (!space->metadata_total.known || !space->metadata_used.known)
+		return;
+	size_text(space->metadata_total.bytes, total);
+	size_text(space->metadata_used.bytes, used);
+	if (is_one_of_many)
+		(void)printf("%s: ", space->pool);
+	(void)printf("of the pool's metadata, %s, %s are used\n", total, used);
+}
+
 static int space_table(const struct coppice_space_list *list, enum format format,
 		       struct coppice_error *err)
 {
@@ -83,6 +102,8 @@ static int space_table(const struct coppice_space_list *list, enum format format
 	for (size_t i = 0; i < list->n; i++)
 		space_row(&sheet, &list->pool[i]);
 	r = sheet_end(&sheet, err);
+	for (size_t i = 0; r == COPPICE_OK && format == FORMAT_TABLE && i < list->n; i++)
+		metadata_say(&list->pool[i], list->n > 1);
 	for (size_t i = 0; r == COPPICE_OK && format == FORMAT_TABLE && i < list->n; i++)
 		space_say(&list->pool[i], list->n > 1);
 	return r;

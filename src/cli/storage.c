@@ -172,6 +172,10 @@ static void card_space(struct sheet *card, const struct coppice_pool_space *spac
 	card_bytes(card, "Saved", space->saved);
 	card_bytes(card, "Pinned", space->pinned);
 	card_bytes(card, "Exposure", space->exposure);
+	if (space->metadata_total.known) {
+		card_bytes(card, "Metadata", space->metadata_total);
+		card_bytes(card, "  used", space->metadata_used);
+	}
 }
 
 static int pool_card(const struct coppice_pool *pool, const struct coppice_pool_space *space,

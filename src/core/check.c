@@ -295,6 +295,19 @@ static int repair_catalog(struct checking *checking, size_t first, struct coppic
 	return r;
 }
 
+static int check_room(struct checking *checking, struct coppice_error *err)
+{
+	_cleanup_(freep) char *warning = NULL;
+	int r = room_filling(checking->entry, &warning, err);
+
+	if (r == COPPICE_OK && warning)
+		r = find(checking, "pool-filling", "", err, "pool '%s' %s", checking->entry->name,
+			 warning);
+	if (r == COPPICE_OK && warning)
+		checking->list.finding[checking->list.n - 1].is_remark = true;
+	return r;
+}
+
 /* Under the exclusive lock of the pool: nobody changes it meanwhile. */
 static int check_pool(struct checking *checking, struct coppice_error *err)
 {
@@ -309,9 +322,15 @@ static int check_pool(struct checking *checking, struct coppice_error *err)
 		r = entry->driver->check(entry->pool, checking->is_repair, check_engine, checking,
 					 err);
 	if (r == COPPICE_OK)
+		r = check_room(checking, err);
+	if (r == COPPICE_OK && !checking->is_repair && entry->driver->reading_begin)
+		r = entry->driver->reading_begin(entry->pool, NULL, 0, err);
+	if (r == COPPICE_OK)
 		r = entry->driver->scan(entry->pool, check_volume, checking, err);
 	if (r == COPPICE_OK)
 		r = catalog_volumes(checking->coppice->catalog, &query, check_row, checking, err);
+	if (entry->driver->reading_end)
+		entry->driver->reading_end(entry->pool);
 	if (r == COPPICE_OK && checking->is_repair && !checking->coppice->options.is_dry_run)
 		r = entry->driver->reap(entry->pool, err);
 	if (r == COPPICE_OK && checking->is_repair && checking->is_catalog_wrong)

@@ -353,7 +353,7 @@ int copying_run(struct coppice *coppice, struct copying *copying, struct coppice
 			  copying->is_move ? NESTED_DESTROYED : NESTED_LEFT_OUT, copying->may_lose,
 			  &copying->nested_note, err);
 	if (r == COPPICE_OK)
-		r = room_check(copying->target, err);
+		r = room_check(coppice, copying->target, err);
 	if (r == COPPICE_OK)
 		r = draft_begin(copying->target, &draft, &undo, err);
 	if (r == COPPICE_OK)

@@ -197,8 +197,15 @@ _nonnull_ int catalog_put_record(struct coppice *coppice, const char *pool,
 
 /* ---- room (room.c) ---- */
 
-/* COPPICE_NO_SPACE when the disk that the pool's file lies on is about to be full. */
-_nonnull_ int room_check(const struct pool_entry *entry, struct coppice_error *err);
+/*
+ * COPPICE_NO_SPACE when the disk that the pool's file lies on is about to be full, or a pool that
+ * must not be. One that may grow by itself does so before. What will soon be so is told.
+ */
+_nonnull_ int room_check(struct coppice *coppice, struct pool_entry *entry,
+			 struct coppice_error *err);
+
+/* What people should know of how full it is: "is 83 % full"; free() it; NULL: nothing. */
+_nonnull_ int room_filling(struct pool_entry *entry, char **ret, struct coppice_error *err);
 
 /* ---- volumes (volumes.c) ---- */
 

@@ -309,7 +309,7 @@ static int look_up(struct coppice *coppice, const struct init_request *request, 
 	if (r == COPPICE_OK)
 		r = volumes_must_not_exist(coppice, init->names, init->n, err);
 	if (r == COPPICE_OK)
-		r = room_check(init->entry, err);
+		r = room_check(coppice, init->entry, err);
 	return r < 0 ? r : image_ensure(coppice, init->entry, &init->image.name, err);
 }
 

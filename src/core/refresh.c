@@ -276,7 +276,7 @@ int copying_refresh(struct coppice *coppice, struct copying *copying, const stru
 	if (r == COPPICE_OK)
 		r = refuse_in_use(coppice, target, 1, copying->may_lose, err);
 	if (r == COPPICE_OK)
-		r = room_check(copying->target, err);
+		r = room_check(coppice, copying->target, err);
 	if (r == COPPICE_OK)
 		r = compare_snapshots(coppice, &refreshing, copying, err);
 	if (r == COPPICE_OK)

@@ -74,7 +74,7 @@ static int make_snapshot(struct coppice *coppice, const struct volume *instance,
 	struct making *making;
 	int r;
 
-	r = room_check(instance->entry, err);
+	r = room_check(coppice, instance->entry, err);
 	if (r == COPPICE_OK)
 		r = draft_begin(instance->entry, &draft, &undo, err);
 	if (r == COPPICE_OK)

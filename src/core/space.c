@@ -95,6 +95,8 @@ static int fill_space(struct coppice *coppice, struct pool_entry *entry, bool is
 	space->total = engine.total;
 	space->used = engine.used;
 	space->free = engine.free;
+	space->metadata_total = engine.metadata_total;
+	space->metadata_used = engine.metadata_used;
 	sum_up(&accounts, space);
 	if (knows_pinned(entry, &accounts)) {
 		space->pinned = (struct coppice_bytes){ COPPICE_EXACT, 0 };

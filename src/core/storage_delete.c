@@ -244,6 +244,8 @@ int coppice_storage_delete(struct coppice *coppice, const char *name, bool is_fo
 			 "pool '%s' has leftovers that cannot be swept, and may hold volumes; see: "
 			 "coppice check",
 			 name);
+	if (r == COPPICE_OK && entry->driver->pool_can_destroy)
+		r = entry->driver->pool_can_destroy(entry->pool, err);
 	if (r == COPPICE_OK)
 		r = is_forced ? empty_pool(coppice, entry, err) : refuse_volumes(entry, err);
 	if (r < 0 || coppice->options.is_dry_run)

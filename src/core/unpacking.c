@@ -78,7 +78,7 @@ int unpacking_read(struct unpacking *unpacking, struct image_read *how, struct c
 	struct making *making = &unpacking->makings.making[0];
 	_cleanup_(freep) char *path = NULL;
 	explain_fn *hook;
-	int r = room_check(unpacking->entry, err);
+	int r = room_check(unpacking->coppice, unpacking->entry, err);
 
 	if (r < 0)
 		return r;

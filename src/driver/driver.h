@@ -114,6 +114,8 @@ struct draft {
 
 struct pool_space {
 	struct coppice_bytes total, used, free;
+	/* Of what the engine keeps its own books in, where that is set aside; or unknown. */
+	struct coppice_bytes metadata_total, metadata_used;
 };
 
 /* Of a pool on a sparse file: what is left where that lies. */
@@ -186,6 +188,7 @@ struct driver_traits {
 	bool can_clone;    /* clones share data with their origin */
 	bool can_limit;    /* `size` on an instance is enforced */
 	bool is_loop_able; /* a pool without source is a file with `size` */
+	bool must_not_fill; /* when a pool is full, what is in its volumes is lost */
 };
 
 enum pool_hold {
@@ -271,6 +274,12 @@ struct driver {
 	int (*pool_umount)(const struct pool_spec *spec, struct coppice_error *err);
 
 	/*
+	 * Would pool_destroy take along what others have made in what pool_create had?
+	 * COPPICE_BUSY naming it. Changes nothing. NULL: it would not, or nobody can tell.
+	 */
+	int (*pool_can_destroy)(struct pool *pool, struct coppice_error *err);
+
+	/*
 	 * Remove all that pool_create made for this spec, and nothing else; what
 	 * was never made, or is gone already, is passed over.
 	 */
@@ -279,6 +288,13 @@ struct driver {
 	/* Make it larger. COPPICE_INVALID when smaller; COPPICE_UNSUPPORTED for a source not ours.
 	 */
 	int (*pool_resize)(struct pool *pool, uint64_t size_bytes, struct coppice_error *err);
+
+	/*
+	 * Let a file of ours grow by a quarter, up to @limit_bytes; *ret_did: it grew. NULL: it
+	 * does not do so by itself.
+	 */
+	int (*pool_extend)(struct pool *pool, uint64_t limit_bytes, bool *ret_did,
+			   struct coppice_error *err);
 
 	int (*pool_space)(struct pool *pool, struct pool_space *ret, struct coppice_error *err);
 

@@ -737,9 +737,6 @@ int btrfs_pool_host(const struct pool_spec *spec, bool *ret_is_file, struct pool
 		    struct coppice_error *err)
 {
 	struct place place;
-	struct statvfs fs;
-	struct stat st;
-	uint64_t allocated;
 	int r = place_find(spec, &place, err);
 
 	if (r < 0)
@@ -747,15 +744,7 @@ int btrfs_pool_host(const struct pool_spec *spec, bool *ret_is_file, struct pool
 	*ret_is_file = place.kind == PLACE_OUR_FILE || place.kind == PLACE_FILE;
 	if (!*ret_is_file)
 		return COPPICE_OK;
-	if (stat(place.file, &st) < 0 || statvfs(place.file, &fs) < 0)
-		return fail_errno(err, errno, "cannot look at '%s'", place.file);
-	allocated = (uint64_t)st.st_blocks * 512;
-	*ret = (struct pool_host){
-		.free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize,
-		.growth_bytes =
-			(uint64_t)st.st_size > allocated ? (uint64_t)st.st_size - allocated : 0,
-	};
-	return COPPICE_OK;
+	return pool_file_host(place.file, ret, err);
 }
 
 const char *btrfs_pool_remark(struct pool *pool)

@@ -168,3 +168,20 @@ int pool_file_refuse_small(const char *path, const char *engine, unsigned smalle
 	return fail(err, COPPICE_INVALID, "'%s' is too small for %s: at least %uMiB", path, engine,
 		    smallest_mib);
 }
+
+int pool_file_host(const char *path, struct pool_host *ret, struct coppice_error *err)
+{
+	struct statvfs fs;
+	uint64_t allocated;
+	struct stat st;
+
+	if (stat(path, &st) < 0 || statvfs(path, &fs) < 0)
+		return fail_errno(err, errno, "cannot look at '%s'", path);
+	allocated = (uint64_t)st.st_blocks * 512;
+	*ret = (struct pool_host){
+		.free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize,
+		.growth_bytes =
+			(uint64_t)st.st_size > allocated ? (uint64_t)st.st_size - allocated : 0,
+	};
+	return COPPICE_OK;
+}

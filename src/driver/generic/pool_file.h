@@ -40,6 +40,9 @@ _nonnull_ int pool_file_make(const struct pool_spec *spec, const struct pool_fil
 _nonnull_ int pool_file_refuse_data(const struct pool_spec *spec, const char *path,
 				    struct coppice_error *err);
 
+/* What is left where it lies, and by how much it may grow there. */
+_nonnull_ int pool_file_host(const char *path, struct pool_host *ret, struct coppice_error *err);
+
 /* Is @path, if it is a regular file, large enough? COPPICE_INVALID: less than @smallest_mib. */
 _nonnull_ int pool_file_refuse_small(const char *path, const char *engine, unsigned smallest_mib,
 				     struct coppice_error *err);

@@ -22,6 +22,24 @@ int lvm_tags_record(struct session *session, const struct lv *lv, const char *re
 			 : COPPICE_OK;
 }
 
+/* Somebody took its tags: it is who the record says that it is given. */
+static int identify(struct session *session, const struct lv *lv, const char *record,
+		    struct coppice_error *err)
+{
+	json_t *json = json_loads(record, JSON_REJECT_DUPLICATES, NULL);
+	const char *text = json_string_value(json_object_get(json, "uuid"));
+	struct uuid uuid;
+	int r = COPPICE_OK;
+
+	if (text && uuid_parse(text, &uuid))
+		r = session_do(session, NULL, err,
+			       "lvchange -q --addtag=" TAG_UUID "=%s --addtag=" TAG_GROUP
+			       "=%s %s/%s",
+			       uuid.text, uuid.text, session->lvm->vg, lv->name);
+	json_decref(json);
+	return r;
+}
+
 int lvm_record_write(struct pool *pool, const struct volume_ref *ref, const char *record,
 		     struct coppice_error *err)
 {
@@ -44,6 +62,8 @@ int lvm_record_write(struct pool *pool, const struct volume_ref *ref, const char
 	r = session_begin(lvm, true, &session, err);
 	if (r == COPPICE_OK)
 		r = lvm_find(&session, ref, &listing, &lv, err);
+	if (r == COPPICE_OK && !lv->uuid.text[0])
+		r = identify(&session, lv, record, err);
 	return r < 0 ? r : lvm_tags_record(&session, lv, record, err);
 }
 

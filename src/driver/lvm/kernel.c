@@ -65,7 +65,7 @@ int lvm_pool_tell(const struct lvm_pool *lvm, const char *message, struct coppic
  * thin-provisioning.rst */
 int lvm_pool_status(const struct lvm_pool *lvm, struct pool_status *ret, struct coppice_error *err)
 {
-	unsigned long long meta_used, meta_total, used, total;
+	unsigned long long transaction, meta_used, meta_total, used, total;
 	const struct dm_target_spec *target;
 	union request request;
 	const char *said;
@@ -80,7 +80,8 @@ int lvm_pool_status(const struct lvm_pool *lvm, struct pool_status *ret, struct 
 	said = (const char *)(target + 1);
 	request.bytes[sizeof(request) - 1] = '\0';
 	if (request.header.target_count != 1 || strcmp(target->target_type, "thin-pool") != 0 ||
-	    sscanf(said, "%*u %llu/%llu %llu/%llu", &meta_used, &meta_total, &used, &total) != 4 ||
+	    sscanf(said, "%llu %llu/%llu %llu/%llu", &transaction, &meta_used, &meta_total, &used,
+		   &total) != 5 ||
 	    total == 0)
 		return fail(err, COPPICE_UNAVAILABLE,
 			    "the thin pool '%s/%s' has failed: the kernel says '%s'", lvm->vg,
@@ -88,6 +89,7 @@ int lvm_pool_status(const struct lvm_pool *lvm, struct pool_status *ret, struct 
 	*ret = (struct pool_status){
 		.total_bytes = target->length * 512,
 		.block_bytes = target->length * 512 / total,
+		.transaction_id = transaction,
 		.used_blocks = used,
 		.total_blocks = total,
 		.used_metadata_blocks = meta_used,

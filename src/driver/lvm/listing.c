@@ -124,6 +124,8 @@ static int take_rows(struct session *session, json_t *report, struct lv_list *re
 			listing.lv[listing.n++] = lv_of_row(row);
 		else if (strcmp(field(row, "lv_name"), session->lvm->thin) == 0)
 			listing.pool_tags = field(row, "lv_tags");
+		else
+			listing.beside = field(row, "lv_name");
 	}
 	qsort(listing.lv, listing.n, sizeof(*listing.lv), compare_names);
 	r = find_volumes(session->lvm, &listing, err);

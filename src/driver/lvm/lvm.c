@@ -212,7 +212,10 @@ static const struct driver_key pool_keys[] = {
 const struct driver driver_lvm = {
 	.name = "lvm",
 	.pool_keys = pool_keys,
-	.traits = { .can_clone = true, .can_limit = true, .is_loop_able = true },
+	.traits = { .can_clone = true,
+		    .can_limit = true,
+		    .is_loop_able = true,
+		    .must_not_fill = true },
 
 	.probe = lvm_probe,
 	.choose = lvm_choose,
@@ -224,9 +227,12 @@ const struct driver driver_lvm = {
 	.pool_close = lvm_pool_close,
 	.pool_is_mounted = lvm_pool_is_mounted,
 	.pool_umount = lvm_pool_umount,
+	.pool_can_destroy = lvm_pool_can_destroy,
 	.pool_destroy = lvm_pool_destroy,
 	.pool_resize = lvm_pool_resize,
+	.pool_extend = lvm_pool_extend,
 	.pool_space = lvm_pool_space,
+	.pool_host = lvm_pool_host,
 	.pool_record_read = lvm_pool_record_read,
 	.pool_record_write = lvm_pool_record_write,
 	.pool_mount_path = lvm_pool_mount_path,
@@ -265,4 +271,5 @@ const struct driver driver_lvm = {
 	.volume_umount = lvm_volume_umount,
 	.usage = lvm_usage,
 	.in_use = lvm_in_use,
+	.check = lvm_check,
 };

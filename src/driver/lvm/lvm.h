@@ -109,6 +109,7 @@ _printf_(2, 3) void lvm_explain(struct pool *pool, const char *fmt, ...);
 /* ---- kernel.c ---- */
 
 struct pool_status {
+	uint64_t transaction_id; /* as the kernel has it; LVM believes it only if it has the same */
 	uint64_t total_bytes, block_bytes;
 	uint64_t used_blocks, total_blocks;
 	uint64_t used_metadata_blocks, total_metadata_blocks; /* of 4 KiB */
@@ -148,6 +149,9 @@ void lvm_device(const struct lvm_pool *lvm, const char *name, char ret[static PA
  */
 char *tags_of_record(const char *record, const char *prefix, struct coppice_error *err);
 
+/* The same JSON, as it is legible as tags; of a record whose very text nobody compares. free() */
+char *record_compact(const char *record, struct coppice_error *err);
+
 /*
  * The options that make the tags of something, @tags, those of @record, or of none where that
  * is NULL: only what differs, as LVM takes away what it is told to add as well. free() it.
@@ -180,6 +184,7 @@ struct lv_list {
 	struct lv *lv;
 	size_t n;
 	const char *pool_tags; /* of the thin pool itself; NULL: there is none */
+	const char *beside;    /* one in the group that is not in the thin pool; NULL: none */
 	json_t *report;        /* what strings point into */
 };
 
@@ -228,6 +233,11 @@ int file_system_mount(const char *device, const char *options, bool is_read_only
 
 /* Let it grow to the size of its device; mounted at @where. */
 int file_system_grow(const char *where, const char *device, struct coppice_error *err);
+
+/* ---- check.c ---- */
+
+int lvm_check(struct pool *pool, bool is_repair, scan_fn *fn, void *user,
+	      struct coppice_error *err);
 
 /* ---- mounting.c ---- */
 
@@ -301,8 +311,13 @@ DEFINE_CLEANUP(struct pool *, lvm_pool_close)
 bool lvm_pool_is_mounted(const struct pool_spec *spec);
 int lvm_pool_umount(const struct pool_spec *spec, struct coppice_error *err);
 int lvm_umount_all(struct lvm_pool *lvm, bool is_our_group, struct coppice_error *err);
+int lvm_pool_can_destroy(struct pool *pool, struct coppice_error *err);
 int lvm_pool_destroy(const struct pool_spec *spec, struct coppice_error *err);
 int lvm_pool_resize(struct pool *pool, uint64_t size_bytes, struct coppice_error *err);
+int lvm_pool_extend(struct pool *pool, uint64_t limit_bytes, bool *ret_did,
+		    struct coppice_error *err);
+int lvm_pool_host(const struct pool_spec *spec, bool *ret_is_file, struct pool_host *ret,
+		  struct coppice_error *err);
 int lvm_pool_space(struct pool *pool, struct pool_space *ret, struct coppice_error *err);
 int lvm_pool_record_read(struct pool *pool, char **ret, struct coppice_error *err);
 int lvm_pool_record_write(struct pool *pool, const char *record, struct coppice_error *err);

@@ -172,6 +172,31 @@ struct batch {
 	bool is_read_only;
 };
 
+/* LVM takes a pool whose transaction id is another for a full one. */
+static int explain_refusal(struct session *session, struct coppice_error *err)
+{
+	struct lvm_pool *lvm = session->lvm;
+	struct coppice_error ignored;
+	struct pool_status status;
+	json_t *report, *rows;
+	const char *text;
+	int r = err->code;
+
+	if (lvm_pool_status(lvm, &status, &ignored) < 0 ||
+	    session_do(session, &report, &ignored, "lvs -o transaction_id %s/%s", lvm->vg,
+		       lvm->thin) < 0)
+		return r;
+	rows = json_object_get(json_array_get(json_object_get(report, "report"), 0), "lv");
+	text = json_string_value(json_object_get(json_array_get(rows, 0), "transaction_id"));
+	if (text && strtoull(text, NULL, 10) != status.transaction_id)
+		r = fail(err, COPPICE_UNAVAILABLE,
+			 "the thin pool '%s/%s' has the transaction id %llu, where LVM expects %s: "
+			 "somebody restored one of the two from a backup; see lvmthin(7)",
+			 lvm->vg, lvm->thin, (unsigned long long)status.transaction_id, text);
+	json_decref(report);
+	return r;
+}
+
 static int clone_as(const struct batch *batch, const struct new_volume *volume, const char *name,
 		    bool is_announced, struct coppice_error *err)
 {
@@ -304,6 +329,8 @@ int lvm_clone(struct draft *draft, const struct volume_ref *origin,
 		r = freeze(&batch, err);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
 		r = clone_one(&batch, &volumes[i], err);
+		if (r == COPPICE_NO_SPACE)
+			r = explain_refusal(&session, err);
 		if (r < 0)
 			r = wrap(err, "cannot clone as '%s'", option_text(&volumes[i]));
 	}

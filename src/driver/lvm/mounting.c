@@ -113,6 +113,21 @@ static bool may_be_larger(const struct lv *lv)
 	return tag_get(lv->tags, TAG_SIZE, text, sizeof(text));
 }
 
+/* To be mounted a file system is written to, which a full pool does not let it be. */
+static int refuse_full(const struct lvm_pool *lvm, const struct lv *lv, struct coppice_error *err)
+{
+	struct coppice_error why = *err, ignored;
+	struct pool_status status;
+
+	if (lvm_pool_status(lvm, &status, &ignored) == COPPICE_OK && status.is_read_only)
+		return fail(err, COPPICE_NO_SPACE,
+			    "'%s/%s' cannot be mounted, as the thin pool is full, or read-only: "
+			    "delete something, or make it larger",
+			    lvm->vg, lv->name);
+	*err = why;
+	return err->code;
+}
+
 int lvm_mount_at(struct session *session, const struct lv *lv, const char *path,
 		 struct coppice_error *err)
 {
@@ -134,6 +149,8 @@ int lvm_mount_at(struct session *session, const struct lv *lv, const char *path,
 		return r;
 	lvm_device(lvm, lv->name, device);
 	r = file_system_mount(device, lvm->mount_options, is_read_only, path, err);
+	if (r < 0)
+		r = refuse_full(lvm, lv, err);
 	if (r == COPPICE_OK && !is_read_only && may_be_larger(lv))
 		r = file_system_grow(path, device, err);
 	return r;

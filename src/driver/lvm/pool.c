@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "driver/generic/explain.h"
 #include "driver/generic/loop.h"
+#include "driver/generic/pool_file.h"
 
 #define THIN_DEFAULT "CoppiceThinPool"
 #define SIZE_DEFAULT (UINT64_C(10) << 30)
@@ -265,6 +266,31 @@ static int attach(struct lvm_pool *lvm, struct loop *loop, struct coppice_error 
 	return S_ISREG(st.st_mode) ? loop_attach(lvm->source, loop, err) : COPPICE_OK;
 }
 
+/* The group that lies on a device has another name than it is looked for by. */
+static int name_group(struct lvm_pool *lvm, const char *device, struct coppice_error *err)
+{
+	struct coppice_error why = *err, ignored;
+	json_t *report, *rows, *row;
+	size_t i;
+
+	if (lvm_do(lvm, &report, &ignored, "pvs -o pv_name,vg_name") < 0)
+		return why.code;
+	rows = json_object_get(json_array_get(json_object_get(report, "report"), 0), "pv");
+	json_array_foreach (rows, i, row) {
+		const char *pv = json_string_value(json_object_get(row, "pv_name"));
+		const char *vg = json_string_value(json_object_get(row, "vg_name"));
+
+		if (pv && vg && vg[0] && strcmp(pv, device) == 0 && strcmp(vg, lvm->vg) != 0)
+			(void)fail(&why, COPPICE_NOT_FOUND,
+				   "there is no thin pool '%s/%s'; on '%s' lies the volume group "
+				   "'%s': give lvm.vg_name=%s",
+				   lvm->vg, lvm->thin, lvm->source, vg, vg);
+	}
+	json_decref(report);
+	*err = why;
+	return err->code;
+}
+
 static int open_thin(const struct pool_spec *spec, struct lvm_pool *lvm, struct coppice_error *err)
 {
 	_cleanup_(freep) char *record = NULL;
@@ -303,6 +329,8 @@ int lvm_pool_open(const struct pool_spec *spec, struct pool **ret, struct coppic
 		r = attach(lvm_pool_of(pool), &loop, err);
 	if (r == COPPICE_OK)
 		r = open_thin(spec, lvm_pool_of(pool), err);
+	if (r == COPPICE_NOT_FOUND && place.kind != PLACE_GROUP)
+		r = name_group(lvm_pool_of(pool), loop.path[0] ? loop.path : place.device, err);
 	if (r == COPPICE_OK)
 		*ret = take_ptr(&pool);
 	return r;
@@ -391,9 +419,11 @@ int lvm_pool_record_write(struct pool *pool, const char *record, struct coppice_
 {
 	struct lvm_pool *lvm = lvm_pool_of(pool);
 	_cleanup_(session_end) struct session session = { 0 };
-	_cleanup_(freep) char *tags = NULL;
+	_cleanup_(freep) char *tags = NULL, *compact = record_compact(record, err);
 	int r;
 
+	if (!compact)
+		return err->code;
 	if (pool->is_dry_run)
 		return COPPICE_OK;
 	r = lvm_pool_tags(lvm, &tags, err);
@@ -401,7 +431,7 @@ int lvm_pool_record_write(struct pool *pool, const char *record, struct coppice_
 		r = session_begin(lvm, true, &session, err);
 	return r < 0 ? r
 		     : lvm_tags_record(&session, &(struct lv){ .name = lvm->thin, .tags = tags },
-				       record, err);
+				       compact, err);
 }
 
 const char *lvm_pool_mount_path(struct pool *pool)
@@ -422,15 +452,97 @@ int lvm_pool_space(struct pool *pool, struct pool_space *ret, struct coppice_err
 		.used = { COPPICE_EXACT, status.used_blocks * status.block_bytes },
 		.free = { COPPICE_EXACT,
 			  (status.total_blocks - status.used_blocks) * status.block_bytes },
+		.metadata_total = { COPPICE_EXACT, status.total_metadata_blocks * 4096 },
+		.metadata_used = { COPPICE_EXACT, status.used_metadata_blocks * 4096 },
 	};
 	return COPPICE_OK;
+}
+
+int lvm_pool_host(const struct pool_spec *spec, bool *ret_is_file, struct pool_host *ret,
+		  struct coppice_error *err)
+{
+	struct place place;
+	struct stat st;
+	int r = lvm_place_find(spec, &place, err);
+
+	*ret_is_file = r == COPPICE_OK && place.kind != PLACE_GROUP &&
+		       stat(place.device, &st) == 0 && S_ISREG(st.st_mode);
+	return *ret_is_file ? pool_file_host(place.device, ret, err) : r;
+}
+
+/* ---- growing ---- */
+
+/* Metadata grows with the data that it is of, as it can be full first. */
+static uint64_t metadata_growth(const struct pool_status *before, uint64_t added_bytes)
+{
+	double metadata = (double)before->total_metadata_blocks * 4096;
+	double more = metadata * (double)added_bytes / ((double)before->total_bytes + metadata);
+
+	return ((uint64_t)more / EXTENT_BYTES + 1) * EXTENT_BYTES;
+}
+
+static int extend_thin(struct lvm_pool *lvm, const struct pool_status *before, uint64_t added_bytes,
+		       struct coppice_error *err)
+{
+	uint64_t more = metadata_growth(before, added_bytes);
+	int r = COPPICE_OK;
+
+	if (more < added_bytes)
+		r = lvm_do(lvm, NULL, err, "lvextend -q --poolmetadatasize +%llub %s/%s",
+			   (unsigned long long)more, lvm->vg, lvm->thin);
+	return r < 0 ? r
+		     : lvm_do(lvm, NULL, err, "lvextend -q -l +100%%FREE %s/%s", lvm->vg,
+			      lvm->thin);
+}
+
+/* Killed in between, what the group has more is taken the next time. */
+static int grow_file(struct lvm_pool *lvm, uint64_t size_bytes, struct coppice_error *err)
+{
+	_cleanup_(loop_close) struct loop loop = LOOP_INIT;
+	struct pool_status before;
+	struct stat st;
+	int r = lvm_pool_status(lvm, &before, err);
+
+	if (r < 0)
+		return r;
+	if (stat(lvm->source, &st) < 0 || truncate(lvm->source, (off_t)size_bytes) < 0)
+		return fail_errno(err, errno, "cannot grow '%s'", lvm->source);
+	r = loop_attach(lvm->source, &loop, err);
+	if (r == COPPICE_OK)
+		r = loop_resize(loop.path, err);
+	if (r == COPPICE_OK)
+		r = lvm_do(lvm, NULL, err, "pvresize -q %s", loop.path);
+	return r < 0 || size_bytes - (uint64_t)st.st_size < 2 * EXTENT_BYTES
+		       ? r
+		       : extend_thin(lvm, &before, size_bytes - (uint64_t)st.st_size, err);
+}
+
+int lvm_pool_extend(struct pool *pool, uint64_t limit_bytes, bool *ret_did,
+		    struct coppice_error *err)
+{
+	struct lvm_pool *lvm = lvm_pool_of(pool);
+	uint64_t bytes;
+	struct stat st;
+
+	*ret_did = false;
+	if (!lvm->is_our_file)
+		return COPPICE_OK;
+	if (stat(lvm->source, &st) < 0)
+		return fail_errno(err, errno, "cannot look at '%s'", lvm->source);
+	bytes = (uint64_t)st.st_size + (uint64_t)st.st_size / 4;
+	bytes = (bytes < limit_bytes ? bytes : limit_bytes) / EXTENT_BYTES * EXTENT_BYTES;
+	if (bytes < (uint64_t)st.st_size + 2 * EXTENT_BYTES)
+		return COPPICE_OK;
+	*ret_did = true;
+	return grow_file(lvm, bytes, err);
 }
 
 int lvm_pool_resize(struct pool *pool, uint64_t size_bytes, struct coppice_error *err)
 {
 	struct lvm_pool *lvm = lvm_pool_of(pool);
-	_cleanup_(loop_close) struct loop loop = LOOP_INIT;
 	_cleanup_(freep) char *file = NULL;
+	struct pool_status status;
+	uint64_t added;
 	struct stat st;
 	int r;
 
@@ -444,22 +556,22 @@ int lvm_pool_resize(struct pool *pool, uint64_t size_bytes, struct coppice_error
 		return fail(err, COPPICE_INVALID,
 			    "size cannot shrink: '%s' has %lld bytes, %llu were asked for",
 			    lvm->source, (long long)st.st_size, (unsigned long long)size_bytes);
+	r = lvm_pool_status(lvm, &status, err);
+	if (r < 0)
+		return r;
+	added = size_bytes - (uint64_t)st.st_size;
 	file = text_shell_quote(lvm->source);
 	if (!file)
 		return fail_memory(err);
 	lvm_explain(pool, "truncate -s %llu %s", (unsigned long long)size_bytes, file);
 	lvm_explain(pool, "device=$(losetup -n -O NAME -j %s)", file);
 	lvm_explain(pool, "losetup -c $device && pvresize $device");
+	if (metadata_growth(&status, added) < added)
+		lvm_explain(pool, "lvextend --poolmetadatasize +%llub %s/%s",
+			    (unsigned long long)metadata_growth(&status, added), lvm->vg,
+			    lvm->thin);
 	lvm_explain(pool, "lvextend -l +100%%FREE %s/%s", lvm->vg, lvm->thin);
 	if (pool->is_dry_run)
 		return COPPICE_OK;
-	if (truncate(lvm->source, (off_t)(size_bytes & ~0xfffULL)) < 0)
-		return fail_errno(err, errno, "cannot grow '%s'", lvm->source);
-	r = loop_attach(lvm->source, &loop, err);
-	if (r == COPPICE_OK)
-		r = loop_resize(loop.path, err);
-	if (r == COPPICE_OK)
-		r = lvm_do(lvm, NULL, err, "pvresize %s", loop.path);
-	return r < 0 ? r
-		     : lvm_do(lvm, NULL, err, "lvextend -l +100%%FREE %s/%s", lvm->vg, lvm->thin);
+	return grow_file(lvm, size_bytes & ~0xfffULL, err);
 }

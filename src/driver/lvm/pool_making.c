@@ -246,7 +246,8 @@ static int make_thin(const struct pool_spec *spec, const struct place *place, st
 		     const char *record, struct undo *undo, struct coppice_error *err)
 {
 	const char *metadata = spec->get(spec, "lvm.thinpool_metadata_size");
-	_cleanup_(freep) char *tags = tags_of_record(record, " --addtag=", err);
+	_cleanup_(freep) char *compact = record_compact(record, err);
+	_cleanup_(freep) char *tags = compact ? tags_of_record(compact, " --addtag=", err) : NULL;
 	char size[40], metadata_size[60] = "";
 	uint64_t bytes;
 	int r;
@@ -274,7 +275,8 @@ static int make_thin(const struct pool_spec *spec, const struct place *place, st
 
 static int use_thin(struct lvm_pool *lvm, const char *record, struct coppice_error *err)
 {
-	_cleanup_(freep) char *tags = tags_of_record(record, " --addtag=", err);
+	_cleanup_(freep) char *compact = record_compact(record, err);
+	_cleanup_(freep) char *tags = compact ? tags_of_record(compact, " --addtag=", err) : NULL;
 
 	return tags ? lvm_do(lvm, NULL, err, "lvchange -q --addtag=" TAG_POOL "%s %s/%s", tags,
 			     lvm->vg, lvm->thin)
@@ -397,6 +399,36 @@ static int is_our_group(struct lvm_pool *lvm, const char *device, bool *ret,
 	return COPPICE_OK;
 }
 
+static int fail_stranger(const struct lvm_pool *lvm, const char *name, const char *where,
+			 struct coppice_error *err)
+{
+	return fail(err, COPPICE_BUSY,
+		    "the logical volume '%s/%s' is none of Coppice, and would go with the %s; to "
+		    "remove it: lvremove %s/%s",
+		    lvm->vg, name, where, lvm->vg, name);
+}
+
+/* What others made in the thin pool, or the group, is not ours to destroy: the first is named. */
+static int refuse_strangers(const struct lvm_pool *lvm, const struct lv_list *listing,
+			    bool is_group, struct coppice_error *err)
+{
+	for (size_t i = 0; i < listing->n; i++)
+		if (!listing->lv[i].uuid.text[0])
+			return fail_stranger(lvm, listing->lv[i].name, "thin pool", err);
+	return is_group && listing->beside
+		       ? fail_stranger(lvm, listing->beside, "volume group", err)
+		       : COPPICE_OK;
+}
+
+/* The same of what is there now. */
+static int refuse_strangers_now(struct lvm_pool *lvm, bool is_group, struct coppice_error *err)
+{
+	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
+	int r = lvm_list_read(lvm, &listing, err);
+
+	return r < 0 ? r : refuse_strangers(lvm, &listing, is_group, err);
+}
+
 static int unmake_group(const struct pool_spec *spec, const struct place *place,
 			struct lvm_pool *lvm, struct coppice_error *err)
 {
@@ -415,6 +447,8 @@ static int unmake_group(const struct pool_spec *spec, const struct place *place,
 	if (r == COPPICE_OK)
 		r = is_our_group(lvm, device, &is_ours, err);
 	if (r == COPPICE_OK && is_ours)
+		r = refuse_strangers_now(lvm, true, err);
+	if (r == COPPICE_OK && is_ours)
 		r = lvm_umount_all(lvm, true, err);
 	if (r == COPPICE_OK && is_ours)
 		r = undo_group(lvm, lvm->vg, err);
@@ -424,22 +458,6 @@ static int unmake_group(const struct pool_spec *spec, const struct place *place,
 	if (r == COPPICE_OK && place->kind == PLACE_OUR_FILE && unlink(place->device) < 0 &&
 	    errno != ENOENT)
 		r = fail_errno(err, errno, "cannot remove '%s'", place->device);
-	return r;
-}
-
-/* What others made in the thin pool is not ours to destroy. COPPICE_BUSY naming the first. */
-static int refuse_strangers(struct session *session, struct coppice_error *err)
-{
-	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
-	int r = lv_list_read(session, &listing, err);
-
-	for (size_t i = 0; i < listing.n && r == COPPICE_OK; i++)
-		if (!listing.lv[i].uuid.text[0])
-			r = fail(err, COPPICE_BUSY,
-				 "the logical volume '%s/%s' is none of Coppice, and would go with "
-				 "the thin pool; to remove it: lvremove %s/%s",
-				 session->lvm->vg, listing.lv[i].name, session->lvm->vg,
-				 listing.lv[i].name);
 	return r;
 }
 
@@ -479,12 +497,10 @@ static int unmake_in_group(const struct pool_spec *spec, struct lvm_pool *lvm,
 	if (!record || lvm_check_owner(lvm, spec, record, &why) < 0)
 		return COPPICE_OK; /* somebody else's; never made by this specification */
 	r = remove_rest(lvm, err);
+	if (r == COPPICE_OK && has_tag(tags, TAG_MADE))
+		r = refuse_strangers_now(lvm, false, err);
 	if (r == COPPICE_OK)
 		r = session_begin(lvm, true, &session, err);
-	if (r < 0)
-		return r;
-	if (has_tag(tags, TAG_MADE))
-		r = refuse_strangers(&session, err);
 	if (r < 0)
 		return r;
 	if (has_tag(tags, TAG_MADE))
@@ -530,4 +546,18 @@ int lvm_pool_destroy(const struct pool_spec *spec, struct coppice_error *err)
 	if (r == COPPICE_OK)
 		remove_state(lvm_pool_of(pool));
 	return r;
+}
+
+int lvm_pool_can_destroy(struct pool *pool, struct coppice_error *err)
+{
+	struct lvm_pool *lvm = lvm_pool_of(pool);
+	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
+	_cleanup_(session_end) struct session session = { 0 };
+	int r = session_begin(lvm, false, &session, err);
+
+	if (r == COPPICE_OK)
+		r = lv_list_read(&session, &listing, err);
+	if (r < 0 || (!lvm->source && !has_tag(listing.pool_tags, TAG_MADE)))
+		return r;
+	return refuse_strangers(lvm, &listing, lvm->source != NULL, err);
 }

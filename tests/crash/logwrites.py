@@ -77,6 +77,12 @@ class Log:
             found.append(i)
         return found
 
+    def is_noise(self, i):
+        """Is it of bytes of many kinds? Then it is no metadata."""
+        entry = self.entries[i]
+        return all(len(set(os.pread(self.file, 4096, entry.offset + at))) > 200
+                   for at in range(0, entry.length, 4096))
+
     def write(self, path, numbers):
         """Onto a file, what these entries wrote, in this order. What was discarded is zeros."""
         with open(path, "r+b", buffering=0) as target:

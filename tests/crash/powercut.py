@@ -16,8 +16,8 @@ FICLONE = 0x40049409
 class Host:
     """An XFS in a file, or on a device, for it can clone files; taken away at the end."""
 
-    def __init__(self, here, device=None):
-        self.lab = here
+    def __init__(self, here, device=None, driver="btrfs"):
+        self.lab, self.driver = here, driver
         self.image, self.top = device or here.path("host.img"), here.path("host")
         os.mkdir(self.top)
         if not device:
@@ -46,13 +46,13 @@ class Host:
         examine(). The file stays."""
         root = os.path.join(self.top, "after")
         bad = []
-        self.lab.must("storage", "recover", "main", "btrfs", f"source={path}", root=root)
+        self.lab.must("storage", "recover", "main", self.driver, f"source={path}", root=root)
         listed = [row["name"] for row in self.lab.json("list", root=root)]
         found = self.lab.run("check", root=root)
         if found.status != 0:
             bad.append(f"check: {found}")
-        top = self.lab.pool("main", "btrfs", root)
-        walk = lab.Walk(top)
+        top = self.lab.pool("main", self.driver, root)
+        walk = lab.walk(top)
         bad += walk.problems
         if walk.drafts or walk.deleted:
             bad.append(f"left: drafts {walk.drafts}, deleted {walk.deleted}")

@@ -155,6 +155,10 @@ int session_begin(struct lvm_pool *lvm, bool is_changing, struct session *ret,
 
 void session_end(struct session *session)
 {
+	int why = session->did_change ? lvm_flush(session->lvm) : 0;
+
+	if (why)
+		session->lvm->flush_failed = why;
 	if (session->is_changing && session->lvm->lock_fd >= 0)
 		(void)flock(session->lvm->lock_fd, LOCK_UN);
 	*session = (struct session){ 0 };
@@ -223,6 +227,7 @@ static int session_vdo(struct session *session, json_t **ret_report, struct copp
 
 	if (session->lvm->talk.pid <= 0)
 		return fail(err, COPPICE_UNAVAILABLE, "lvm has ended");
+	session->did_change |= !ret_report;
 	if (vasprintf(&line, fmt, args) < 0) {
 		line = NULL;
 		return fail_memory(err);

@@ -168,8 +168,9 @@ static bool is_of_deleted(const struct lv_list *listing, const struct lv *lv)
 	return false;
 }
 
-/* The snapshots before what says that they are to go. */
-int lvm_reap_in(struct session *session, const struct lv_list *listing, struct coppice_error *err)
+/* By commands of their own, as lvm removes what one command names in an order of its own. */
+static int remove_which(struct session *session, const struct lv_list *listing, bool are_snapshots,
+			struct coppice_error *err)
 {
 	_cleanup_(freep) const char **name = calloc(listing->n + 1, sizeof(*name));
 	size_t n = 0;
@@ -177,16 +178,23 @@ int lvm_reap_in(struct session *session, const struct lv_list *listing, struct c
 
 	if (!name)
 		return fail_memory(err);
-	for (int turn = 0; turn < 2; turn++)
-		for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++) {
-			const struct lv *lv = &listing->lv[i];
+	for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++) {
+		const struct lv *lv = &listing->lv[i];
 
-			if (turn == 0 ? !is_of_deleted(listing, lv) : !is_deleted(lv))
-				continue;
-			name[n++] = lv->name;
-			r = lvm_umount(session, lv->name, err);
-		}
+		if (are_snapshots ? !is_of_deleted(listing, lv) : !is_deleted(lv))
+			continue;
+		name[n++] = lv->name;
+		r = lvm_umount(session, lv->name, err);
+	}
 	return r < 0 ? r : lvm_remove(session, name, n, err);
+}
+
+/* The snapshots before what says that they are to go. */
+int lvm_reap_in(struct session *session, const struct lv_list *listing, struct coppice_error *err)
+{
+	int r = remove_which(session, listing, true, err);
+
+	return r < 0 ? r : remove_which(session, listing, false, err);
 }
 
 int lvm_reap(struct pool *pool, struct coppice_error *err)

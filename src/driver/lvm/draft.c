@@ -147,8 +147,8 @@ static int recover_swaps(struct session *session, const struct lv_list *listing,
 	return r;
 }
 
-static int remove_content(struct session *session, const struct lv_list *listing, const char *id,
-			  bool is_given_up, struct coppice_error *err)
+static int remove_which(struct session *session, const struct lv_list *listing, const char *id,
+			bool is_given_up, bool are_snapshots, struct coppice_error *err)
 {
 	_cleanup_(freep) const char **name = calloc(listing->n + 1, sizeof(*name));
 	size_t n = 0;
@@ -157,12 +157,22 @@ static int remove_content(struct session *session, const struct lv_list *listing
 	if (!name)
 		return fail_memory(err);
 	for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++) {
-		if (!is_to_go(listing, &listing->lv[i], id, is_given_up))
+		if ((listing->lv[i].snapshot[0] != '\0') != are_snapshots ||
+		    !is_to_go(listing, &listing->lv[i], id, is_given_up))
 			continue;
 		name[n++] = listing->lv[i].name;
 		r = lvm_umount(session, listing->lv[i].name, err);
 	}
 	return r < 0 ? r : lvm_remove(session, name, n, err);
+}
+
+/* Snapshots first: that they are to go is known by what they are of. */
+static int remove_content(struct session *session, const struct lv_list *listing, const char *id,
+			  bool is_given_up, struct coppice_error *err)
+{
+	int r = remove_which(session, listing, id, is_given_up, true, err);
+
+	return r < 0 ? r : remove_which(session, listing, id, is_given_up, false, err);
 }
 
 static void remove_folder(struct lvm_pool *lvm, const char *id)

@@ -10,6 +10,7 @@
 #include <linux/dm-ioctl.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/sysmacros.h>
 
 /* Room for what one target says of itself. */
 union request {
@@ -17,22 +18,26 @@ union request {
 	char bytes[4096];
 };
 
-static int request_init(const struct lvm_pool *lvm, union request *request,
-			struct coppice_error *err)
+static void request_name(union request *request, const char *device)
 {
-	char device[PATH_MAX];
-	const char *name;
-
-	if (!lvm_pool_device(lvm, device))
-		return fail(err, COPPICE_UNAVAILABLE, "the thin pool '%s/%s' is not active",
-			    lvm->vg, lvm->thin);
-	name = strrchr(device, '/') + 1;
 	*request = (union request){ .header = {
 					    .version = { DM_VERSION_MAJOR, 0, 0 },
 					    .data_size = sizeof(*request),
 					    .data_start = sizeof(request->header),
 				    } };
-	(void)snprintf(request->header.name, sizeof(request->header.name), "%s", name);
+	(void)snprintf(request->header.name, sizeof(request->header.name), "%s",
+		       strrchr(device, '/') + 1);
+}
+
+static int request_init(const struct lvm_pool *lvm, union request *request,
+			struct coppice_error *err)
+{
+	char device[PATH_MAX];
+
+	if (!lvm_pool_device(lvm, device))
+		return fail(err, COPPICE_UNAVAILABLE, "the thin pool '%s/%s' is not active",
+			    lvm->vg, lvm->thin);
+	request_name(request, device);
 	return COPPICE_OK;
 }
 
@@ -98,4 +103,88 @@ int lvm_pool_status(const struct lvm_pool *lvm, struct pool_status *ret, struct 
 		.needs_check = strstr(said, " needs_check") != NULL,
 	};
 	return COPPICE_OK;
+}
+
+/* ---- flushing ---- */
+
+/* The name of a block device in /dev, by its number, from sysfs: there need not be udev. */
+static bool name_of_device(dev_t device, char ret[static PATH_MAX])
+{
+	char path[64], line[256], name[200] = "";
+	FILE *file;
+
+	(void)snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/dm/name", major(device),
+		       minor(device));
+	file = fopen(path, "re");
+	if (file) {
+		if (fgets(line, sizeof(line), file) && sscanf(line, "%199s", name) == 1)
+			(void)snprintf(ret, PATH_MAX, "/dev/mapper/%s", name);
+	} else {
+		(void)snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/uevent", major(device),
+			       minor(device));
+		file = fopen(path, "re");
+		while (file && fgets(line, sizeof(line), file))
+			if (sscanf(line, "DEVNAME=%199s", name) == 1)
+				(void)snprintf(ret, PATH_MAX, "/dev/%s", name);
+	}
+	if (file)
+		(void)fclose(file);
+	return name[0];
+}
+
+static int flush_device(dev_t device)
+{
+	char path[PATH_MAX];
+	_cleanup_(closep) int fd = -1;
+
+	if (!name_of_device(device, path))
+		return 0;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd >= 0 && fsync(fd) < 0 ? errno : 0;
+}
+
+struct below {
+	dev_t device[64];
+	size_t n;
+};
+
+/* What a part of the thin pool lies on: physical volumes, where the group's own text is, too. */
+static void find_below(const char *device, struct below *below)
+{
+	const struct dm_target_deps *deps;
+	union request request;
+	_cleanup_(closep) int fd = open("/dev/mapper/control", O_RDWR | O_CLOEXEC);
+
+	request_name(&request, device);
+	if (fd < 0 || ioctl(fd, DM_TABLE_DEPS, &request) < 0)
+		return; /* not active: then nothing of it is changed */
+	deps = (const struct dm_target_deps *)(const void *)(request.bytes +
+							     request.header.data_start);
+	for (uint32_t i = 0; i < deps->count && below->n < ARRAY_SIZE(below->device); i++) {
+		bool is_known = false;
+
+		for (size_t k = 0; k < below->n; k++)
+			is_known |= below->device[k] == (dev_t)deps->dev[i];
+		if (!is_known)
+			below->device[below->n++] = (dev_t)deps->dev[i];
+	}
+}
+
+int lvm_flush(const struct lvm_pool *lvm)
+{
+	char device[PATH_MAX], part[PATH_MAX + 8];
+	struct below below = { .n = 0 };
+	int why = 0;
+
+	lvm_device(lvm, lvm->thin, device);
+	(void)snprintf(part, sizeof(part), "%s_tmeta", device);
+	find_below(part, &below);
+	(void)snprintf(part, sizeof(part), "%s_tdata", device);
+	find_below(part, &below);
+	for (size_t i = 0; i < below.n; i++) {
+		int failed = flush_device(below.device[i]);
+
+		why = why ? why : failed;
+	}
+	return why;
 }

@@ -10,10 +10,15 @@
 #include "base/text.h"
 #include "driver/generic/fill.h"
 
-/* Every command is durable when it returns: LVM writes its metadata, the thin pool commits. */
+/* What is changed is on the disk when its session ends. */
 static int commit(struct pool *pool, struct coppice_error *err)
 {
-	return COPPICE_OK;
+	struct lvm_pool *lvm = lvm_pool_of(pool);
+	int why = lvm->flush_failed;
+
+	lvm->flush_failed = 0;
+	return why ? fail_errno(err, why, "cannot write out the volume group '%s'", lvm->vg)
+		   : COPPICE_OK;
 }
 
 /* ---- the stamp ---- */

@@ -57,6 +57,7 @@ struct lvm_pool {
 	struct talk talk;        /* command.c: with lvm, once it was needed */
 	int lock_fd;             /* of the group's lock, which lvm has as well; or -1 */
 	pid_t talker;            /* the process that talks: not what is forked from it */
+	int flush_failed;        /* errno of a flush that failed: for commit to tell */
 };
 
 static inline struct lvm_pool *lvm_pool_of(struct pool *pool)
@@ -70,10 +71,11 @@ static inline struct lvm_pool *lvm_pool_of(struct pool *pool)
 struct session {
 	struct lvm_pool *lvm;
 	bool is_changing;
+	bool did_change;
 };
 
 /*
- * Begin one. Who changes something has the lock of the group, and so has lvm, by the same open
+ * Begin one. At the end of it what was changed is on the disk. Who changes something has the lock of the group, and so has lvm, by the same open
  * file: when we are killed, whoever comes next waits until it has ended what it was at.
  * COPPICE_BUSY: waited in vain.
  */
@@ -121,6 +123,12 @@ int lvm_pool_status(const struct lvm_pool *lvm, struct pool_status *ret, struct 
 
 /* Send the thin pool a message, as "reserve_metadata_snap". */
 int lvm_pool_tell(const struct lvm_pool *lvm, const char *message, struct coppice_error *err);
+
+/*
+ * What lvm wrote of a group into its physical volumes reaches the disks: it does not ask for that
+ * itself. 0, or an errno.
+ */
+int lvm_flush(const struct lvm_pool *lvm);
 
 /* ---- names.c ---- */
 

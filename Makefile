@@ -82,7 +82,12 @@ fuzz:
 bench:
 	tools/deps test
 	@$(MAKE) --no-print-directory all
-	tests/bench/run $(BUILD)
+	@missed=0; \
+	tests/bench/run $(BUILD) || missed=1; \
+	COPPICE_LIBEXECDIR=$$PWD/$(BUILD)/src/image COPPICE_BUILD=$$PWD/$(BUILD) \
+	tests/tools/with-uml -t 3600 -M dm-thin-pool,dm-snapshot -d 8192 \
+		tests/tools/on-lvm /dev/ubda tests/bench/lvm $(BUILD)/src/cli/coppice || missed=1; \
+	exit $$missed
 
 demo:
 	tools/deps demo

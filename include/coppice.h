@@ -243,7 +243,7 @@ struct coppice_space_list {
  *
  * @param coppice   handle
  * @param name      of the pool; must be free
- * @param driver    "btrfs" or "dir"; NULL takes the best that this machine has
+ * @param driver    "btrfs", "zfs", "lvm" or "dir"; NULL takes the best that this machine has
  * @param settings  pool configuration: source, size, btrfs.mount_options, …
  * @param n         how many settings
  * @param err       filled on failure, untouched on success

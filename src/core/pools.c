@@ -113,20 +113,27 @@ int pool_entry_keep(struct coppice *coppice, struct pool_entry *entry, struct co
 
 /* ---- files ---- */
 
-int pool_entry_format(struct coppice *coppice, const struct pool_entry *entry, char **ret,
-		      struct coppice_error *err)
+static int format_as(struct coppice *coppice, const struct pool_entry *entry, size_t flags,
+		     char **ret, struct coppice_error *err)
 {
 	json_t *json = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s*, s:o}", "uuid", entry->uuid.text,
 				 "version", VERSION, "driver", entry->driver->name, "owner",
 				 coppice->owner.text, "owner_path", coppice->root, "source",
 				 entry->source, "config", settings_to_json(&entry->config));
-	char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+	char *text = json ? json_dumps(json, flags) : NULL;
 
 	json_decref(json);
 	if (!text)
 		return fail_memory(err);
 	*ret = text;
 	return COPPICE_OK;
+}
+
+/* As records of volumes are, which some engines keep in pieces. */
+int pool_entry_format(struct coppice *coppice, const struct pool_entry *entry, char **ret,
+		      struct coppice_error *err)
+{
+	return format_as(coppice, entry, JSON_COMPACT | JSON_ENSURE_ASCII, ret, err);
 }
 
 int pool_entry_save(struct coppice *coppice, const struct pool_entry *entry,
@@ -138,7 +145,7 @@ int pool_entry_save(struct coppice *coppice, const struct pool_entry *entry,
 
 	if (!path)
 		return fail_memory(err);
-	r = pool_entry_format(coppice, entry, &text, err);
+	r = format_as(coppice, entry, JSON_INDENT(2), &text, err);
 	return r < 0 ? r : file_write(coppice->root_fd, path, text, true, err);
 }
 

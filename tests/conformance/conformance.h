@@ -25,6 +25,7 @@ struct subject {
 	const char *no_processes;     /* why other processes do not see its pools; NULL: they do */
 	const char *no_files;         /* why its volumes are not files; NULL: they are */
 	const char *(*no_nanoseconds)(void); /* why it forgets parts of seconds; NULL: it does not */
+	unsigned metadata_bytes;      /* that a write may take beside its data; 0: 256 KiB */
 	bool keeps_some;              /* of a device's space for itself, as it grows ever more */
 	bool has_tombstones;          /* what others were cloned from stays, pinned */
 	bool has_accounts;            /* what was written stays charged to who wrote it, also when deleted */
@@ -40,7 +41,7 @@ struct subject {
 };
 
 extern const struct subject subject_memory, subject_dir, subject_btrfs, subject_btrfs_noquota,
-	subject_zfs, subject_lvm_ext4, subject_lvm_xfs;
+	subject_zfs, subject_lvm_ext4, subject_lvm_xfs, subject_lvm_btrfs;
 
 /* Which one this run is about. */
 extern const struct subject *subject;

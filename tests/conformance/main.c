@@ -39,7 +39,7 @@ static const struct subject *subject_find(const char *name)
 	const struct subject *const all[] = { &subject_memory, &subject_dir,
 					      &subject_btrfs,  &subject_btrfs_noquota,
 					      &subject_zfs,    &subject_lvm_ext4,
-					      &subject_lvm_xfs };
+					      &subject_lvm_xfs, &subject_lvm_btrfs };
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
 		if (strcmp(all[i]->name, name) == 0)

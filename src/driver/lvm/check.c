@@ -151,9 +151,7 @@ static bool is_of_deleted(const struct checking *checking, const struct lv *lv)
 /* Neither in a draft, nor with one that is deleted. */
 static bool is_lost(const struct checking *checking, const struct lv *lv)
 {
-	return lv->snapshot[0] && !lv->volume && !lv->draft.text[0] &&
-	       !(lv->announced.text[0] &&
-		 state_lock_is_there(&checking->session->lvm->files, lv->announced.text)) &&
+	return lv->snapshot[0] && !lv->volume && !lv->draft.text[0] && !lv->is_pending &&
 	       !is_of_deleted(checking, lv);
 }
 

@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The file systems on thin volumes. A clone has the UUID of what it was cloned from. ext4 does
- * not mind; XFS is told not to; none of what is in a clone is written anew for that.
+ * not mind; XFS is told not to; none of what is in a clone is written anew for that. Linux before
+ * 6.7 mounts only one Btrfs of a UUID at a time: so one that is mounted beside another of its
+ * kind gets one of its own in its superblocks and the root tree, which is all that is written.
  */
 #include "driver/lvm/lvm.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/statfs.h>
 
 #include "base/run.h"
 #include "base/text.h"
@@ -32,7 +37,11 @@ static const char *const make_ext4[] = {
 
 static const char *const make_xfs[] = { "mkfs.xfs", "-q", "-K", NULL };
 
-static const struct maker makers[] = { { "ext4", make_ext4 }, { "xfs", make_xfs } };
+static const char *const make_btrfs[] = { "mkfs.btrfs", "-q", "-K", "-f", NULL };
+
+static const struct maker makers[] = { { "ext4", make_ext4 },
+				       { "xfs", make_xfs },
+				       { "btrfs", make_btrfs } };
 
 static const struct maker *maker_find(const char *type)
 {
@@ -56,7 +65,7 @@ int file_system_make(const char *type, const char *device, struct coppice_error 
 	size_t n = 0;
 
 	if (!maker)
-		return fail(err, COPPICE_INVALID, "block.filesystem '%s' is none of ext4 and xfs",
+		return fail(err, COPPICE_INVALID, "block.filesystem '%s' is none of " FILE_SYSTEMS,
 			    type);
 	while (maker->argv[n]) {
 		argv[n] = maker->argv[n];
@@ -66,24 +75,36 @@ int file_system_make(const char *type, const char *device, struct coppice_error 
 	return run_checked(argv, err);
 }
 
-/* Each is tried, as it need not be known which one it is: what it is not, it does not mount. */
-static int mount_as(const char *type, const char *device, const char *options, bool is_read_only,
-		    const char *where, int *ret_fd)
-{
-	bool is_xfs = strcmp(type, "xfs") == 0;
-	_cleanup_(freep) char *all =
-		text_format("%s%s%s%s", options, *options && is_xfs ? "," : "",
-			    is_xfs ? "nouuid" : "", is_xfs && is_read_only ? ",norecovery" : "");
-	_cleanup_(freep) char *fixed = NULL;
+/*
+ * What each needs to be mounted as a clone is; and from a read-only device, which is no place to
+ * play a journal: a snapshot's is clean, as it was frozen.
+ */
+struct needs {
+	const char *type, *always, *when_read_only;
+};
 
-	if (!all)
-		return -ENOMEM;
-	/* A read-only device is no place to play a journal: a snapshot's is clean, as it was
-	 * frozen. */
-	fixed = text_format("%s%s", is_read_only ? (*all ? "ro," : "ro") : "", all);
-	return fixed ? mount_held(type, device, fixed, is_read_only ? MOUNT_ATTR_RDONLY : 0, where,
-				  ret_fd)
-		     : -ENOMEM;
+static const struct needs all_needs[] = {
+	{ "ext4", "", "ro" },
+	{ "xfs", "nouuid", "ro,norecovery" },
+	{ "btrfs", "", "ro,rescue=nologreplay" },
+};
+
+/* Each is tried, as it need not be known which one it is: what it is not, it does not mount. */
+static int mount_as(const struct needs *needs, const char *device, const char *options,
+		    bool is_read_only, const char *where, int *ret_fd)
+{
+	const char *const parts[] = { options, needs->always,
+				      is_read_only ? needs->when_read_only : "" };
+	_cleanup_(text_done) struct text text = TEXT_INIT;
+	_cleanup_(freep) char *all = NULL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
+		if (parts[i][0])
+			text_add(&text, "%s%s", text.length ? "," : "", parts[i]);
+	all = text.length || text.is_failed ? text_take(&text) : strdup("");
+	return all ? mount_held(needs->type, device, all, is_read_only ? MOUNT_ATTR_RDONLY : 0,
+				where, ret_fd)
+		   : -ENOMEM;
 }
 
 /* The place of e2fsck for what it finds is in nobody's tree; it makes one when it needs it. */
@@ -100,23 +121,43 @@ int file_system_mount(const char *device, const char *options, bool is_read_only
 {
 	int r = -EINVAL;
 
-	for (size_t i = 0; i < ARRAY_SIZE(makers) && r == -EINVAL; i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(all_needs) && r == -EINVAL; i++) {
 		_cleanup_(closep) int fd = -1;
 
-		r = mount_as(makers[i].type, device, options, is_read_only, where, &fd);
+		r = mount_as(&all_needs[i], device, options, is_read_only, where, &fd);
 	}
+	if (r == -EEXIST)
+		return fail(err, COPPICE_EXISTS, "another with the UUID of '%s' is mounted",
+			    device);
 	return r < 0 ? fail_aside(err, -r, "cannot mount '%s' at '%s'", device, where) : COPPICE_OK;
+}
+
+int file_system_settle(const char *where, struct coppice_error *err)
+{
+	_cleanup_(closep) int fd = open(where, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct statfs fs;
+
+	if (fd < 0 || fstatfs(fd, &fs) < 0 || (fs.f_type == BTRFS_SUPER_MAGIC && syncfs(fd) < 0))
+		return fail_errno(err, errno, "cannot write out '%s'", where);
+	return COPPICE_OK;
+}
+
+int file_system_renew_uuid(const char *device, struct coppice_error *err)
+{
+	return run_checked((const char *const[]){ "btrfstune", "-f", "-m", device, NULL }, err);
 }
 
 int file_system_grow(const char *where, const char *device, struct coppice_error *err)
 {
 	const char *const grow_xfs[] = { "xfs_growfs", where, NULL };
 	const char *const grow_ext4[] = { "resize2fs", device, NULL };
-	_cleanup_(run_result_done) struct run_result result = { 0 };
-	int r = runner.run(grow_xfs, &result, err);
+	const char *const grow_btrfs[] = { "btrfs", "filesystem", "resize", "max", where, NULL };
+	struct statfs fs;
 
-	/* It says so when it is none of its own. */
-	if (r == COPPICE_OK && result.exit_status == 0)
-		return COPPICE_OK;
-	return run_checked(grow_ext4, err);
+	if (statfs(where, &fs) < 0)
+		return fail_errno(err, errno, "cannot look at '%s'", where);
+	return run_checked(fs.f_type == XFS_SUPER_MAGIC     ? grow_xfs
+			   : fs.f_type == BTRFS_SUPER_MAGIC ? grow_btrfs
+							    : grow_ext4,
+			   err);
 }

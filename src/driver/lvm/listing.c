@@ -62,9 +62,22 @@ static struct lv lv_of_row(json_t *row)
 
 /* ---- which snapshot is of which volume ---- */
 
-static bool is_pending(const struct lvm_pool *lvm, const struct lv *lv)
+/* Those of one draft mostly follow each other: whether that is there is looked up once. */
+static void find_pending(const struct lvm_pool *lvm, struct lv_list *listing)
 {
-	return lv->announced.text[0] && state_lock_is_there(&lvm->files, lv->announced.text);
+	const struct lv *last = NULL;
+
+	for (size_t i = 0; i < listing->n; i++) {
+		struct lv *lv = &listing->lv[i];
+
+		if (!lv->announced.text[0])
+			continue;
+		if (last && strcmp(last->announced.text, lv->announced.text) == 0)
+			lv->is_pending = last->is_pending;
+		else
+			lv->is_pending = state_lock_is_there(&lvm->files, lv->announced.text);
+		last = lv;
+	}
 }
 
 /* Has it the name of a volume, and is it none that a draft hides? */
@@ -72,7 +85,7 @@ static bool is_seen_volume(const struct lvm_pool *lvm, const struct lv *lv)
 {
 	struct volume_ref ref;
 
-	return !lv->snapshot[0] && lvm_name_parse(lv->name, &ref) && !is_pending(lvm, lv);
+	return !lv->snapshot[0] && lvm_name_parse(lv->name, &ref) && !lv->is_pending;
 }
 
 static int compare_groups(const void *a, const void *b)
@@ -128,6 +141,7 @@ static int take_rows(struct session *session, json_t *report, struct lv_list *re
 			listing.beside = field(row, "lv_name");
 	}
 	qsort(listing.lv, listing.n, sizeof(*listing.lv), compare_names);
+	find_pending(session->lvm, &listing);
 	r = find_volumes(session->lvm, &listing, err);
 	if (r < 0)
 		lv_list_done(&listing);
@@ -177,7 +191,7 @@ struct lv *lv_list_find(const struct lv_list *listing, const char *name)
 bool lv_is_hidden(const struct lvm_pool *lvm, const struct lv *lv)
 {
 	if (lv->snapshot[0])
-		return !lv->volume || lv->draft.text[0] || is_pending(lvm, lv);
+		return !lv->volume || lv->draft.text[0] || lv->is_pending;
 	return !is_seen_volume(lvm, lv);
 }
 

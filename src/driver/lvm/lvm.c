@@ -209,7 +209,7 @@ static const struct driver_key pool_keys[] = {
 	{ .name = "lvm.thinpool_name" },
 	{ .name = "lvm.thinpool_metadata_size", .is_size = true },
 	{ .name = "volume.size", .is_changeable = true, .is_size = true },
-	{ .name = "volume.block.filesystem", .values = "ext4|xfs", .is_changeable = true },
+	{ .name = "volume.block.filesystem", .values = "ext4|xfs|btrfs", .is_changeable = true },
 	{ .name = "volume.block.mount_options", .is_changeable = true },
 	{ .name = NULL },
 };

@@ -157,9 +157,6 @@ void lvm_device(const struct lvm_pool *lvm, const char *name, char ret[static PA
  */
 char *tags_of_record(const char *record, const char *prefix, struct coppice_error *err);
 
-/* The same JSON, as it is legible as tags; of a record whose very text nobody compares. free() */
-char *record_compact(const char *record, struct coppice_error *err);
-
 /*
  * The options that make the tags of something, @tags, those of @record, or of none where that
  * is NULL: only what differs, as LVM takes away what it is told to add as well. free() it.
@@ -184,6 +181,7 @@ struct lv {
 	uint64_t thin_id;
 	struct uuid uuid, group, draft, announced; /* empty: none */
 	char snapshot[VOLUME_NAME_MAX + 1];        /* empty: it is none */
+	bool is_pending;                           /* announced, by who has not published it */
 	char *record;                              /* owned; NULL: none */
 	struct lv *volume; /* of a snapshot: the one that is seen and that it is of; else NULL */
 };
@@ -235,9 +233,23 @@ int file_system_make(const char *type, const char *device, struct coppice_error 
 /* Take out of a new one, mounted at @where, what is there by itself. */
 void file_system_clear(const char *where);
 
-/* Mount it; what else it needs for that beside @options it gets. */
+#define FILE_SYSTEMS "ext4, xfs and btrfs"
+
+/*
+ * Mount it; what else it needs for that beside @options it gets. COPPICE_EXISTS: Btrfs, of which
+ * another with this UUID is mounted.
+ */
 int file_system_mount(const char *device, const char *options, bool is_read_only,
 		      const char *where, struct coppice_error *err);
+
+/*
+ * Before a snapshot of what is mounted: the kernel freezes ext4 and XFS for it, and not Btrfs,
+ * which is whole at any time, but as it was when it was written out last.
+ */
+int file_system_settle(const char *where, struct coppice_error *err);
+
+/* Give the Btrfs on a device, which is not mounted, a UUID of its own. */
+int file_system_renew_uuid(const char *device, struct coppice_error *err);
 
 /* Let it grow to the size of its device; mounted at @where. */
 int file_system_grow(const char *where, const char *device, struct coppice_error *err);
@@ -252,6 +264,9 @@ int lvm_check(struct pool *pool, bool is_repair, scan_fn *fn, void *user,
 /* Make a logical volume's device be there, or be gone. */
 int lvm_activate(struct session *session, const char *name, struct coppice_error *err);
 int lvm_deactivate(struct session *session, const char *name, struct coppice_error *err);
+
+/* Where it is mounted, by whoever. */
+bool lvm_mount_find(const struct lvm_pool *lvm, const char *name, char ret[static PATH_MAX]);
 
 /* Mount one at a path, which is made; unmount all that is mounted of it. */
 int lvm_mount_at(struct session *session, const struct lv *lv, const char *path,

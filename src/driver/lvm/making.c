@@ -315,6 +315,7 @@ int lvm_clone(struct draft *draft, const struct volume_ref *origin,
 			       .is_read_only = is_read_only };
 	bool is_live = origin->kind != VOLUME_IMAGE && !volume_is_snapshot(origin);
 	bool is_to_look = volume_is_snapshot(origin);
+	char where[PATH_MAX];
 	int r;
 
 	clone_explain(draft, origin, volumes, n);
@@ -325,6 +326,8 @@ int lvm_clone(struct draft *draft, const struct volume_ref *origin,
 	r = session_begin(lvm, true, &session, err);
 	if (r == COPPICE_OK)
 		r = find_origin(&batch, origin, is_to_look, &listing, err);
+	if (r == COPPICE_OK && is_live && lvm_mount_find(lvm, batch.from, where))
+		r = file_system_settle(where, err);
 	if (r == COPPICE_OK && is_live && n > 1)
 		r = freeze(&batch, err);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {

@@ -36,35 +36,44 @@ int lvm_deactivate(struct session *session, const char *name, struct coppice_err
 
 /* ---- what is mounted ---- */
 
-/* Where a device is mounted: "254:3" is in the third field of mountinfo, the place in the fifth. */
-static bool mounted_at(dev_t device, char ret[static PATH_MAX])
+/*
+ * A line of mountinfo: "254:3" is its third field, the place the fifth; after " - " come the type
+ * and the source, which tells of Btrfs, where the number is none of a device.
+ */
+static bool is_of_device(const char *line, dev_t device, const char *path,
+			 char where[static PATH_MAX])
 {
-	_cleanup_(fclosep) FILE *file = fopen("/proc/self/mountinfo", "re");
-	_cleanup_(freep) char *line = NULL;
-	size_t size = 0;
-	bool is_found = false;
+	const char *rest = strstr(line, " - ");
+	char type[32], source[PATH_MAX];
+	unsigned major, minor;
 
-	while (file && getline(&line, &size, file) > 0) {
-		unsigned major, minor;
-		char where[PATH_MAX];
-
-		if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &major, &minor, where) != 3 ||
-		    makedev(major, minor) != device)
-			continue;
-		/* The last that was mounted, which hides those below it. */
-		(void)snprintf(ret, PATH_MAX, "%s", where);
-		is_found = true;
-	}
-	return is_found;
+	if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &major, &minor, where) != 3)
+		return false;
+	return makedev(major, minor) == device ||
+	       (rest && sscanf(rest, " - %31s %4095s", type, source) == 2 &&
+		strcmp(type, "btrfs") == 0 && strcmp(source, path) == 0);
 }
 
-static bool mount_find(const struct lvm_pool *lvm, const char *name, char ret[static PATH_MAX])
+/* Where it is mounted last, which hides those below it. */
+bool lvm_mount_find(const struct lvm_pool *lvm, const char *name, char ret[static PATH_MAX])
 {
-	char device[PATH_MAX];
+	_cleanup_(fclosep) FILE *file = NULL;
+	_cleanup_(freep) char *line = NULL;
+	char device[PATH_MAX], where[PATH_MAX];
+	bool is_found = false;
+	size_t size = 0;
 	struct stat st;
 
 	lvm_device(lvm, name, device);
-	return stat(device, &st) == 0 && S_ISBLK(st.st_mode) && mounted_at(st.st_rdev, ret);
+	if (stat(device, &st) < 0 || !S_ISBLK(st.st_mode))
+		return false;
+	file = fopen("/proc/self/mountinfo", "re");
+	while (file && getline(&line, &size, file) > 0)
+		if (is_of_device(line, st.st_rdev, device, where)) {
+			(void)snprintf(ret, PATH_MAX, "%s", where);
+			is_found = true;
+		}
+	return is_found;
 }
 
 /* ---- mounting and unmounting ---- */
@@ -128,6 +137,24 @@ static int refuse_full(const struct lvm_pool *lvm, const struct lv *lv, struct c
 	return err->code;
 }
 
+/* One that is read-only is written to for that, by nobody else. */
+static int renew_uuid(struct session *session, const struct lv *lv, const char *device,
+		      bool is_read_only, struct coppice_error *err)
+{
+	struct lvm_pool *lvm = session->lvm;
+	struct coppice_error ignored;
+	int r = COPPICE_OK;
+
+	if (is_read_only)
+		r = session_do(session, NULL, err, "lvchange -q -prw %s/%s", lvm->vg, lv->name);
+	if (r == COPPICE_OK)
+		r = file_system_renew_uuid(device, err);
+	if (is_read_only)
+		(void)session_do(session, NULL, r == COPPICE_OK ? err : &ignored,
+				 "lvchange -q -pr %s/%s", lvm->vg, lv->name);
+	return r;
+}
+
 int lvm_mount_at(struct session *session, const struct lv *lv, const char *path,
 		 struct coppice_error *err)
 {
@@ -137,7 +164,7 @@ int lvm_mount_at(struct session *session, const struct lv *lv, const char *path,
 	bool did_extend = false;
 	int r = COPPICE_OK;
 
-	if (mount_find(lvm, lv->name, where))
+	if (lvm_mount_find(lvm, lv->name, where))
 		return COPPICE_OK;
 	if (!is_read_only)
 		r = extend(session, lv, &did_extend, err);
@@ -149,6 +176,11 @@ int lvm_mount_at(struct session *session, const struct lv *lv, const char *path,
 		return r;
 	lvm_device(lvm, lv->name, device);
 	r = file_system_mount(device, lvm->mount_options, is_read_only, path, err);
+	if (r == COPPICE_EXISTS) {
+		r = renew_uuid(session, lv, device, is_read_only, err);
+		if (r == COPPICE_OK)
+			r = file_system_mount(device, lvm->mount_options, is_read_only, path, err);
+	}
 	if (r < 0)
 		r = refuse_full(lvm, lv, err);
 	if (r == COPPICE_OK && !is_read_only && may_be_larger(lv))
@@ -160,7 +192,7 @@ static int umount_device(struct lvm_pool *lvm, const char *name, struct coppice_
 {
 	char where[PATH_MAX];
 
-	while (mount_find(lvm, name, where)) {
+	while (lvm_mount_find(lvm, name, where)) {
 		if (umount2(where, UMOUNT_NOFOLLOW) == 0) {
 			(void)rmdir(where);
 			continue;
@@ -225,7 +257,7 @@ static bool is_at_path(struct pool *pool, const struct volume_ref *ref)
 	    stat(lvm_pool_of(pool)->mount, &above) < 0 || top.st_dev == above.st_dev)
 		return false;
 	return lvm_name(lvm_pool_of(pool), ref, name, &ignored) == COPPICE_OK &&
-	       mount_find(lvm_pool_of(pool), name, where) && strcmp(where, path) == 0;
+	       lvm_mount_find(lvm_pool_of(pool), name, where) && strcmp(where, path) == 0;
 }
 
 int lvm_volume_mount(struct pool *pool, const struct volume_ref *ref, bool *ret_did,
@@ -247,7 +279,7 @@ int lvm_volume_mount(struct pool *pool, const struct volume_ref *ref, bool *ret_
 		r = session_begin(lvm, true, &session, err);
 	if (r == COPPICE_OK)
 		r = lvm_find(&session, ref, &listing, &lv, err);
-	if (r < 0 || mount_find(lvm, lv->name, where))
+	if (r < 0 || lvm_mount_find(lvm, lv->name, where))
 		return r;
 	r = lvm_mount_at(&session, lv, path, err);
 	if (r == COPPICE_OK)
@@ -293,7 +325,8 @@ int lvm_in_use(struct pool *pool, const struct volume_ref *refs, size_t n, in_us
 	if (!queries)
 		return fail_memory(err);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
-		if (lvm_name(lvm, &refs[i], name, &ignored) < 0 || !mount_find(lvm, name, where))
+		if (lvm_name(lvm, &refs[i], name, &ignored) < 0 ||
+		    !lvm_mount_find(lvm, name, where))
 			continue;
 		queries[used++] = (struct in_use_query){
 			.what = strdup(volume_ref_format(&refs[i], text)),

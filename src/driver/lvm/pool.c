@@ -113,7 +113,7 @@ static int read_settings(const struct pool_spec *spec, struct lvm_pool *lvm,
 	type = type ? type : "ext4";
 	if (!file_system_maker(type))
 		return fail(err, COPPICE_INVALID,
-			    "volume.block.filesystem '%s' is none of ext4 and xfs", type);
+			    "volume.block.filesystem '%s' is none of " FILE_SYSTEMS, type);
 	lvm->file_system = strdup(type);
 	lvm->mount_options = strdup(options ? options : "discard");
 	lvm->size_bytes = SIZE_DEFAULT;
@@ -419,11 +419,9 @@ int lvm_pool_record_write(struct pool *pool, const char *record, struct coppice_
 {
 	struct lvm_pool *lvm = lvm_pool_of(pool);
 	_cleanup_(session_end) struct session session = { 0 };
-	_cleanup_(freep) char *tags = NULL, *compact = record_compact(record, err);
+	_cleanup_(freep) char *tags = NULL;
 	int r;
 
-	if (!compact)
-		return err->code;
 	if (pool->is_dry_run)
 		return COPPICE_OK;
 	r = lvm_pool_tags(lvm, &tags, err);
@@ -431,7 +429,7 @@ int lvm_pool_record_write(struct pool *pool, const char *record, struct coppice_
 		r = session_begin(lvm, true, &session, err);
 	return r < 0 ? r
 		     : lvm_tags_record(&session, &(struct lv){ .name = lvm->thin, .tags = tags },
-				       compact, err);
+				       record, err);
 }
 
 const char *lvm_pool_mount_path(struct pool *pool)

@@ -246,8 +246,7 @@ static int make_thin(const struct pool_spec *spec, const struct place *place, st
 		     const char *record, struct undo *undo, struct coppice_error *err)
 {
 	const char *metadata = spec->get(spec, "lvm.thinpool_metadata_size");
-	_cleanup_(freep) char *compact = record_compact(record, err);
-	_cleanup_(freep) char *tags = compact ? tags_of_record(compact, " --addtag=", err) : NULL;
+	_cleanup_(freep) char *tags = tags_of_record(record, " --addtag=", err);
 	char size[40], metadata_size[60] = "";
 	uint64_t bytes;
 	int r;
@@ -275,8 +274,7 @@ static int make_thin(const struct pool_spec *spec, const struct place *place, st
 
 static int use_thin(struct lvm_pool *lvm, const char *record, struct coppice_error *err)
 {
-	_cleanup_(freep) char *compact = record_compact(record, err);
-	_cleanup_(freep) char *tags = compact ? tags_of_record(compact, " --addtag=", err) : NULL;
+	_cleanup_(freep) char *tags = tags_of_record(record, " --addtag=", err);
 
 	return tags ? lvm_do(lvm, NULL, err, "lvchange -q --addtag=" TAG_POOL "%s %s/%s", tags,
 			     lvm->vg, lvm->thin)

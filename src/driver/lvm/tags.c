@@ -161,17 +161,6 @@ char *tags_of_record(const char *record, const char *prefix, struct coppice_erro
 	return tags;
 }
 
-char *record_compact(const char *record, struct coppice_error *err)
-{
-	json_t *json = json_loads(record, JSON_REJECT_DUPLICATES, NULL);
-	char *compact = json ? json_dumps(json, CANONICAL) : strdup(record);
-
-	json_decref(json);
-	if (!compact)
-		(void)fail_memory(err);
-	return compact;
-}
-
 /* Is this one of a list with @separator between them? */
 static bool is_among(const char *list, char separator, const char *tag, size_t length)
 {

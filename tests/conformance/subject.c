@@ -304,6 +304,7 @@ const struct subject subject_lvm_xfs = {
 	.driver = &driver_lvm,
 	.keeps_some = true, /* metadata grows with the pool */
 	.file_system = "xfs",
+	.metadata_bytes = 4U << 20, /* it clears its log ahead when it is mounted */
 	.volume_size = "320MiB",
 	.size = "4GiB", /* mkfs.xfs writes 64 MiB of log into each */
 	.n_left = lvm_n_left,

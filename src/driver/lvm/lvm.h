@@ -137,8 +137,8 @@ const char *lvm_kind_word(enum volume_kind kind);
 
 /*
  * The name of a volume's or snapshot's logical volume: containers_c1-before. What LVM has no
- * letter for, or has reserved, is written as +5f. COPPICE_INVALID: with its group it is longer
- * than the kernel takes.
+ * letter for, or has reserved, is written as +5f. With its group it may be longer than the kernel
+ * takes: a snapshot is snap_ and a hash of that then; of a volume it is COPPICE_INVALID.
  */
 int lvm_name(const struct lvm_pool *lvm, const struct volume_ref *ref,
 	     char ret[static LV_NAME_MAX], struct coppice_error *err);

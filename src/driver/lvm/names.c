@@ -95,6 +95,18 @@ static size_t length_in_kernel(const char *name)
 /* Of dm-ioctl.h, without its NUL. */
 #define DM_NAME_MAX 127
 
+/* FNV-1a of both, each with its end. */
+static uint64_t hash_of(const struct volume_ref *ref)
+{
+	const char *const texts[] = { kind_words[ref->kind], ref->name.text, ref->snapshot.text };
+	uint64_t hash = 14695981039346656037ULL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+		for (const char *c = texts[i]; c == texts[i] || c[-1]; c++)
+			hash = (hash ^ (unsigned char)*c) * 1099511628211ULL;
+	return hash;
+}
+
 int lvm_name(const struct lvm_pool *lvm, const struct volume_ref *ref, char ret[static LV_NAME_MAX],
 	     struct coppice_error *err)
 {
@@ -111,12 +123,16 @@ int lvm_name(const struct lvm_pool *lvm, const struct volume_ref *ref, char ret[
 	name = text_take(&text);
 	if (!name)
 		return fail_memory(err);
-	if (length_in_kernel(lvm->vg) + 1 + length_in_kernel(name) > DM_NAME_MAX)
+	if (length_in_kernel(lvm->vg) + 1 + length_in_kernel(name) <= DM_NAME_MAX)
+		(void)snprintf(ret, LV_NAME_MAX, "%s", name);
+	else if (volume_is_snapshot(ref)) /* what it is called its tags say */
+		(void)snprintf(ret, LV_NAME_MAX, "snap_%016llx",
+			       (unsigned long long)hash_of(ref));
+	else
 		return fail(err, COPPICE_INVALID,
 			    "the name '%s' is too long for LVM: '%s/%s' would have more than %d "
 			    "letters, dashes counted twice",
 			    volume_ref_format(ref, shown), lvm->vg, name, DM_NAME_MAX);
-	(void)snprintf(ret, LV_NAME_MAX, "%s", name);
 	return COPPICE_OK;
 }
 

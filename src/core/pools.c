@@ -113,9 +113,10 @@ int pool_entry_keep(struct coppice *coppice, struct pool_entry *entry, struct co
 
 /* ---- files ---- */
 
-static int format_as(struct coppice *coppice, const struct pool_entry *entry, size_t flags,
-		     char **ret, struct coppice_error *err)
+int pool_entry_format(struct coppice *coppice, const struct pool_entry *entry, bool is_for_people,
+		      char **ret, struct coppice_error *err)
 {
+	size_t flags = is_for_people ? JSON_INDENT(2) : JSON_COMPACT | JSON_ENSURE_ASCII;
 	json_t *json = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s*, s:o}", "uuid", entry->uuid.text,
 				 "version", VERSION, "driver", entry->driver->name, "owner",
 				 coppice->owner.text, "owner_path", coppice->root, "source",
@@ -129,13 +130,6 @@ static int format_as(struct coppice *coppice, const struct pool_entry *entry, si
 	return COPPICE_OK;
 }
 
-/* As records of volumes are, which some engines keep in pieces. */
-int pool_entry_format(struct coppice *coppice, const struct pool_entry *entry, char **ret,
-		      struct coppice_error *err)
-{
-	return format_as(coppice, entry, JSON_COMPACT | JSON_ENSURE_ASCII, ret, err);
-}
-
 int pool_entry_save(struct coppice *coppice, const struct pool_entry *entry,
 		    struct coppice_error *err)
 {
@@ -145,7 +139,7 @@ int pool_entry_save(struct coppice *coppice, const struct pool_entry *entry,
 
 	if (!path)
 		return fail_memory(err);
-	r = format_as(coppice, entry, JSON_INDENT(2), &text, err);
+	r = pool_entry_format(coppice, entry, true, &text, err);
 	return r < 0 ? r : file_write(coppice->root_fd, path, text, true, err);
 }
 

@@ -18,8 +18,8 @@ _nonnull_ int pool_entry_keep(struct coppice *coppice, struct pool_entry *entry,
 			      struct coppice_error *err);
 
 /* STATE/pools/NAME.json, .creating, .deleting, .recovering: which of these says how far it is. */
-_nonnull_ int pool_entry_format(struct coppice *coppice, const struct pool_entry *entry, char **ret,
-				struct coppice_error *err);
+_nonnull_ int pool_entry_format(struct coppice *coppice, const struct pool_entry *entry,
+				bool is_for_people, char **ret, struct coppice_error *err);
 /* The other way round; what is damaged is said without naming the file. */
 _nonnull_ int pool_entry_parse(struct coppice *coppice, const char *name, const char *text,
 			       struct pool_entry **ret, struct coppice_error *err);

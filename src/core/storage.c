@@ -141,7 +141,7 @@ int mark_create(struct coppice *coppice, const struct pool_entry *entry, const c
 	int r;
 
 	(void)snprintf(mark->path, sizeof(mark->path), "pools/%s.%s", entry->name, tail);
-	r = pool_entry_format(coppice, entry, &text, err);
+	r = pool_entry_format(coppice, entry, true, &text, err);
 	if (r < 0)
 		return r;
 	mark->fd = retry(
@@ -194,7 +194,7 @@ static int make_pool(struct coppice *coppice, struct pool_entry *entry, struct c
 	const char *remark;
 	int r;
 
-	r = pool_entry_format(coppice, entry, &record, err);
+	r = pool_entry_format(coppice, entry, false, &record, err);
 	if (r == COPPICE_OK)
 		r = mark_create(coppice, entry, "creating", &mark, err);
 	if (r < 0)
@@ -289,7 +289,7 @@ int write_both(struct coppice *coppice, const struct pool_entry *entry, const ch
 	struct coppice_error ignored;
 	int r;
 
-	r = pool_entry_format(coppice, entry, &record, err);
+	r = pool_entry_format(coppice, entry, false, &record, err);
 	if (r < 0)
 		return r;
 	r = entry->driver->pool_record_write(entry->pool, record, err);

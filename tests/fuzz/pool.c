@@ -15,7 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	must_explain(r, &err);
 	if (r == COPPICE_OK) {
 		must(entry->driver && entry->name);
-		must(pool_entry_format(&coppice, entry, &out, &err) == COPPICE_OK);
+		must(pool_entry_format(&coppice, entry, true, &out, &err) == COPPICE_OK);
 		must(pool_entry_parse(&coppice, "default", out, &same, &err) == COPPICE_OK);
 		must(strcmp(same->uuid.text, entry->uuid.text) == 0);
 		must(same->config.n == entry->config.n);

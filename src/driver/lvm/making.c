@@ -222,13 +222,6 @@ static int clone_one(const struct batch *batch, const struct new_volume *volume,
 
 	if (lvm->pool.is_interrupted && lvm->pool.is_interrupted(lvm->pool.interrupted_user))
 		return fail(err, COPPICE_INTERRUPTED, "interrupted");
-	if (volume->limit_bytes) {
-		r = limit_check(volume->ref.name.text, volume->limit_bytes,
-				"the file system that it is cloned from has", batch->origin_bytes,
-				err);
-		if (r < 0)
-			return r;
-	}
 	r = lvm_name(lvm, &volume->ref, name, err);
 	if (r == COPPICE_OK && is_announced) {
 		lvm_making_of(draft)->n_announced++;
@@ -280,6 +273,37 @@ static int find_origin(struct batch *batch, const struct volume_ref *origin, boo
 	return COPPICE_OK;
 }
 
+/* Before the first is made. */
+static int check_limits(uint64_t origin_bytes, const struct new_volume *volumes, size_t n,
+			struct coppice_error *err)
+{
+	for (size_t i = 0; i < n; i++)
+		if (volumes[i].limit_bytes &&
+		    limit_check(volumes[i].ref.name.text, volumes[i].limit_bytes,
+				"the file system that it is cloned from has", origin_bytes,
+				err) < 0)
+			return wrap(err, "cannot clone as '%s'", option_text(&volumes[i]));
+	return COPPICE_OK;
+}
+
+/* What would be refused, of an origin that is there already. */
+static int clone_dry(struct lvm_pool *lvm, const struct volume_ref *origin,
+		     const struct new_volume *volumes, size_t n, struct coppice_error *err)
+{
+	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
+	const struct lv *lv;
+	bool is_limited = false;
+	int r;
+
+	for (size_t i = 0; i < n; i++)
+		is_limited |= volumes[i].limit_bytes != 0;
+	if (!is_limited)
+		return COPPICE_OK;
+	r = lvm_list_read(lvm, &listing, err);
+	lv = r == COPPICE_OK ? lv_list_find_ref(lvm, &listing, origin) : NULL;
+	return lv ? check_limits(lv->size_bytes, volumes, n, err) : r;
+}
+
 static void clone_explain(struct draft *draft, const struct volume_ref *origin,
 			  const struct new_volume *volumes, size_t n)
 {
@@ -319,13 +343,17 @@ int lvm_clone(struct draft *draft, const struct volume_ref *origin,
 	int r;
 
 	clone_explain(draft, origin, volumes, n);
-	if (draft->pool->is_dry_run || n == 0)
+	if (draft->pool->is_dry_run)
+		return clone_dry(lvm, origin, volumes, n, err);
+	if (n == 0)
 		return COPPICE_OK;
 	for (size_t i = 0; i < n; i++)
 		is_to_look |= volumes[i].is_nested || volumes[i].limit_bytes;
 	r = session_begin(lvm, true, &session, err);
 	if (r == COPPICE_OK)
 		r = find_origin(&batch, origin, is_to_look, &listing, err);
+	if (r == COPPICE_OK)
+		r = check_limits(batch.origin_bytes, volumes, n, err);
 	if (r == COPPICE_OK && is_live && lvm_mount_find(lvm, batch.from, where))
 		r = file_system_settle(where, err);
 	if (r == COPPICE_OK && is_live && n > 1)

@@ -12,8 +12,7 @@
 
 #define WATERMARK_MAX   (1ULL << 30)
 #define WATERMARK_PARTS 20 /* or one of so many parts of what there may be, if that is less */
-/* Of metadata a quarter stays free, but not more than 4 MiB if that is a tenth: as lvmthin(7) has
- * it */
+/* Of metadata a quarter stays free, or 4 MiB if that is less, but never less than a tenth. */
 #define METADATA_PARTS     4
 #define METADATA_MAX       (4ULL << 20)
 #define METADATA_MAX_PARTS 10

@@ -34,8 +34,6 @@ static bool driver_knows(const struct driver *driver, const char *key)
 	if (driver->traits.is_loop_able &&
 	    (strcmp(key, "size") == 0 || strcmp(key, "source.wipe") == 0))
 		return true;
-	if (driver->pool_extend && strcmp(key, "coppice.autoextend_limit") == 0)
-		return true;
 	if (driver->pool_host &&
 	    (strcmp(key, "coppice.watermark") == 0 || strcmp(key, "coppice.preallocate") == 0))
 		return true;
@@ -58,8 +56,7 @@ static int check_value(const struct driver *driver, const char *name, const char
 {
 	const struct driver_key *key = driver_key(driver, name);
 	bool is_mark = strcmp(name, "coppice.watermark") == 0;
-	bool is_size = strcmp(name, "size") == 0 || strcmp(name, "coppice.autoextend_limit") == 0 ||
-		       (key && key->is_size);
+	bool is_size = strcmp(name, "size") == 0 || (key && key->is_size);
 	uint64_t bytes = 0;
 
 	if (is_size || is_mark)
@@ -307,8 +304,7 @@ static bool is_changeable(const struct driver *driver, const char *name)
 	const struct driver_key *key = driver_key(driver, name);
 
 	return settings_is_user_key(name) || strcmp(name, "coppice.watermark") == 0 ||
-	       strcmp(name, "coppice.autoextend_limit") == 0 || is_default(driver, name) ||
-	       (key && key->is_changeable);
+	       is_default(driver, name) || (key && key->is_changeable);
 }
 
 static int set_one(struct coppice *coppice, struct pool_entry *entry,

@@ -272,43 +272,33 @@ const struct subject subject_zfs = {
 	.get = mounted_get,
 };
 
+/* Metadata grows with the pool, so it keeps some. */
+#define ON_LVM                                                                                     \
+	.driver = &driver_lvm, .keeps_some = true, .n_left = lvm_n_left,                           \
+	.why_not = needs_device_mapper, .put = mounted_put, .get = mounted_get
+
 const struct subject subject_lvm_ext4 = {
 	.name = "lvm-ext4",
-	.driver = &driver_lvm,
-	.keeps_some = true, /* metadata grows with the pool */
+	ON_LVM,
 	.file_system = "ext4",
 	.volume_size = "64MiB",
 	.size = "1GiB",
-	.n_left = lvm_n_left,
-	.why_not = needs_device_mapper,
-	.put = mounted_put,
-	.get = mounted_get,
 };
 
 const struct subject subject_lvm_btrfs = {
 	.name = "lvm-btrfs",
-	.driver = &driver_lvm,
-	.keeps_some = true, /* metadata grows with the pool */
+	ON_LVM,
 	.file_system = "btrfs",
 	.metadata_bytes = 1U << 20, /* it writes each block of its trees twice */
 	.volume_size = "320MiB",
 	.size = "4GiB",
-	.n_left = lvm_n_left,
-	.why_not = needs_device_mapper,
-	.put = mounted_put,
-	.get = mounted_get,
 };
 
 const struct subject subject_lvm_xfs = {
 	.name = "lvm-xfs",
-	.driver = &driver_lvm,
-	.keeps_some = true, /* metadata grows with the pool */
+	ON_LVM,
 	.file_system = "xfs",
 	.metadata_bytes = 4U << 20, /* it clears its log ahead when it is mounted */
 	.volume_size = "320MiB",
 	.size = "4GiB", /* mkfs.xfs writes 64 MiB of log into each */
-	.n_left = lvm_n_left,
-	.why_not = needs_device_mapper,
-	.put = mounted_put,
-	.get = mounted_get,
 };

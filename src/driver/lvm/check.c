@@ -14,6 +14,9 @@ struct checking {
 	void *user;
 };
 
+#define REPAIRED 1U
+#define REMARK   2U
+
 _printf_(6, 7) static int tell(struct checking *checking, const struct volume_ref *ref,
 			       const char *what, unsigned flags, struct coppice_error *err,
 			       const char *fmt, ...)
@@ -29,13 +32,10 @@ _printf_(6, 7) static int tell(struct checking *checking, const struct volume_re
 	if (!problem)
 		return fail_memory(err);
 	found.problem = problem;
-	found.is_repaired = flags & 1U;
-	found.is_remark = flags & 2U;
+	found.is_repaired = flags & REPAIRED;
+	found.is_remark = flags & REMARK;
 	return checking->fn(checking->user, &found, err);
 }
-
-#define REPAIRED 1U
-#define REMARK   2U
 
 /* Of what has no name of ours, that of its logical volume. */
 static struct volume_ref ref_of(const struct lvm_pool *lvm, const struct lv *lv)
@@ -139,20 +139,11 @@ static int check_lost(struct checking *checking, const struct lv *lv, struct cop
 		    lvm->vg, lv->name, lv->snapshot, lvm->vg, lv->name);
 }
 
-static bool is_of_deleted(const struct checking *checking, const struct lv *lv)
-{
-	for (size_t i = 0; i < checking->listing->n; i++)
-		if (strncmp(checking->listing->lv[i].name, "deleted_", 8) == 0 &&
-		    strcmp(checking->listing->lv[i].uuid.text, lv->group.text) == 0)
-			return true;
-	return false;
-}
-
 /* Neither in a draft, nor with one that is deleted. */
 static bool is_lost(const struct checking *checking, const struct lv *lv)
 {
 	return lv->snapshot[0] && !lv->volume && !lv->draft.text[0] && !lv->is_pending &&
-	       !is_of_deleted(checking, lv);
+	       !lv_is_of_deleted(checking->listing, lv);
 }
 
 static int check_name(struct checking *checking, const struct lv *lv, struct coppice_error *err)
@@ -172,10 +163,9 @@ static int check_one(struct checking *checking, const struct lv *lv, json_t *row
 		     struct coppice_error *err)
 {
 	struct lvm_pool *lvm = checking->session->lvm;
-	struct volume_ref ref;
 	int r;
 
-	if (!lv->uuid.text[0] && !lvm_name_parse(lv->name, &ref)) {
+	if (lv_is_stranger(lv)) {
 		struct volume_ref stranger = ref_of(lvm, lv);
 
 		return tell(checking, &stranger, "stranger", REMARK, err,

@@ -151,23 +151,6 @@ int lvm_retire(struct pool *pool, const struct volume_ref *refs, const struct uu
 
 /* ---- removing what was retired ---- */
 
-static bool is_deleted(const struct lv *lv)
-{
-	return strncmp(lv->name, "deleted_", 8) == 0 && lv->uuid.text[0];
-}
-
-/* A snapshot of one that is deleted, and of none that is there. */
-static bool is_of_deleted(const struct lv_list *listing, const struct lv *lv)
-{
-	if (!lv->snapshot[0] || lv->volume)
-		return false;
-	for (size_t i = 0; i < listing->n; i++)
-		if (is_deleted(&listing->lv[i]) &&
-		    strcmp(listing->lv[i].uuid.text, lv->group.text) == 0)
-			return true;
-	return false;
-}
-
 /* By commands of their own, as lvm removes what one command names in an order of its own. */
 static int remove_which(struct session *session, const struct lv_list *listing, bool are_snapshots,
 			struct coppice_error *err)
@@ -181,7 +164,7 @@ static int remove_which(struct session *session, const struct lv_list *listing, 
 	for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++) {
 		const struct lv *lv = &listing->lv[i];
 
-		if (are_snapshots ? !is_of_deleted(listing, lv) : !is_deleted(lv))
+		if (are_snapshots ? !lv_is_of_deleted(listing, lv) : !lv_is_deleted(lv))
 			continue;
 		name[n++] = lv->name;
 		r = lvm_umount(session, lv->name, err);

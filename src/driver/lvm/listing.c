@@ -195,6 +195,29 @@ bool lv_is_hidden(const struct lvm_pool *lvm, const struct lv *lv)
 	return !is_seen_volume(lvm, lv);
 }
 
+bool lv_is_stranger(const struct lv *lv)
+{
+	struct volume_ref ref;
+
+	return !lv->uuid.text[0] && !lvm_name_parse(lv->name, &ref);
+}
+
+bool lv_is_deleted(const struct lv *lv)
+{
+	return strncmp(lv->name, "deleted_", 8) == 0 && lv->uuid.text[0];
+}
+
+bool lv_is_of_deleted(const struct lv_list *listing, const struct lv *lv)
+{
+	if (!lv->snapshot[0] || lv->volume)
+		return false;
+	for (size_t i = 0; i < listing->n; i++)
+		if (lv_is_deleted(&listing->lv[i]) &&
+		    strcmp(listing->lv[i].uuid.text, lv->group.text) == 0)
+			return true;
+	return false;
+}
+
 bool lv_ref(const struct lvm_pool *lvm, const struct lv *lv, struct volume_ref *ret)
 {
 	if (lv_is_hidden(lvm, lv) ||

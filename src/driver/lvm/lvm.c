@@ -23,26 +23,11 @@ static int commit(struct pool *pool, struct coppice_error *err)
 
 /* ---- the stamp ---- */
 
-/* FNV-1a of all, their ends included; its bits mixed, as sums are made of these. */
-static uint64_t hash_of(const struct volume_ref *ref, const char *record)
-{
-	const char *const texts[] = { lvm_kind_word(ref->kind), ref->name.text, ref->snapshot.text,
-				      record };
-	uint64_t hash = 14695981039346656037ULL;
-
-	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
-		for (const char *c = texts[i]; c == texts[i] || c[-1]; c++)
-			hash = (hash ^ (unsigned char)*c) * 1099511628211ULL;
-	hash ^= hash >> 32;
-	hash *= 0xd6e8feb86659fd93ULL;
-	return hash ^ hash >> 32;
-}
-
 static uint64_t part_of(const struct lvm_pool *lvm, const struct lv *lv)
 {
 	struct volume_ref ref;
 
-	return lv_ref(lvm, lv, &ref) ? hash_of(&ref, lv->record ? lv->record : "-") : 0;
+	return lv_ref(lvm, lv, &ref) ? lvm_hash(&ref, lv->record ? lv->record : "-") : 0;
 }
 
 /* Of what touch rewrites. */
@@ -55,7 +40,7 @@ static uint64_t hash_touched(const struct lvm_pool *lvm)
 
 	if (!path || file_read(AT_FDCWD, path, 64, &text, &ignored) < 0)
 		return 0;
-	return hash_of(&none, text);
+	return lvm_hash(&none, text);
 }
 
 static int stamp(struct pool *pool, uint64_t *ret, struct coppice_error *err)
@@ -101,7 +86,7 @@ static uint64_t stamp_new(struct pool *pool, const struct new_volume *volumes, s
 	uint64_t sum = 0;
 
 	for (size_t i = 0; i < n; i++)
-		sum += hash_of(&volumes[i].ref, volumes[i].record);
+		sum += lvm_hash(&volumes[i].ref, volumes[i].record);
 	return sum % STAMP_MODULUS;
 }
 
@@ -208,6 +193,7 @@ static const struct driver_key pool_keys[] = {
 	{ .name = "lvm.vg_name" },
 	{ .name = "lvm.thinpool_name" },
 	{ .name = "lvm.thinpool_metadata_size", .is_size = true },
+	{ .name = "coppice.autoextend_limit", .is_changeable = true, .is_size = true },
 	{ .name = "volume.size", .is_changeable = true, .is_size = true },
 	{ .name = "volume.block.filesystem", .values = "ext4|xfs|btrfs", .is_changeable = true },
 	{ .name = "volume.block.mount_options", .is_changeable = true },

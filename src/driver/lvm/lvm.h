@@ -143,6 +143,9 @@ const char *lvm_kind_word(enum volume_kind kind);
 int lvm_name(const struct lvm_pool *lvm, const struct volume_ref *ref,
 	     char ret[static LV_NAME_MAX], struct coppice_error *err);
 
+/* Of a volume or snapshot and its record; sums of these are the pool's stamp. */
+uint64_t lvm_hash(const struct volume_ref *ref, const char *record);
+
 /* Which volume has this name? False: none, or it is a snapshot. */
 bool lvm_name_parse(const char *name, struct volume_ref *ret);
 
@@ -205,6 +208,15 @@ struct lv *lv_list_find(const struct lv_list *listing, const char *name);
 
 /* Is it made, announced, deleted, or of what is so: nothing that users see? */
 bool lv_is_hidden(const struct lvm_pool *lvm, const struct lv *lv);
+
+/* Has it neither our tags nor a name of ours? */
+bool lv_is_stranger(const struct lv *lv);
+
+/* Is it a volume that was retired, and is still to be removed? */
+bool lv_is_deleted(const struct lv *lv);
+
+/* Is it a snapshot of one that is deleted, and of none that is there? */
+bool lv_is_of_deleted(const struct lv_list *listing, const struct lv *lv);
 
 /* Which volume or snapshot is it, as users see it? False: it is something else, or hidden. */
 bool lv_ref(const struct lvm_pool *lvm, const struct lv *lv, struct volume_ref *ret);

@@ -95,16 +95,19 @@ static size_t length_in_kernel(const char *name)
 /* Of dm-ioctl.h, without its NUL. */
 #define DM_NAME_MAX 127
 
-/* FNV-1a of both, each with its end. */
-static uint64_t hash_of(const struct volume_ref *ref)
+/* FNV-1a of all, their ends included; its bits mixed, as sums are made of these. */
+uint64_t lvm_hash(const struct volume_ref *ref, const char *record)
 {
-	const char *const texts[] = { kind_words[ref->kind], ref->name.text, ref->snapshot.text };
+	const char *const texts[] = { lvm_kind_word(ref->kind), ref->name.text, ref->snapshot.text,
+				      record };
 	uint64_t hash = 14695981039346656037ULL;
 
 	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
 		for (const char *c = texts[i]; c == texts[i] || c[-1]; c++)
 			hash = (hash ^ (unsigned char)*c) * 1099511628211ULL;
-	return hash;
+	hash ^= hash >> 32;
+	hash *= 0xd6e8feb86659fd93ULL;
+	return hash ^ hash >> 32;
 }
 
 int lvm_name(const struct lvm_pool *lvm, const struct volume_ref *ref, char ret[static LV_NAME_MAX],
@@ -127,7 +130,7 @@ int lvm_name(const struct lvm_pool *lvm, const struct volume_ref *ref, char ret[
 		(void)snprintf(ret, LV_NAME_MAX, "%s", name);
 	else if (volume_is_snapshot(ref)) /* what it is called its tags say */
 		(void)snprintf(ret, LV_NAME_MAX, "snap_%016llx",
-			       (unsigned long long)hash_of(ref));
+			       (unsigned long long)lvm_hash(ref, ""));
 	else
 		return fail(err, COPPICE_INVALID,
 			    "the name '%s' is too long for LVM: '%s/%s' would have more than %d "

@@ -411,7 +411,7 @@ static int refuse_strangers(const struct lvm_pool *lvm, const struct lv_list *li
 			    bool is_group, struct coppice_error *err)
 {
 	for (size_t i = 0; i < listing->n; i++)
-		if (!listing->lv[i].uuid.text[0])
+		if (lv_is_stranger(&listing->lv[i]))
 			return fail_stranger(lvm, listing->lv[i].name, "thin pool", err);
 	return is_group && listing->beside
 		       ? fail_stranger(lvm, listing->beside, "volume group", err)
@@ -550,11 +550,8 @@ int lvm_pool_can_destroy(struct pool *pool, struct coppice_error *err)
 {
 	struct lvm_pool *lvm = lvm_pool_of(pool);
 	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
-	_cleanup_(session_end) struct session session = { 0 };
-	int r = session_begin(lvm, false, &session, err);
+	int r = lvm_list_read(lvm, &listing, err);
 
-	if (r == COPPICE_OK)
-		r = lv_list_read(&session, &listing, err);
 	if (r < 0 || (!lvm->source && !has_tag(listing.pool_tags, TAG_MADE)))
 		return r;
 	return refuse_strangers(lvm, &listing, lvm->source != NULL, err);

@@ -141,20 +141,10 @@ static int compare_by_group(const void *a, const void *b)
 	return strcmp(group_text(x), group_text(y));
 }
 
-static int compare_by_id(const void *a, const void *b)
-{
-	const struct thin_device *x = a, *y = b;
-
-	return (x->id > y->id) - (x->id < y->id);
-}
-
 static const struct thin_device *find_device(const struct accounting *accounting,
 					     const struct lv *lv)
 {
-	struct thin_device key = { .id = (uint32_t)lv->thin_id };
-
-	return bsearch(&key, accounting->device, accounting->listing->n, sizeof(key),
-		       compare_by_id);
+	return thin_device_find(accounting->device, accounting->listing->n, (uint32_t)lv->thin_id);
 }
 
 static int accounting_begin(struct accounting *accounting, struct coppice_error *err)
@@ -185,7 +175,7 @@ static int accounting_begin(struct accounting *accounting, struct coppice_error 
 					      .group = accounting->group_of_device[i] };
 		accounting->group[i].born = UINT32_MAX;
 	}
-	qsort(accounting->device, listing->n, sizeof(*accounting->device), compare_by_id);
+	qsort(accounting->device, listing->n, sizeof(*accounting->device), thin_device_compare);
 	return COPPICE_OK;
 }
 

@@ -429,20 +429,23 @@ static int count_since(struct counting *counting, uint64_t at, uint32_t born, ui
 
 /* ---- devices ---- */
 
-static int compare_ids(const void *a, const void *b)
+int thin_device_compare(const void *a, const void *b)
 {
 	const struct thin_device *x = a, *y = b;
 
 	return (x->id > y->id) - (x->id < y->id);
 }
 
-static struct thin_device *find_device(const struct counting *counting, uint32_t id)
+struct thin_device *thin_device_find(struct thin_device *devices, size_t n, uint32_t id)
 {
 	struct thin_device key = { .id = id };
 
-	return counting->n_devices ? bsearch(&key, counting->device, counting->n_devices,
-					     sizeof(key), compare_ids)
-				   : NULL;
+	return n ? bsearch(&key, devices, n, sizeof(key), thin_device_compare) : NULL;
+}
+
+static struct thin_device *find_device(const struct counting *counting, uint32_t id)
+{
+	return thin_device_find(counting->device, counting->n_devices, id);
 }
 
 static void take_details(void *user, uint32_t id, const struct details *details)

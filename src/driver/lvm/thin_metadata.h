@@ -25,6 +25,10 @@ struct thin_device {
 	uint32_t created;          /* by the pool's own time, which each snapshot advances */
 };
 
+/* By id, for qsort(); and the one of this id among sorted ones, or NULL. */
+int thin_device_compare(const void *a, const void *b);
+struct thin_device *thin_device_find(struct thin_device *devices, size_t n, uint32_t id);
+
 struct thin_group {
 	uint32_t born; /* the pool's time when it began; UINT32_MAX: not known */
 

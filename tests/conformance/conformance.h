@@ -70,6 +70,9 @@ void pool_down(struct pool *pool);          /* close; what cleans up destroys it
 /* Delete all volumes and drafts: pool_destroy removes only what pool_create made. */
 void pool_clear(struct pool *pool);
 
+/* Where the engine can be checked, nothing is found. */
+void check_pool(struct pool *pool);
+
 /* ---- volumes ---- */
 
 /* "c1" and "c1/s1" are instances and snapshots, "@name" is a custom volume, "image" the image. */

@@ -333,6 +333,7 @@ static void test_nested_snapshots_are_published_with_their_volume(void)
 	ok_str(get(pool, "c2/s1"), "one");
 	ok_str(get(pool, "c2/s2"), "two");
 	ok_str(record_of(pool, "c2/s1"), s1.record);
+	check_pool(pool);
 	pool_down(pool);
 }
 
@@ -352,6 +353,7 @@ static void test_nested_snapshots_can_be_filled(void)
 	ok_int(count(pool), ==, 2);
 	ok_str(get(pool, "c1"), "now");
 	ok_str(get(pool, "c1/s1"), "then");
+	check_pool(pool);
 	pool_down(pool);
 }
 

@@ -106,6 +106,20 @@ void pool_down(struct pool *pool)
 	subject->driver->pool_close(pool);
 }
 
+static int fail_at_problem(void *user, const struct found_volume *found, struct coppice_error *err)
+{
+	tap_fail("check: %s: %s", found->ref.name.text, found->problem ? found->problem : "?");
+	return COPPICE_FAILED;
+}
+
+void check_pool(struct pool *pool)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+
+	if (subject->driver->check)
+		ok_call(subject->driver->check(pool, false, fail_at_problem, NULL, &err), &err);
+}
+
 /* ---- volumes ---- */
 
 struct volume_ref ref_of(const char *name)

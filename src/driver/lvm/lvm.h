@@ -372,6 +372,7 @@ int lvm_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
 /* What a draft remembers of what was made in it. */
 struct lvm_making {
 	bool has_items;     /* something in it that has no name yet */
+	bool has_nested;    /* snapshots among that, which get their names behind their volumes */
 	size_t n_announced; /* under their names already, hidden */
 };
 

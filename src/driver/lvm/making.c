@@ -61,6 +61,12 @@ static bool is_group_seen(const struct lvm_pool *lvm, const struct lv_list *list
 	return false;
 }
 
+static void note_item(struct draft *draft, const struct new_volume *volume)
+{
+	lvm_making_of(draft)->has_items = true;
+	lvm_making_of(draft)->has_nested |= volume->is_nested;
+}
+
 /* ---- creating ---- */
 
 static const char *option_text(const struct new_volume *volume)
@@ -109,7 +115,7 @@ int lvm_volume_create(struct draft *draft, const struct new_volume *volume, char
 		       !volume->is_nested || is_group_seen(lvm, &listing, &volume->group), err);
 	if (!tags)
 		return err->code;
-	lvm_making_of(draft)->has_items = true;
+	note_item(draft, volume);
 	lvm_item_name(volume, name);
 	r = session_do(&session, NULL, err,
 		       "lvcreate -q -y --type thin -V %llub --thinpool %s/%s -n %s -ky -K%s",
@@ -232,7 +238,7 @@ static int clone_one(const struct batch *batch, const struct new_volume *volume,
 	}
 	if (r < 0 && r != COPPICE_EXISTS)
 		return r;
-	lvm_making_of(draft)->has_items = true;
+	note_item(draft, volume);
 	lvm_item_name(volume, name);
 	return clone_as(batch, volume, name, false, err);
 }
@@ -465,10 +471,10 @@ static void unpublish_one(struct session *session, const struct draft *draft,
 /* Is more to be known of the pool than what the names say by themselves? */
 static bool is_to_look(const struct draft *draft, const struct new_volume *volumes, size_t n)
 {
-	bool is_so = draft->is_announced;
+	bool is_so = draft->is_announced || lvm_making_of(draft)->has_nested;
 
 	for (size_t i = 0; i < n; i++)
-		is_so |= volumes[i].has_nested || volume_is_snapshot(&volumes[i].ref);
+		is_so |= volume_is_snapshot(&volumes[i].ref);
 	return is_so;
 }
 

@@ -519,6 +519,8 @@ def lvm_thin_ls(group, thin="CoppiceThinPool"):
                for row in (line.split() for line in rows.splitlines()) if row}
     listed = json.loads(lvm("lvs", "--reportformat", "json", "-o", "lv_name,thin_id",
                             group))["report"][0]["lv"]
+    if set(counted) - {row["thin_id"] for row in listed}:
+        raise RuntimeError(f"devices that LVM knows nothing of: {counted}, {listed}")
     return {row["lv_name"]: counted[row["thin_id"]] for row in listed if row["thin_id"]}
 
 

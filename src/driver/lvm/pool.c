@@ -291,14 +291,17 @@ static int name_group(struct lvm_pool *lvm, const char *device, struct coppice_e
 	return err->code;
 }
 
-/* Who holds the lock of the group, and reads, does that. */
+/*
+ * Who holds the lock of the group, and reads, does that. What was read before the pool was active
+ * is gone.
+ */
 static int confirm(struct lvm_pool *lvm, struct coppice_error *err)
 {
 	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
 	_cleanup_(session_end) struct session session = { 0 };
 	int r;
 
-	if (!lvm_is_unconfirmed(lvm, lvm->opened))
+	if (lvm->opened && !lvm_is_unconfirmed(lvm, lvm->opened))
 		return COPPICE_OK;
 	r = session_begin(lvm, true, &session, err);
 	return r < 0 ? r : lv_list_read(&session, &listing, err);

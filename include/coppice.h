@@ -600,6 +600,36 @@ COPPICE_API int coppice_instance_init(struct coppice *coppice, const char *image
 				      const struct coppice_setting *settings, size_t n_settings,
 				      const char *pool, struct coppice_error *err);
 
+/** What an instance holds. */
+enum coppice_content {
+	COPPICE_FILESYSTEM, /* the root directory of a container */
+	COPPICE_BLOCK,      /* the disk of a virtual machine; not every driver can */
+};
+
+/**
+ * Make instances that begin empty, all in one batch.
+ *
+ * Atomic: all of @p names, or none. After a kill each is whole or absent.
+ * Blocks: until the engine has committed them.
+ *
+ * @param coppice   handle
+ * @param names     of the instances; all must be free, and different
+ * @param n         how many; at least 1
+ * @param content   with COPPICE_BLOCK the kind of each is virtual-machine, and its path a
+ *                  block device of "size" bytes that reads as zeros (else the pool's
+ *                  "volume.size", else 10GiB, as LXD has it)
+ * @param settings  configuration of each: size, user.*, and what the driver has
+ * @param n_settings how many
+ * @param pool      NULL: the default, see commands
+ * @param err       filled on failure, untouched on success
+ * @return as coppice_instance_init(); COPPICE_UNSUPPORTED: no block content in that pool
+ */
+COPPICE_API int coppice_instance_init_empty(struct coppice *coppice, const char *const *names,
+					    size_t n, enum coppice_content content,
+					    const struct coppice_setting *settings,
+					    size_t n_settings, const char *pool,
+					    struct coppice_error *err);
+
 /** What a call may lose; without, it refuses. Each loss is told by a notice. */
 enum coppice_loss {
 	COPPICE_LOSE_IN_USE = 1 << 0, /* what processes still have to do with the files */
@@ -766,7 +796,8 @@ COPPICE_API int coppice_config_set(struct coppice *coppice, const char *instance
 				   struct coppice_error *err);
 
 /**
- * Say where the container's `/` is, mounting what must be mounted.
+ * Say where the container's `/` is, mounting what must be mounted; or the device that a
+ * virtual machine's disk is.
  *
  * @param coppice  handle
  * @param name     INSTANCE or INSTANCE/SNAPSHOT

@@ -287,3 +287,13 @@ int natural_compare(const char *a, const char *b)
 		return *a ? 1 : -1;
 	return strcmp(start_a, start_b); /* c01 and c1 differ, and keep an order */
 }
+
+bool text_is_one_of(const char *value, const char *values)
+{
+	size_t n = strlen(value);
+
+	for (const char *v = values; v; v = strchr(v, '|') ? strchr(v, '|') + 1 : NULL)
+		if (strncmp(v, value, n) == 0 && (v[n] == '\0' || v[n] == '|'))
+			return n > 0;
+	return false;
+}

@@ -37,6 +37,9 @@ _nonnull_ _must_check_ char *text_shell_quote(const char *s);
 /* JSON, and so whatever Coppice writes down, can hold nothing else. */
 _nonnull_ bool text_is_utf8(const char *text);
 
+/* Is @value one of @values, as "one|two|three"? */
+_nonnull_ bool text_is_one_of(const char *value, const char *values);
+
 /*
  * Parse a size as LXD writes it: 10GiB, 512MiB, 1TB, 4096, 10kB, 1.5GiB is refused.
  * Returns false unless the whole of @s is one; at most INT64_MAX.

@@ -75,12 +75,13 @@ static const char *const sql[STATEMENTS] = {
 			    "name = ?3 AND snapshot = ?4",
 	[POOL_CLEAR] = "DELETE FROM volumes WHERE pool = ?1",
 	[VOLUMES] = "SELECT " VOLUME_COLUMNS " FROM volumes WHERE (?1 IS NULL OR pool = ?1) AND "
-		    "(?2 < 0 OR kind = ?2) ORDER BY pool, kind, name, snapshot",
+		    "(?2 = 0 OR ?2 >> kind & 1) ORDER BY pool, kind, name, snapshot",
 	[VOLUMES_OF_NAME] = "SELECT " VOLUME_COLUMNS " FROM volumes WHERE name = ?3 AND "
-			    "(?1 IS NULL OR pool = ?1) AND (?2 < 0 OR kind = ?2) "
+			    "(?1 IS NULL OR pool = ?1) AND (?2 = 0 OR ?2 >> kind & 1) "
 			    "ORDER BY pool, kind, name, snapshot",
 	[VOLUMES_MOVING] = "SELECT " VOLUME_COLUMNS " FROM volumes WHERE moving",
-	[FIND] = "SELECT pool FROM volumes WHERE name = ?1 AND kind = ?2 AND snapshot = '' "
+	[FIND] = "SELECT pool, kind FROM volumes WHERE name = ?1 AND ?2 >> kind & 1 AND "
+		 "snapshot = '' "
 		 "ORDER BY moving DESC LIMIT 1",
 	[IMAGES_CLEAR] = "DELETE FROM images",
 	[ALIASES_CLEAR] = "DELETE FROM aliases",
@@ -532,7 +533,7 @@ int catalog_volumes(struct catalog *catalog, const struct catalog_query *query,
 		return fail_db(catalog, "read the catalog", err);
 	if (!query->is_moving) {
 		bind_text(statement, 1, query->pool);
-		(void)sqlite3_bind_int(statement, 2, query->kind);
+		(void)sqlite3_bind_int64(statement, 2, query->kinds);
 	}
 	if (query->name)
 		bind_text(statement, 3, query->name);
@@ -551,8 +552,8 @@ int catalog_volumes(struct catalog *catalog, const struct catalog_query *query,
 	return r;
 }
 
-int catalog_find(struct catalog *catalog, int kind, const char *name, char **ret_pool,
-		 struct coppice_error *err)
+int catalog_find(struct catalog *catalog, unsigned kinds, const char *name, char **ret_pool,
+		 int *ret_kind, struct coppice_error *err)
 {
 	sqlite3_stmt *statement = prepare(catalog, FIND);
 	char *pool = NULL;
@@ -561,10 +562,11 @@ int catalog_find(struct catalog *catalog, int kind, const char *name, char **ret
 	if (!statement)
 		return fail_db(catalog, "read the catalog", err);
 	bind_text(statement, 1, name);
-	(void)sqlite3_bind_int(statement, 2, kind);
+	(void)sqlite3_bind_int64(statement, 2, kinds);
 	code = sqlite3_step(statement);
 	if (code == SQLITE_ROW) {
 		pool = strdup(column_text(statement, 0));
+		*ret_kind = sqlite3_column_int(statement, 1);
 		r = pool ? COPPICE_OK : fail_memory(err);
 	} else if (code != SQLITE_DONE) {
 		r = fail_db(catalog, "read the catalog", err);

@@ -76,10 +76,10 @@ _nonnull_ int catalog_volume_rename(struct catalog *catalog, const char *pool, i
 _nonnull_ int catalog_pool_clear(struct catalog *catalog, const char *pool,
 				 struct coppice_error *err);
 
-/* Which rows: NULL or -1 means any. Rows come by pool, kind, name, snapshot. */
+/* Which rows: NULL or 0 means any. Rows come by pool, kind, name, snapshot. */
 struct catalog_query {
 	const char *pool;
-	int kind;
+	unsigned kinds; /* 1 << KIND of each that is wanted */
 	const char *name;
 	bool no_snapshots;
 	bool is_moving; /* only those */
@@ -88,11 +88,11 @@ int catalog_volumes(struct catalog *catalog, const struct catalog_query *query,
 		    catalog_volume_fn *fn, void *user, struct coppice_error *err);
 
 /*
- * In which pool a volume is; NULL: in none. While a move is unfinished there are
- * two of a name, and the one moved to counts. free() the result.
+ * In which pool a volume of one of these kinds is, and of which; NULL: in none. While a move is
+ * unfinished there are two of a name, and the one moved to counts. free() the result.
  */
-_nonnull_ int catalog_find(struct catalog *catalog, int kind, const char *name, char **ret_pool,
-			   struct coppice_error *err);
+_nonnull_ int catalog_find(struct catalog *catalog, unsigned kinds, const char *name,
+			   char **ret_pool, int *ret_kind, struct coppice_error *err);
 
 /* ---- images ---- */
 

@@ -83,6 +83,9 @@ struct request {
 	bool is_instance_only, is_refresh;
 	bool is_skipping_nested;
 	bool is_all;
+	bool is_empty;
+	enum coppice_content content;
+	bool has_content; /* it was given */
 
 	/* what the command's own prepare() made of the words */
 	char **names; /* owned, and each of them */
@@ -111,6 +114,7 @@ enum takes {
 	TAKES_MEMORY_LIMIT = 1 << 10,
 	TAKES_SKIP_NESTED = 1 << 11,
 	TAKES_ALL = 1 << 12,
+	TAKES_EMPTY = 1 << 13, /* with --content */
 };
 
 struct command {

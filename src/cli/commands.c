@@ -8,10 +8,10 @@
 
 const struct command commands[] = {
 	{ .name = "Instances" },
-	{ "init", "Make instances from an image, all at once", "IMAGE NAME...",
-	  "coppice init debian c{1..100}", 2, ANY,
-	  TAKES_COUNT | TAKES_CONFIG | TAKES_POOL | TAKES_MEMORY_LIMIT, true, prepare_init,
-	  run_init },
+	{ "init", "Make instances from an image, all at once", "IMAGE|--empty NAME...",
+	  "coppice init debian c{1..100}", 1, ANY,
+	  TAKES_COUNT | TAKES_CONFIG | TAKES_POOL | TAKES_MEMORY_LIMIT | TAKES_EMPTY, true,
+	  prepare_init, run_init },
 	{ "list", "List instances", "[PATTERN]", "coppice list 'web*' --format csv", 0, 1,
 	  TAKES_FORMAT | TAKES_POOL | TAKES_EXACT, false, NULL, run_list },
 	{ "info", "Show all about an instance", "INSTANCE", "coppice info c1", 1, 1,
@@ -27,7 +27,7 @@ const struct command commands[] = {
 	{ "delete", "Delete instances with their snapshots, or snapshots", "INSTANCE[/SNAPSHOT]...",
 	  "coppice delete c{1..50} web/before", 1, ANY, TAKES_FORCE, true, prepare_delete,
 	  run_delete },
-	{ "path", "Print the directory a container sees as /", "INSTANCE[/SNAPSHOT]",
+	{ "path", "Print where a container's / is, or a machine's disk", "INSTANCE[/SNAPSHOT]",
 	  "chroot \"$(coppice path c1)\" sh", 1, 1, 0, false, NULL, run_path },
 	{ "mount", "Mount what an instance needs", "INSTANCE[/SNAPSHOT]", "coppice mount c1", 1, 1,
 	  0, true, NULL, run_mount },

@@ -8,8 +8,17 @@
 
 int prepare_init(struct request *request, struct coppice_error *err)
 {
-	int r = request->count ? names_count(request, 1, err) : names_expand(request, 1, err);
+	size_t first = request->is_empty ? 0 : 1;
+	int r;
 
+	if (request->has_content && !request->is_empty)
+		return cli_fail(
+			err, COPPICE_INVALID,
+			"--content is for --empty: what is made from an image has its content");
+	if (request->words.n <= first)
+		return cli_fail(err, COPPICE_INVALID,
+				"something is missing; usage: coppice init IMAGE|--empty NAME...");
+	r = request->count ? names_count(request, first, err) : names_expand(request, first, err);
 	if (r < 0)
 		return r;
 	return settings_parse(request, &request->assignments, 0, false, err);
@@ -17,6 +26,11 @@ int prepare_init(struct request *request, struct coppice_error *err)
 
 int run_init(const struct request *request, struct coppice *coppice, struct coppice_error *err)
 {
+	if (request->is_empty)
+		return coppice_instance_init_empty(coppice, (const char *const *)request->names,
+						   request->n_names, request->content,
+						   request->settings, request->n_settings,
+						   request->pool, err);
 	return coppice_instance_init(coppice, request->words.word[0],
 				     (const char *const *)request->names, request->n_names,
 				     request->settings, request->n_settings, request->pool, err);

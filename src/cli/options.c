@@ -31,6 +31,8 @@ enum key {
 	KEY_FINGERPRINT,
 	KEY_SKIP_NESTED,
 	KEY_ALL,
+	KEY_EMPTY,
+	KEY_CONTENT,
 };
 
 /* Option 0 stands for: everywhere. */
@@ -42,6 +44,10 @@ static const struct {
 	{ TAKES_POOL, { "storage", 's', "POOL", 0, "In this pool", 1 } },
 	{ TAKES_CONFIG, { "config", 'c', "KEY=VALUE", 0, "Configuration of each; repeatable", 1 } },
 	{ TAKES_COUNT, { "count", KEY_COUNT, "N", 0, "Make NAME1 to NAMEN", 1 } },
+	{ TAKES_EMPTY, { "empty", KEY_EMPTY, NULL, 0, "From no image, with nothing in them", 1 } },
+	{ TAKES_EMPTY,
+	  { "content", KEY_CONTENT, "CONTENT", 0,
+	    "With --empty: filesystem, or block: a virtual machine's disk", 1 } },
 	{ TAKES_FORCE, { "force", KEY_FORCE, NULL, 0, "Do it even though something is lost", 1 } },
 	{ TAKES_SKIP_NESTED,
 	  { "skip-nested", KEY_SKIP_NESTED, NULL, 0, "Go on without subvolumes made in it", 1 } },
@@ -161,6 +167,18 @@ static int parse_memory_limit(const char *text, uint64_t *ret, struct coppice_er
 
 /* ---- both parsers ---- */
 
+static int parse_content(const char *text, enum coppice_content *ret, struct coppice_error *err)
+{
+	if (strcmp(text, "block") == 0)
+		*ret = COPPICE_BLOCK;
+	else if (strcmp(text, "filesystem") == 0)
+		*ret = COPPICE_FILESYSTEM;
+	else
+		return cli_fail(err, COPPICE_INVALID,
+				"--content '%s' is neither filesystem nor block", text);
+	return COPPICE_OK;
+}
+
 static bool *request_flag(struct request *request, int key)
 {
 	switch (key) {
@@ -188,6 +206,8 @@ static bool *request_flag(struct request *request, int key)
 		return &request->is_refresh;
 	case KEY_ALL:
 		return &request->is_all;
+	case KEY_EMPTY:
+		return &request->is_empty;
 	case KEY_SKIP_NESTED:
 		return &request->is_skipping_nested;
 	default:
@@ -215,6 +235,9 @@ static int take_value(struct request *request, int key, const char *arg, struct 
 		return parse_format(arg, &request->format, err);
 	case KEY_COUNT:
 		return parse_count(arg, &request->count, err);
+	case KEY_CONTENT:
+		request->has_content = true;
+		return parse_content(arg, &request->content, err);
 	case KEY_LOCK_TIMEOUT:
 		return parse_lock_timeout(arg, &request->lock_timeout_ms, err);
 	case KEY_MEMORY_LIMIT:

@@ -334,7 +334,7 @@ int accounts_read(struct coppice *coppice, struct pool_entry *entry, bool is_exa
 		  struct accounts *ret, struct coppice_error *err)
 {
 	struct accounts accounts = { 0 };
-	struct catalog_query query = { .pool = entry->name, .kind = -1 };
+	struct catalog_query query = { .pool = entry->name };
 	int r;
 
 	r = catalog_volumes(coppice->catalog, &query, add_volume, &accounts, err);

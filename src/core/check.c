@@ -182,7 +182,7 @@ static int compare_with_catalog(struct checking *checking, const struct found_vo
 	struct row row = { 0 };
 	void *user[2] = { (void *)(uintptr_t)found, &row };
 	struct catalog_query query = { .pool = checking->entry->name,
-				       .kind = (int)found->ref.kind,
+				       .kinds = VOLUME_KIND_BIT(found->ref.kind),
 				       .name = found->ref.name.text };
 	int r = catalog_volumes(checking->coppice->catalog, &query, compare_row, user, err);
 
@@ -312,7 +312,7 @@ static int check_room(struct checking *checking, struct coppice_error *err)
 static int check_pool(struct checking *checking, struct coppice_error *err)
 {
 	struct pool_entry *entry = checking->entry;
-	struct catalog_query query = { .pool = entry->name, .kind = -1 };
+	struct catalog_query query = { .pool = entry->name };
 	size_t first = checking->list.n;
 	int r = COPPICE_OK;
 

@@ -52,7 +52,7 @@ int copying_find_snapshots(struct coppice *coppice, struct copying *copying,
 			   struct coppice_error *err)
 {
 	struct catalog_query query = { .pool = copying->source.entry->name,
-				       .kind = (int)copying->source.ref.kind,
+				       .kinds = VOLUME_KIND_BIT(copying->source.ref.kind),
 				       .name = copying->source.ref.name.text };
 	int r = catalog_volumes(coppice->catalog, &query, note_snapshot, copying, err);
 
@@ -108,8 +108,8 @@ static int copy_config(const struct copying *copying, struct record *record,
 	for (size_t i = 0; i < config->n && r == COPPICE_OK; i++) {
 		const struct coppice_setting *setting = &config->setting[i];
 
-		if (config_is_limit_key(copying->source.entry->driver, setting->key) &&
-		    !config_is_limit_key(copying->target->driver, setting->key))
+		if (config_is_driver_key(copying->source.entry->driver, setting->key) &&
+		    !config_is_driver_key(copying->target->driver, setting->key))
 			continue;
 		r = config_check(copying->target, setting, err);
 		if (r == COPPICE_OK)
@@ -126,8 +126,10 @@ static int describe_instance(struct coppice *coppice, const struct copying *copy
 		volume_is_snapshot(&source->ref) ? &source->instance_record : &source->record;
 	struct making *making = &makings->making[0];
 	struct record *record = &making->record;
-	int r = COPPICE_OK;
+	int r = refuse_content(copying->target, source->ref.kind, err);
 
+	if (r < 0)
+		return r;
 	making->volume.ref = (struct volume_ref){ .kind = source->ref.kind, .name = copying->name };
 	record->kind = source->ref.kind;
 	record->created_ns = copying->is_move ? from->created_ns : now_ns();
@@ -424,7 +426,15 @@ static int copy_or_refresh(struct coppice *coppice, struct copying *copying, con
 	if (strcmp(copying->source.ref.name.text, copying->name.text) == 0)
 		return fail(err, COPPICE_INVALID, "'%s' cannot be refreshed from itself",
 			    copying->name.text);
+	if (volume_is_block(&copying->source.ref))
+		return fail(err, COPPICE_UNSUPPORTED,
+			    "'%s' has block content, of which nobody knows what is newer: delete "
+			    "'%s', and copy it anew",
+			    copying->source.ref.name.text, copying->name.text);
 	r = volume_find(coppice, &ref, &target, err);
+	if (r == COPPICE_OK && volume_is_block(&target.ref))
+		r = fail(err, COPPICE_INVALID, "'%s' has block content, and '%s' has files",
+			 copying->name.text, copying->source.ref.name.text);
 	copying->target = target.entry;
 	return r < 0 ? r : copying_refresh(coppice, copying, &target, err);
 }

@@ -305,6 +305,17 @@ _nonnull_ int config_add_defaults(const struct pool_entry *entry, struct coppice
 /* Is this a key of @driver's limits? Volumes elsewhere do without. */
 _nonnull_ bool config_is_limit_key(const struct driver *driver, const char *key);
 
+/* Is it one that only some drivers have? */
+_nonnull_ bool config_is_driver_key(const struct driver *driver, const char *key);
+
+/*
+ * Check @settings of an instance of this kind, and put them into its configuration; a NULL value
+ * takes one out. @is_empty: it is one that begins empty, and is still to be made.
+ */
+int config_take(const struct pool_entry *entry, enum volume_kind kind,
+		const struct coppice_setting *settings, size_t n, bool is_empty,
+		struct coppice_settings *ret, struct coppice_error *err);
+
 /* Is the key known and the value right? What a pool cannot do is refused too. */
 _nonnull_ int config_check(const struct pool_entry *entry, const struct coppice_setting *setting,
 			   struct coppice_error *err);

@@ -339,10 +339,10 @@ static int rebuild(struct coppice *coppice, bool *ret_is_swept, struct coppice_e
 		r = index_store(coppice, ret_is_swept, err);
 	if (r < 0)
 		return r;
-	return catalog_volumes(
-		coppice->catalog,
-		&(struct catalog_query){ .kind = VOLUME_IMAGE, .no_snapshots = true }, index_volume,
-		coppice, err);
+	return catalog_volumes(coppice->catalog,
+			       &(struct catalog_query){ .kinds = VOLUME_KIND_BIT(VOLUME_IMAGE),
+							.no_snapshots = true },
+			       index_volume, coppice, err);
 }
 
 int images_rebuild(struct coppice *coppice, struct coppice_error *err)

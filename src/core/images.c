@@ -185,7 +185,7 @@ static int tell_sharers(struct coppice *coppice, struct pool_entry *entry,
 {
 	struct sharers sharers = { .image = uuid, .names = TEXT_INIT };
 	struct catalog_query query = { .pool = entry->name,
-				       .kind = VOLUME_CONTAINER,
+				       .kinds = VOLUME_INSTANCES,
 				       .no_snapshots = true };
 	struct volume_usage usage = { 0 };
 	char size[SIZE_TEXT_MAX] = "unknown";

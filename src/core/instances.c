@@ -138,9 +138,8 @@ static int compare_names(const void *a, const void *b)
 	return strcmp(x->text, y->text);
 }
 
-/* Parse all, and refuse a name that occurs twice. */
-static int parse_names(const char *const *names, size_t n, struct volume_name *ret,
-		       struct coppice_error *err)
+int instance_names_parse(const char *const *names, size_t n, struct volume_name *ret,
+			 struct coppice_error *err)
 {
 	_cleanup_(freep) struct volume_name *sorted = NULL;
 
@@ -160,19 +159,6 @@ static int parse_names(const char *const *names, size_t n, struct volume_name *r
 			return fail(err, COPPICE_INVALID, "instance '%s' is named twice",
 				    sorted[i].text);
 	return COPPICE_OK;
-}
-
-static int check_settings(const struct pool_entry *entry, const struct coppice_setting *settings,
-			  size_t n, struct coppice_settings *ret, struct coppice_error *err)
-{
-	int r = COPPICE_OK;
-
-	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
-		r = config_check(entry, &settings[i], err);
-		if (r == COPPICE_OK)
-			r = settings_put(ret, settings[i].key, settings[i].value, err);
-	}
-	return r;
 }
 
 /* What is asked for, looked up and checked. */
@@ -290,7 +276,7 @@ struct init_request {
 static int look_up(struct coppice *coppice, const struct init_request *request, struct init *init,
 		   struct coppice_error *err)
 {
-	int r = parse_names(request->names, request->n, init->names, err);
+	int r = instance_names_parse(request->names, request->n, init->names, err);
 
 	if (r == COPPICE_OK)
 		r = images_refresh(coppice, err);
@@ -302,8 +288,8 @@ static int look_up(struct coppice *coppice, const struct init_request *request, 
 	if (r == COPPICE_OK)
 		r = image_resolve(coppice, request->image, &init->image.name, err);
 	if (r == COPPICE_OK)
-		r = check_settings(init->entry, request->settings, request->n_settings,
-				   &init->config, err);
+		r = config_take(init->entry, VOLUME_CONTAINER, request->settings,
+				request->n_settings, false, &init->config, err);
 	if (r == COPPICE_OK)
 		r = config_add_defaults(init->entry, &init->config, err);
 	if (r == COPPICE_OK)
@@ -399,8 +385,8 @@ static int rename_step(struct coppice *coppice, struct pool_entry *entry,
 	return COPPICE_OK;
 }
 
-static int rename_locked(struct coppice *coppice, const struct volume_ref *from,
-			 const struct volume_ref *to, struct coppice_error *err)
+static int rename_locked(struct coppice *coppice, struct volume_ref *from, struct volume_ref *to,
+			 struct coppice_error *err)
 {
 	_cleanup_(volume_done) struct volume volume = { 0 };
 	struct coppice_error ignored;
@@ -413,6 +399,7 @@ static int rename_locked(struct coppice *coppice, const struct volume_ref *from,
 	if (r < 0)
 		return r;
 	entry = volume.entry;
+	from->kind = to->kind = volume.ref.kind;
 	r = rename_step(coppice, entry, from, to, err);
 	if (r < 0)
 		return r;
@@ -574,11 +561,14 @@ static size_t refs_in(struct coppice *coppice, const struct pool_entry *entry,
 	for (size_t i = 0; i < deleting->n; i++) {
 		_cleanup_(freep) char *pool = NULL;
 		struct coppice_error ignored;
+		int kind;
 
-		if (catalog_find(coppice->catalog, (int)deleting->refs[i].kind,
-				 deleting->refs[i].name.text, &pool, &ignored) == COPPICE_OK &&
-		    pool && strcmp(pool, entry->name) == 0)
-			ret[n++] = deleting->refs[i];
+		if (catalog_find(coppice->catalog, VOLUME_INSTANCES, deleting->refs[i].name.text,
+				 &pool, &kind, &ignored) < 0 ||
+		    !pool || strcmp(pool, entry->name) != 0)
+			continue;
+		ret[n] = deleting->refs[i];
+		ret[n++].kind = (enum volume_kind)kind;
 	}
 	catalog_reading_end(coppice->catalog);
 	return n;

@@ -25,6 +25,14 @@ _nonnull_ int publish_clones(struct coppice *coppice, struct pool_entry *entry, 
 _nonnull_ int draft_begin(struct pool_entry *entry, struct draft *draft, struct undo *undo,
 			  struct coppice_error *err);
 
+/* Parse all, and refuse a name that occurs twice. */
+int instance_names_parse(const char *const *names, size_t n, struct volume_name *ret,
+			 struct coppice_error *err);
+
+/* COPPICE_UNSUPPORTED: instances of this kind cannot be in that pool. */
+_nonnull_ int refuse_content(const struct pool_entry *entry, enum volume_kind kind,
+			     struct coppice_error *err);
+
 /* Retire volumes of one pool, tell the catalog, commit, and reap. */
 _nonnull_ int retire(struct coppice *coppice, struct pool_entry *entry,
 		     const struct volume_ref *refs, const struct uuid *uuids, size_t n,

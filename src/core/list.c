@@ -193,7 +193,7 @@ static int fill_usage(struct listing *listing, struct pool_entry *entry, size_t 
 	if (!usage || !refs)
 		return fail_memory(err);
 	for (size_t i = 0; i < n; i++) {
-		refs[i].kind = VOLUME_CONTAINER;
+		(void)volume_kind_parse(listing->list.instance[first + i].kind, &refs[i].kind);
 		(void)snprintf(refs[i].name.text, sizeof(refs[i].name.text), "%s",
 			       listing->list.instance[first + i].name);
 	}
@@ -236,7 +236,7 @@ static void sort_list(struct coppice_instance_list *list)
 static int list_pool(struct listing *listing, struct pool_entry *entry, struct coppice_error *err)
 {
 	struct catalog_query query = { .pool = entry->name,
-				       .kind = VOLUME_CONTAINER,
+				       .kinds = VOLUME_INSTANCES,
 				       .name = listing->exact_name };
 	size_t first = listing->list.n;
 	int r;
@@ -368,7 +368,7 @@ int coppice_instance_get(struct coppice *coppice, const char *name, unsigned det
 	if (r == COPPICE_OK)
 		r = fill_bounds(coppice, &volume, &listing.list.instance[0], err);
 	if (r == COPPICE_OK)
-		r = nested_list(volume.entry, &ref, &listing.list.instance[0].nested,
+		r = nested_list(volume.entry, &volume.ref, &listing.list.instance[0].nested,
 				&listing.list.instance[0].n_nested, err);
 	if (r < 0) {
 		coppice_instance_list_free(&listing.list);
@@ -392,12 +392,12 @@ int coppice_path(struct coppice *coppice, const char *name, char **ret, struct c
 	if (r == COPPICE_OK)
 		r = volume_find(coppice, &ref, &volume, err);
 	if (r == COPPICE_OK && volume.entry->driver->volume_mount)
-		r = volume.entry->driver->volume_mount(volume.entry->pool, &ref, &did, err);
+		r = volume.entry->driver->volume_mount(volume.entry->pool, &volume.ref, &did, err);
 	if (r == COPPICE_OK)
-		r = volume.entry->driver->path(volume.entry->pool, &ref, &path, err);
+		r = volume.entry->driver->path(volume.entry->pool, &volume.ref, &path, err);
 	if (r < 0)
 		return r;
-	full = text_format("%s/rootfs", path);
+	full = volume_is_block(&volume.ref) ? take_ptr(&path) : text_format("%s/rootfs", path);
 	if (!full)
 		return fail_memory(err);
 	*ret = full;
@@ -415,8 +415,8 @@ int coppice_umount(struct coppice *coppice, const char *name, struct coppice_err
 		r = volume_find(coppice, &ref, &volume, err);
 	if (r < 0 || !volume.entry->driver->volume_umount)
 		return r;
-	r = volume.entry->driver->volume_umount(volume.entry->pool, &ref, err);
-	return r < 0 ? fail_mounted(coppice, volume.entry, &ref, err) : COPPICE_OK;
+	r = volume.entry->driver->volume_umount(volume.entry->pool, &volume.ref, err);
+	return r < 0 ? fail_mounted(coppice, volume.entry, &volume.ref, err) : COPPICE_OK;
 }
 
 /* ---- images ---- */
@@ -493,13 +493,13 @@ static int add_image(void *user, const struct catalog_image *row, struct coppice
 	};
 	record.n_aliases = 0;
 	record.properties = (struct coppice_settings){ 0 };
-	return image->fingerprint
-		       ? catalog_volumes(listing->coppice->catalog,
-					 &(struct catalog_query){ .kind = VOLUME_IMAGE,
-								  .name = row->fingerprint,
-								  .no_snapshots = true },
-					 add_pool, image, err)
-		       : fail_memory(err);
+	return image->fingerprint ? catalog_volumes(listing->coppice->catalog,
+						    &(struct catalog_query){
+							    .kinds = VOLUME_KIND_BIT(VOLUME_IMAGE),
+							    .name = row->fingerprint,
+							    .no_snapshots = true },
+						    add_pool, image, err)
+				  : fail_memory(err);
 }
 
 static int compare_images(const void *a, const void *b)

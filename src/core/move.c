@@ -284,7 +284,7 @@ static int retire_source(struct coppice *coppice, struct pool_entry *entry, cons
 	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
 	struct same_uuid same = { .uuid = uuid->text };
 	struct catalog_query query = { .pool = entry->name,
-				       .kind = VOLUME_CONTAINER,
+				       .kinds = VOLUME_INSTANCES,
 				       .no_snapshots = true };
 	int r;
 

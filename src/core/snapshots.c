@@ -50,7 +50,7 @@ static int choose_name(struct coppice *coppice, const struct volume *instance, c
 {
 	struct naming naming = { .wanted = name };
 	struct catalog_query query = { .pool = instance->entry->name,
-				       .kind = (int)instance->ref.kind,
+				       .kinds = VOLUME_KIND_BIT(instance->ref.kind),
 				       .name = instance->ref.name.text };
 	char counted[32];
 	int r;
@@ -116,7 +116,7 @@ int coppice_snapshot_create(struct coppice *coppice, const char *instance, const
 	if (r == COPPICE_OK)
 		r = choose_name(coppice, &volume, name, &chosen, err);
 	if (r == COPPICE_OK)
-		r = refuse_nested(volume.entry, &ref, NESTED_LEFT_OUT, may_lose, &note, err);
+		r = refuse_nested(volume.entry, &volume.ref, NESTED_LEFT_OUT, may_lose, &note, err);
 	if (r == COPPICE_OK && ret_name) {
 		copy = strdup(chosen.text);
 		r = copy ? COPPICE_OK : fail_memory(err);
@@ -191,7 +191,7 @@ int coppice_snapshot_restore(struct coppice *coppice, const char *instance, cons
 		r = lock_and_find(coppice, &ref, &locks, &volume, err);
 	if (r < 0)
 		return r;
-	live = (struct volume_ref){ .kind = ref.kind, .name = ref.name };
+	live = (struct volume_ref){ .kind = volume.ref.kind, .name = ref.name };
 	used = volume;
 	used.ref = live;
 	r = refuse_nested(used.entry, &live, NESTED_DESTROYED, may_lose, &note, err);
@@ -302,12 +302,8 @@ int coppice_config_set(struct coppice *coppice, const char *instance,
 		return r;
 	reconfiguring.old_limit = config_limit(&volume->record.config);
 	reconfiguring.old_how = config_limit_how(volume->entry->driver, &volume->record.config);
-	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
-		r = config_check(volume->entry, &settings[i], err);
-		if (r == COPPICE_OK)
-			r = settings_put(&volume->record.config, settings[i].key, settings[i].value,
-					 err);
-	}
+	r = config_take(volume->entry, volume->ref.kind, settings, n, false, &volume->record.config,
+			err);
 	if (r == COPPICE_OK)
 		r = volume_record_format(&volume->ref, &volume->record, &reconfiguring.new, err);
 	if (r < 0)

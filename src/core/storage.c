@@ -40,17 +40,6 @@ static bool driver_knows(const struct driver *driver, const char *key)
 	return driver_key(driver, key) != NULL || is_default(driver, key);
 }
 
-/* Is it one of "one|two|three"? */
-static bool is_one_of(const char *value, const char *values)
-{
-	size_t n = strlen(value);
-
-	for (const char *v = values; v; v = strchr(v, '|') ? strchr(v, '|') + 1 : NULL)
-		if (strncmp(v, value, n) == 0 && (v[n] == '\0' || v[n] == '|'))
-			return n > 0;
-	return false;
-}
-
 static int check_value(const struct driver *driver, const char *name, const char *value,
 		       struct coppice_error *err)
 {
@@ -65,9 +54,9 @@ static int check_value(const struct driver *driver, const char *name, const char
 			       : fail(err, COPPICE_INVALID, "%s '%s' is no size, such as 20GiB",
 				      name, value);
 	if ((strcmp(name, "coppice.preallocate") == 0 || is_default(driver, name)) &&
-	    !is_one_of(value, "true|false"))
+	    !text_is_one_of(value, "true|false"))
 		return fail(err, COPPICE_INVALID, "%s '%s' is neither true nor false", name, value);
-	if (key && key->values && !is_one_of(value, key->values))
+	if (key && key->values && !text_is_one_of(value, key->values))
 		return fail(err, COPPICE_INVALID, "%s '%s' is none of %s", name, value,
 			    key->values);
 	return COPPICE_OK;
@@ -390,7 +379,7 @@ static int count_row(void *user, const struct catalog_volume *row, struct coppic
 static int fill_pool(struct coppice *coppice, struct pool_entry *entry, struct coppice_pool *ret,
 		     struct coppice_error *err)
 {
-	struct catalog_query query = { .pool = entry->name, .kind = -1, .no_snapshots = true };
+	struct catalog_query query = { .pool = entry->name, .no_snapshots = true };
 	struct coppice_error why;
 	const char *mount = NULL;
 	int r;

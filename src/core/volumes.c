@@ -72,26 +72,41 @@ static int refuse_moving(struct coppice *coppice, const char *name, struct coppi
 	return moves_refuse(coppice, &one, 1, err);
 }
 
-static int look_up(struct coppice *coppice, const char *name, char **ret, struct coppice_error *err)
+static int look_up(struct coppice *coppice, const char *name, char **ret,
+		   enum volume_kind *ret_kind, struct coppice_error *err)
 {
-	return catalog_find(coppice->catalog, VOLUME_CONTAINER, name, ret, err);
+	int kind = VOLUME_CONTAINER;
+	int r = catalog_find(coppice->catalog, VOLUME_INSTANCES, name, ret, &kind, err);
+
+	*ret_kind = (enum volume_kind)kind;
+	return r;
+}
+
+static bool is_in_pool(const struct pool_entry *entry, enum volume_kind kind, const char *name)
+{
+	struct volume_ref ref = { .kind = kind };
+	_cleanup_(freep) char *record = NULL;
+	struct coppice_error ignored;
+
+	(void)snprintf(ref.name.text, sizeof(ref.name.text), "%s", name);
+	return entry->driver->record_read(entry->pool, &ref, &record, &ignored) !=
+	       COPPICE_NOT_FOUND;
 }
 
 /* What is damaged is in no catalog, and is there. */
 static int look_in_pools(struct coppice *coppice, const char *name, char **ret,
-			 struct coppice_error *err)
+			 enum volume_kind *ret_kind, struct coppice_error *err)
 {
-	struct volume_ref ref = { .kind = VOLUME_CONTAINER };
-
-	(void)snprintf(ref.name.text, sizeof(ref.name.text), "%s", name);
 	for (size_t i = 0; i < coppice->n_pools; i++) {
 		const struct pool_entry *entry = coppice->pools[i];
-		_cleanup_(freep) char *record = NULL;
-		struct coppice_error ignored;
 
-		if (entry->driver->record_read(entry->pool, &ref, &record, &ignored) ==
-		    COPPICE_NOT_FOUND)
-			continue;
+		*ret_kind = VOLUME_CONTAINER;
+		if (!is_in_pool(entry, *ret_kind, name)) {
+			*ret_kind = VOLUME_VIRTUAL_MACHINE;
+			if (!entry->driver->traits.has_blocks ||
+			    !is_in_pool(entry, *ret_kind, name))
+				continue;
+		}
 		*ret = strdup(entry->name);
 		return *ret ? COPPICE_OK : fail_memory(err);
 	}
@@ -102,12 +117,13 @@ static int look_in_pools(struct coppice *coppice, const char *name, char **ret,
  * The catalog first; what it does not know may have come into a pool behind it, so
  * then all pools are looked at before we say no.
  */
-int volume_pool_of(struct coppice *coppice, const char *name, char **ret, struct coppice_error *err)
+static int find_pool(struct coppice *coppice, const char *name, char **ret,
+		     enum volume_kind *ret_kind, struct coppice_error *err)
 {
 	int r = refuse_moving(coppice, name, err);
 
 	if (r == COPPICE_OK)
-		r = look_up(coppice, name, ret, err);
+		r = look_up(coppice, name, ret, ret_kind, err);
 	if (r < 0 || *ret)
 		return r;
 	for (size_t i = 0; i < coppice->n_pools; i++) {
@@ -116,22 +132,30 @@ int volume_pool_of(struct coppice *coppice, const char *name, char **ret, struct
 		if (r < 0)
 			return wrap(err, "cannot look for '%s'", name);
 	}
-	r = look_up(coppice, name, ret, err);
-	return r < 0 || *ret ? r : look_in_pools(coppice, name, ret, err);
+	r = look_up(coppice, name, ret, ret_kind, err);
+	return r < 0 || *ret ? r : look_in_pools(coppice, name, ret, ret_kind, err);
+}
+
+int volume_pool_of(struct coppice *coppice, const char *name, char **ret, struct coppice_error *err)
+{
+	enum volume_kind kind;
+
+	return find_pool(coppice, name, ret, &kind, err);
 }
 
 static int find(struct coppice *coppice, const struct volume_ref *ref, bool is_trusted,
 		struct volume *ret, struct coppice_error *err)
 {
 	struct volume volume = { .ref = *ref };
-	struct volume_ref instance = *ref;
+	struct volume_ref instance;
 	_cleanup_(freep) char *pool = NULL;
 	char text[VOLUME_REF_TEXT_MAX];
 	int r;
 
-	r = volume_pool_of(coppice, ref->name.text, &pool, err);
+	r = find_pool(coppice, ref->name.text, &pool, &volume.ref.kind, err);
 	if (r < 0)
 		return r;
+	instance = volume.ref;
 	volume.entry = pool ? pools_get(coppice, pool) : NULL;
 	if (!volume.entry)
 		return fail(err, COPPICE_NOT_FOUND, "no instance '%s'", ref->name.text);
@@ -144,7 +168,7 @@ static int find(struct coppice *coppice, const struct volume_ref *ref, bool is_t
 		r = volume_record_read(volume.entry, &instance, &volume.instance_record, err);
 	}
 	if (r == COPPICE_OK)
-		r = volume_record_read(volume.entry, ref, &volume.record, err);
+		r = volume_record_read(volume.entry, &volume.ref, &volume.record, err);
 	if (r == COPPICE_NOT_FOUND)
 		(void)fail(err, COPPICE_NOT_FOUND,
 			   volume_is_snapshot(ref) ? "no snapshot '%s'" : "no instance '%s'",
@@ -227,7 +251,8 @@ static int compare_all(struct coppice *coppice, struct coppice_error *err)
 static int must_not_exist(struct coppice *coppice, const char *name, struct coppice_error *err)
 {
 	_cleanup_(freep) char *pool = NULL;
-	int r = look_up(coppice, name, &pool, err);
+	enum volume_kind kind;
+	int r = look_up(coppice, name, &pool, &kind, err);
 
 	if (r < 0 || !pool)
 		return r;
@@ -367,9 +392,53 @@ bool config_is_limit_key(const struct driver *driver, const char *key)
 	return false;
 }
 
+static const struct driver_key *volume_key(const struct driver *driver, const char *name)
+{
+	for (const struct driver_key *key = driver->volume_keys; key && key->name; key++)
+		if (strcmp(key->name, name) == 0)
+			return key;
+	return NULL;
+}
+
+bool config_is_driver_key(const struct driver *driver, const char *key)
+{
+	return config_is_limit_key(driver, key) || volume_key(driver, key);
+}
+
+int config_take(const struct pool_entry *entry, enum volume_kind kind,
+		const struct coppice_setting *settings, size_t n, bool is_empty,
+		struct coppice_settings *ret, struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		const struct driver_key *key = volume_key(entry->driver, settings[i].key);
+
+		r = config_check(entry, &settings[i], err);
+		if (r < 0)
+			return r;
+		if (key && kind == VOLUME_VIRTUAL_MACHINE)
+			return fail(err, COPPICE_INVALID,
+				    "'%s' is for file systems, and block content is none",
+				    key->name);
+		if (key && !key->is_changeable && !is_empty)
+			return fail(err, COPPICE_INVALID,
+				    "'%s' cannot be changed: an instance has what its image has; "
+				    "with 'init --empty' it is free, and 'volume.%s' of a pool is "
+				    "for the images that it unpacks",
+				    key->name, key->name);
+		if (kind == VOLUME_VIRTUAL_MACHINE && strcmp(settings[i].key, "size") == 0 &&
+		    !settings[i].value)
+			return fail(err, COPPICE_INVALID, "block content always has a size");
+		r = settings_put(ret, settings[i].key, settings[i].value, err);
+	}
+	return r;
+}
+
 int config_check(const struct pool_entry *entry, const struct coppice_setting *setting,
 		 struct coppice_error *err)
 {
+	const struct driver_key *key = volume_key(entry->driver, setting->key);
 	uint64_t bytes;
 
 	if (settings_is_user_key(setting->key)) {
@@ -383,6 +452,12 @@ int config_check(const struct pool_entry *entry, const struct coppice_setting *s
 		    strcmp(setting->value, "false") != 0)
 			return fail(err, COPPICE_INVALID, "%s '%s' is neither true nor false",
 				    setting->key, setting->value);
+		return COPPICE_OK;
+	}
+	if (key) {
+		if (setting->value && key->values && !text_is_one_of(setting->value, key->values))
+			return fail(err, COPPICE_INVALID, "%s '%s' is none of %s", key->name,
+				    setting->value, key->values);
 		return COPPICE_OK;
 	}
 	if (strcmp(setting->key, "size") != 0)

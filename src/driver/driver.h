@@ -189,6 +189,7 @@ struct driver_traits {
 	bool can_limit;    /* `size` on an instance is enforced */
 	bool is_loop_able; /* a pool without source is a file with `size` */
 	bool must_not_fill; /* when a pool is full, what is in its volumes is lost */
+	bool has_blocks;    /* volumes may have block content */
 };
 
 enum pool_hold {
@@ -204,6 +205,13 @@ struct driver {
 	/* Keys that a pool of this driver may have beside source, size, user.*; the last has no
 	 * name. */
 	const struct driver_key *pool_keys;
+
+	/*
+	 * Those that a volume's configuration may have beside size, user.*, as the record has them;
+	 * the last has no name. NULL: there are none. Which is not changeable is for a volume
+	 * that begins empty.
+	 */
+	const struct driver_key *volume_keys;
 
 	/* Those that say what limits are; the last has no name. NULL: there are none. */
 	const struct limit_key *limit_keys;
@@ -345,14 +353,15 @@ struct driver {
 
 	/*
 	 * Make an empty volume in the draft, to be filled at *ret_path (free() it)
-	 * by whoever, and then sealed.
+	 * by whoever, and then sealed. Of block content that is a device of limit_bytes, or of
+	 * as many as the volume has that a nested one is of.
 	 */
 	int (*volume_create)(struct draft *draft, const struct new_volume *volume, char **ret_path,
 			     struct coppice_error *err);
 
 	/*
 	 * Fill it, at the @path that volume_create gave, with all that is in directory
-	 * @from, sharing no data. NULL: this engine's volumes cannot be filled so.
+	 * @from, or on that device, sharing no data. NULL: this engine's volumes cannot be filled so.
 	 */
 	int (*volume_fill)(struct draft *draft, const struct new_volume *volume, const char *path,
 			   const char *from, struct coppice_error *err);
@@ -518,12 +527,15 @@ struct driver {
 			     struct coppice_error *err);
 	void (*reading_end)(struct pool *pool);
 
-	/* The directory that the volume's tree is in; free() it. Says where, touches nothing. */
+	/*
+	 * The directory that the volume's tree is in, or the device that its content is; free()
+	 * it. Says where, touches nothing.
+	 */
 	int (*path)(struct pool *pool, const struct volume_ref *ref, char **ret,
 		    struct coppice_error *err);
 
 	/*
-	 * Have the tree at that path, for whoever asks for it, and again no more.
+	 * Have the tree, or device, at that path, for whoever asks for it, and again no more.
 	 * Both do nothing where it is so already; @ret_did says which. A volume that is
 	 * renamed, retired or swapped is unmounted by that. COPPICE_NOT_FOUND;
 	 * COPPICE_BUSY: its files are in use. NULL, both: every tree is always at its path.

@@ -12,10 +12,15 @@
 enum volume_kind {
 	VOLUME_IMAGE,
 	VOLUME_CONTAINER,
-	VOLUME_VIRTUAL_MACHINE, /* no command makes these yet; their place is kept */
-	VOLUME_CUSTOM,          /* the same */
+	VOLUME_VIRTUAL_MACHINE,
+	VOLUME_CUSTOM, /* no command makes these yet; their place is kept */
 	VOLUME_KINDS,
 };
+
+/* Kinds as a set, and those that instances are of: these share one space of names. */
+#define VOLUME_KIND_BIT(kind) (1U << (kind))
+#define VOLUME_INSTANCES                                                                           \
+	(VOLUME_KIND_BIT(VOLUME_CONTAINER) | VOLUME_KIND_BIT(VOLUME_VIRTUAL_MACHINE))
 
 #define VOLUME_NAME_MAX 64
 
@@ -29,6 +34,12 @@ struct volume_ref {
 	struct volume_name name;
 	struct volume_name snapshot; /* empty: the volume itself */
 };
+
+/* Is its content a disk, which others see as a device? Else it is a file system. */
+static inline bool volume_is_block(const struct volume_ref *ref)
+{
+	return ref->kind == VOLUME_VIRTUAL_MACHINE;
+}
 
 /*
  * LXD's rule for instances: 1 to 63 ASCII letters, digits and dashes; not

@@ -315,6 +315,16 @@ class Stage:
                         lambda main, _: all(f"container {n}" in main.volumes
                                             for n in self.batch_names))
 
+    def init_empty(self):
+        def judge(main, _):
+            return self.only(main, ["k1", "k2"]) + [
+                f"{key} has no root" for key in main.volumes
+                if key[0] == "c" and main.digest(key) is None]
+
+        yield Operation("init --empty", lambda: (self.remove_instances(), self.ensure_image()),
+                        ["init", "--empty", "k1", "k2", "-s", "main"], judge,
+                        lambda main, _: {"container k1", "container k2"} <= set(main.volumes), 0.5)
+
     def init_where_it_is_not(self):
         """The image has to be unpacked first, and the pool to be mounted."""
         def prepare():
@@ -551,7 +561,8 @@ class Stage:
 
     def operations(self):
         """Each in its turn: what one makes ready may be gone when the next begins."""
-        for of in (self.import_others, self.import_image, self.init, self.init_where_it_is_not,
+        for of in (self.import_others, self.import_image, self.init, self.init_empty,
+                   self.init_where_it_is_not,
                    self.copy, self.copy_of_snapshot, self.snapshot, self.restore, self.rename,
                    self.of_snapshots, self.config, self.delete, self.move, self.alias,
                    self.image_export, self.image_delete, self.storage, self.recover):

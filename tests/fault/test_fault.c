@@ -146,6 +146,14 @@ static int init_elsewhere(struct coppice *coppice, struct coppice_error *err)
 	return coppice_instance_init(coppice, "img", names, 2, NULL, 0, "other", err);
 }
 
+static int init_empty(struct coppice *coppice, struct coppice_error *err)
+{
+	const char *const names[] = { "n1", "n2" };
+
+	return coppice_instance_init_empty(coppice, names, 2, COPPICE_FILESYSTEM, NULL, 0,
+					   "default", err);
+}
+
 static int copy(struct coppice *coppice, struct coppice_error *err)
 {
 	return coppice_instance_copy(coppice, "c1", "n1", NULL, err);
@@ -227,6 +235,11 @@ static void test_init_in_a_pool_without_the_image(void)
 	fail_at_each(init_elsewhere, false, 1);
 }
 
+static void test_init_of_empty_ones(void)
+{
+	fail_at_each_step(init_empty);
+}
+
 static void test_copy_with_snapshots(void)
 {
 	fail_at_each_step(copy);
@@ -292,6 +305,7 @@ int main(void)
 	return tap_run((struct tap_test[]){
 		TAP(test_init),
 		TAP(test_init_in_a_pool_without_the_image),
+		TAP(test_init_of_empty_ones),
 		TAP(test_copy_with_snapshots),
 		TAP(test_copy_to_another_pool),
 		TAP(test_refresh),

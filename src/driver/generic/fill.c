@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 
 #include "base/text.h"
 #include "driver/generic/copy.h"
@@ -48,4 +49,93 @@ int fill_by_copying(struct draft *draft, const struct new_volume *volume, const 
 					      .is_interrupted = pool->is_interrupted,
 					      .interrupted_user = pool->interrupted_user },
 			 &copied, err);
+}
+
+/* ---- block content ---- */
+
+#define CHUNK_BYTES (1U << 20)
+#define HOLE_BYTES  (1U << 16) /* no engine has smaller blocks, but for which it is worth it */
+
+static bool is_zero(const char *data, size_t n)
+{
+	return n == 0 || (data[0] == 0 && memcmp(data, data + 1, n - 1) == 0);
+}
+
+static int write_at(int fd, const char *data, size_t n, off_t at)
+{
+	while (n > 0) {
+		ssize_t written = pwrite(fd, data, n, at);
+
+		if (written < 0 && errno == EINTR)
+			continue;
+		if (written <= 0)
+			return written < 0 ? errno : ENOSPC;
+		data += written;
+		n -= (size_t)written;
+		at += written;
+	}
+	return 0;
+}
+
+static int write_holes(int fd, const char *data, size_t n, off_t at)
+{
+	for (size_t i = 0; i < n; i += HOLE_BYTES) {
+		size_t part = n - i < HOLE_BYTES ? n - i : HOLE_BYTES;
+		int why = is_zero(data + i, part) ? 0 : write_at(fd, data + i, part, at + (off_t)i);
+
+		if (why)
+			return why;
+	}
+	return 0;
+}
+
+static int copy_block(const struct pool *pool, int from_fd, int to_fd, const char *from,
+		      const char *to, struct coppice_error *err)
+{
+	_cleanup_(freep) char *data = malloc(CHUNK_BYTES);
+	off_t at = 0;
+	ssize_t n;
+
+	if (!data)
+		return fail_memory(err);
+	for (;;) {
+		int why;
+
+		if (pool->is_interrupted && pool->is_interrupted(pool->interrupted_user))
+			return fail(err, COPPICE_INTERRUPTED, "interrupted");
+		n = pread(from_fd, data, CHUNK_BYTES, at);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return fail_errno(err, errno, "cannot read '%s'", from);
+		if (n == 0)
+			break;
+		why = write_holes(to_fd, data, (size_t)n, at);
+		if (why)
+			return fail_errno(err, why, "cannot write '%s'", to);
+		at += n;
+	}
+	return fsync(to_fd) < 0 ? fail_errno(err, errno, "cannot write '%s'", to) : COPPICE_OK;
+}
+
+int fill_block(struct draft *draft, const char *path, const char *from, struct coppice_error *err)
+{
+	_cleanup_(closep) int from_fd = -1, to_fd = -1;
+	struct pool *pool = draft->pool;
+	_cleanup_(freep) char *line = NULL;
+
+	if (pool->explain) {
+		line = text_format("dd if=%s of=%s bs=1M conv=sparse,fsync", from, path);
+		if (line)
+			pool->explain(pool->explain_user, line);
+	}
+	if (pool->is_dry_run)
+		return COPPICE_OK;
+	from_fd = open(from, O_RDONLY | O_CLOEXEC);
+	if (from_fd < 0)
+		return fail_errno(err, errno, "cannot open '%s'", from);
+	to_fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (to_fd < 0)
+		return fail_errno(err, errno, "cannot open '%s'", path);
+	return copy_block(pool, from_fd, to_fd, from, path, err);
 }

@@ -1,9 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* volume_fill for engines whose volumes are directories while they are made. */
+/* volume_fill, for volumes that are directories while they are made, or block devices. */
 
 #include "driver/driver.h"
 
 int fill_by_copying(struct draft *draft, const struct new_volume *volume, const char *path,
 		    const char *from, struct coppice_error *err);
+
+/*
+ * The content of one device on another, which is at least as large and reads as zeros: what is
+ * zero is not written, so it takes no space. It reaches the disk.
+ */
+_nonnull_ int fill_block(struct draft *draft, const char *path, const char *from,
+			 struct coppice_error *err);

@@ -9,8 +9,9 @@
 
 /*
  * Mount @device at the directory @where.
- * @options     as for mount(8), without its words for attributes: "discard,compress=zstd"
- * @attributes  MOUNT_ATTR_…: noatime, read-only
+ * @options     as for mount(8): "discard,noatime,compress=zstd"; it reads no fstab, and its
+ *              words for propagation and loop devices are none
+ * @attributes  MOUNT_ATTR_…, where the options do not say otherwise
  * @ret_fd      its top, opened before it can be seen at @where: until that is closed,
  *              unmounting it fails with EBUSY
  *

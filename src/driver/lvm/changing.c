@@ -109,8 +109,9 @@ int lvm_limit_set(struct pool *pool, const struct volume_ref *ref, const struct 
 	if (r == COPPICE_OK)
 		r = lvm_find(&session, ref, &listing, &lv, err);
 	if (r == COPPICE_OK && limit_bytes)
-		r = limit_check(ref->name.text, limit_bytes, "its file system has", lv->size_bytes,
-				err);
+		r = limit_check(ref->name.text, limit_bytes,
+				volume_is_block(ref) ? "its disk has" : "its file system has",
+				lv->size_bytes, err);
 	return r < 0 ? r : mark_size(&session, lv, limit_bytes, err);
 }
 

@@ -85,7 +85,8 @@ int lvm_draft_path(struct draft *draft, const struct new_volume *volume, char **
 			r = fail(err, COPPICE_FAILED, "'%s' is not in the draft",
 				 volume->ref.name.text);
 		if (r == COPPICE_OK)
-			r = lvm_mount_at(&session, lv, path, err);
+			r = volume_is_block(&volume->ref) ? lvm_open_block(&session, lv, err)
+							  : lvm_mount_at(&session, lv, path, err);
 	}
 	if (r == COPPICE_OK)
 		*ret = take_ptr(&path);

@@ -200,13 +200,21 @@ static const struct driver_key pool_keys[] = {
 	{ .name = NULL },
 };
 
+static const struct driver_key volume_keys[] = {
+	{ .name = "block.filesystem", .values = "ext4|xfs|btrfs" },
+	{ .name = "block.mount_options", .is_changeable = true },
+	{ .name = NULL },
+};
+
 const struct driver driver_lvm = {
 	.name = "lvm",
 	.pool_keys = pool_keys,
+	.volume_keys = volume_keys,
 	.traits = { .can_clone = true,
 		    .can_limit = true,
 		    .is_loop_able = true,
-		    .must_not_fill = true },
+		    .must_not_fill = true,
+		    .has_blocks = true },
 
 	.probe = lvm_probe,
 	.choose = lvm_choose,
@@ -232,7 +240,7 @@ const struct driver driver_lvm = {
 	.draft_announce = lvm_draft_announce,
 	.draft_discard = lvm_draft_discard,
 	.volume_create = lvm_volume_create,
-	.volume_fill = fill_by_copying,
+	.volume_fill = lvm_volume_fill,
 	.draft_path = lvm_draft_path,
 	.volume_seal = lvm_volume_seal,
 	.clone = lvm_clone,

@@ -175,6 +175,9 @@ bool tag_is_of_record(const char *tag, size_t length);
 /* The value of "KEY=VALUE" among @tags; false: there is none, or it is too long. */
 bool tag_get(const char *tags, const char *key, char *ret, size_t size);
 
+/* The value of a key of the configuration in a record; free() it. NULL: it has none. */
+char *record_config(const char *record, const char *key);
+
 /* ---- listing.c ---- */
 
 struct lv {
@@ -290,6 +293,9 @@ int lvm_deactivate(struct session *session, const char *name, struct coppice_err
 /* Where it is mounted, by whoever. */
 bool lvm_mount_find(const struct lvm_pool *lvm, const char *name, char ret[static PATH_MAX]);
 
+/* Have the device of one that has block content; larger first, if it is to be. */
+int lvm_open_block(struct session *session, const struct lv *lv, struct coppice_error *err);
+
 /* Mount one at a path, which is made; unmount all that is mounted of it. */
 int lvm_mount_at(struct session *session, const struct lv *lv, const char *path,
 		 struct coppice_error *err);
@@ -395,6 +401,8 @@ static inline struct lvm_making *lvm_making_of(const struct draft *draft)
 
 int lvm_volume_create(struct draft *draft, const struct new_volume *volume, char **ret_path,
 		      struct coppice_error *err);
+int lvm_volume_fill(struct draft *draft, const struct new_volume *volume, const char *path,
+		    const char *from, struct coppice_error *err);
 int lvm_volume_seal(struct draft *draft, const struct new_volume *volume, bool is_read_only,
 		    struct coppice_error *err);
 int lvm_clone(struct draft *draft, const struct volume_ref *origin,

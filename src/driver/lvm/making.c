@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "driver/generic/fill.h"
 #include "driver/generic/limit.h"
 
 void lvm_item_name(const struct new_volume *volume, char ret[static LV_NAME_MAX])
@@ -14,6 +15,13 @@ void lvm_item_name(const struct new_volume *volume, char ret[static LV_NAME_MAX]
 
 char *lvm_item_path(const struct draft *draft, const struct new_volume *volume)
 {
+	char name[LV_NAME_MAX], device[PATH_MAX];
+
+	if (volume_is_block(&volume->ref)) {
+		lvm_item_name(volume, name);
+		lvm_device(lvm_pool_of(draft->pool), name, device);
+		return strdup(device);
+	}
 	return text_format("%s/drafts/%s/%s%s%s", lvm_pool_of(draft->pool)->mount, draft->id.text,
 			   volume->item ? volume->item : volume->ref.name.text,
 			   volume_is_snapshot(&volume->ref) ? "@" : "", volume->ref.snapshot.text);
@@ -74,7 +82,8 @@ static const char *option_text(const struct new_volume *volume)
 	return volume->item ? volume->item : volume->ref.name.text;
 }
 
-static void create_explain(struct draft *draft, const struct new_volume *volume, uint64_t bytes)
+static void create_explain(struct draft *draft, const struct new_volume *volume,
+			   const char *file_system, uint64_t bytes)
 {
 	struct lvm_pool *lvm = lvm_pool_of(draft->pool);
 
@@ -82,10 +91,43 @@ static void create_explain(struct draft *draft, const struct new_volume *volume,
 		    "lvcreate --type thin -V %llub --thinpool %s/%s -n draft_%s -ky -K "
 		    "--addtag \"" TAG_DRAFT "=$draft\"",
 		    (unsigned long long)bytes, lvm->vg, lvm->thin, option_text(volume));
+	if (volume_is_block(&volume->ref))
+		return;
 	lvm_explain(draft->pool,
 		    "%s /dev/%s/draft_%s && mount /dev/%s/draft_%s %s/drafts/$draft/%s",
-		    file_system_maker(lvm->file_system), lvm->vg, option_text(volume), lvm->vg,
+		    file_system_maker(file_system), lvm->vg, option_text(volume), lvm->vg,
 		    option_text(volume), lvm->mount, option_text(volume));
+}
+
+/* What is nested has the size of what it is of, which never was larger when it was made. */
+static uint64_t bytes_of(const struct lvm_pool *lvm, const struct lv_list *listing,
+			 const struct new_volume *volume)
+{
+	for (size_t i = 0; i < listing->n && volume->is_nested; i++)
+		if (!listing->lv[i].snapshot[0] &&
+		    strcmp(listing->lv[i].uuid.text, volume->group.text) == 0)
+			return listing->lv[i].size_bytes;
+	return volume->limit_bytes ? volume->limit_bytes : lvm->size_bytes;
+}
+
+/* Make the file system of a new one, and mount it at @path. */
+static int make_file_system(struct lvm_pool *lvm, const struct new_volume *volume,
+			    const char *file_system, const char *path, struct coppice_error *err)
+{
+	_cleanup_(freep) char *own = record_config(volume->record, "block.mount_options");
+	char name[LV_NAME_MAX], device[PATH_MAX];
+	int r;
+
+	lvm_item_name(volume, name);
+	lvm_device(lvm, name, device);
+	r = file_system_make(file_system, device, err);
+	if (r == COPPICE_OK)
+		r = lvm_folders_ensure(lvm, path, err);
+	if (r == COPPICE_OK)
+		r = file_system_mount(device, own ? own : lvm->mount_options, false, path, err);
+	if (r == COPPICE_OK)
+		file_system_clear(path);
+	return r;
 }
 
 int lvm_volume_create(struct draft *draft, const struct new_volume *volume, char **ret_path,
@@ -95,13 +137,14 @@ int lvm_volume_create(struct draft *draft, const struct new_volume *volume, char
 	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
 	_cleanup_(session_end) struct session session = { 0 };
 	_cleanup_(freep) char *path = lvm_item_path(draft, volume), *tags = NULL;
-	uint64_t bytes = volume->limit_bytes ? volume->limit_bytes : lvm->size_bytes;
-	char name[LV_NAME_MAX], device[PATH_MAX];
+	_cleanup_(freep) char *own = record_config(volume->record, "block.filesystem");
+	const char *file_system = own ? own : lvm->file_system;
+	char name[LV_NAME_MAX];
 	int r;
 
 	if (!path)
 		return fail_memory(err);
-	create_explain(draft, volume, bytes);
+	create_explain(draft, volume, file_system, bytes_of(lvm, &listing, volume));
 	if (draft->pool->is_dry_run) {
 		*ret_path = take_ptr(&path);
 		return COPPICE_OK;
@@ -119,19 +162,20 @@ int lvm_volume_create(struct draft *draft, const struct new_volume *volume, char
 	lvm_item_name(volume, name);
 	r = session_do(&session, NULL, err,
 		       "lvcreate -q -y --type thin -V %llub --thinpool %s/%s -n %s -ky -K%s",
-		       (unsigned long long)bytes, lvm->vg, lvm->thin, name, tags);
-	lvm_device(lvm, name, device);
+		       (unsigned long long)bytes_of(lvm, &listing, volume), lvm->vg, lvm->thin,
+		       name, tags);
+	if (r == COPPICE_OK && !volume_is_block(&volume->ref))
+		r = make_file_system(lvm, volume, file_system, path, err);
 	if (r == COPPICE_OK)
-		r = file_system_make(lvm->file_system, device, err);
-	if (r == COPPICE_OK)
-		r = lvm_folders_ensure(lvm, path, err);
-	if (r == COPPICE_OK)
-		r = file_system_mount(device, lvm->mount_options, false, path, err);
-	if (r < 0)
-		return r;
-	file_system_clear(path);
-	*ret_path = take_ptr(&path);
-	return COPPICE_OK;
+		*ret_path = take_ptr(&path);
+	return r;
+}
+
+int lvm_volume_fill(struct draft *draft, const struct new_volume *volume, const char *path,
+		    const char *from, struct coppice_error *err)
+{
+	return volume_is_block(&volume->ref) ? fill_block(draft, path, from, err)
+					     : fill_by_copying(draft, volume, path, from, err);
 }
 
 /* Unmounting writes out all of its data, and waits for the disk. */
@@ -145,7 +189,9 @@ int lvm_volume_seal(struct draft *draft, const struct new_volume *volume, bool i
 	struct lv *lv;
 	int r;
 
-	lvm_explain(draft->pool, "umount %s/drafts/$draft/%s", lvm->mount, option_text(volume));
+	if (!volume_is_block(&volume->ref))
+		lvm_explain(draft->pool, "umount %s/drafts/$draft/%s", lvm->mount,
+			    option_text(volume));
 	lvm_explain(draft->pool, "lvchange -an %s/draft_%s", lvm->vg, option_text(volume));
 	if (is_read_only)
 		lvm_explain(draft->pool, "lvchange -pr %s/draft_%s", lvm->vg, option_text(volume));

@@ -155,10 +155,20 @@ static int renew_uuid(struct session *session, const struct lv *lv, const char *
 	return r;
 }
 
+int lvm_open_block(struct session *session, const struct lv *lv, struct coppice_error *err)
+{
+	bool did_extend;
+	int r = lv->snapshot[0] ? COPPICE_OK : extend(session, lv, &did_extend, err);
+
+	return r < 0 ? r : lvm_activate(session, lv->name, err);
+}
+
 int lvm_mount_at(struct session *session, const struct lv *lv, const char *path,
 		 struct coppice_error *err)
 {
 	struct lvm_pool *lvm = session->lvm;
+	_cleanup_(freep) char *own = record_config(lv->record, "block.mount_options");
+	const char *options = own ? own : lvm->mount_options;
 	bool is_read_only = lv->snapshot[0] || strncmp(lv->name, "images_", 7) == 0;
 	char device[PATH_MAX], where[PATH_MAX];
 	bool did_extend = false;
@@ -175,11 +185,11 @@ int lvm_mount_at(struct session *session, const struct lv *lv, const char *path,
 	if (r < 0)
 		return r;
 	lvm_device(lvm, lv->name, device);
-	r = file_system_mount(device, lvm->mount_options, is_read_only, path, err);
+	r = file_system_mount(device, options, is_read_only, path, err);
 	if (r == COPPICE_EXISTS) {
 		r = renew_uuid(session, lv, device, is_read_only, err);
 		if (r == COPPICE_OK)
-			r = file_system_mount(device, lvm->mount_options, is_read_only, path, err);
+			r = file_system_mount(device, options, is_read_only, path, err);
 	}
 	if (r < 0)
 		r = refuse_full(lvm, lv, err);
@@ -232,9 +242,14 @@ int lvm_umount_ref(struct session *session, const struct lv_list *listing,
 int lvm_path(struct pool *pool, const struct volume_ref *ref, char **ret, struct coppice_error *err)
 {
 	const char *word = lvm_kind_word(ref->kind), *mount = lvm_pool_of(pool)->mount;
-	char *path;
+	char name[LV_NAME_MAX], device[PATH_MAX], *path;
 
-	if (volume_is_snapshot(ref))
+	if (volume_is_block(ref)) {
+		if (lvm_name(lvm_pool_of(pool), ref, name, err) < 0)
+			return err->code;
+		lvm_device(lvm_pool_of(pool), name, device);
+		path = strdup(device);
+	} else if (volume_is_snapshot(ref))
 		path = text_format("%s/snapshots/%s/%s/%s", mount, word, ref->name.text,
 				   ref->snapshot.text);
 	else
@@ -272,7 +287,7 @@ int lvm_volume_mount(struct pool *pool, const struct volume_ref *ref, bool *ret_
 	int r;
 
 	*ret_did = false;
-	if (pool->is_dry_run || is_at_path(pool, ref))
+	if (pool->is_dry_run || (!volume_is_block(ref) && is_at_path(pool, ref)))
 		return COPPICE_OK;
 	r = lvm_path(pool, ref, &path, err);
 	if (r == COPPICE_OK)
@@ -281,7 +296,8 @@ int lvm_volume_mount(struct pool *pool, const struct volume_ref *ref, bool *ret_
 		r = lvm_find(&session, ref, &listing, &lv, err);
 	if (r < 0 || lvm_mount_find(lvm, lv->name, where))
 		return r;
-	r = lvm_mount_at(&session, lv, path, err);
+	r = volume_is_block(ref) ? lvm_open_block(&session, lv, err)
+				 : lvm_mount_at(&session, lv, path, err);
 	if (r == COPPICE_OK)
 		*ret_did = true;
 	return r;
@@ -311,26 +327,40 @@ static void queries_free(struct in_use_query *queries, size_t n)
 	free(queries);
 }
 
-/* What is not mounted is not in use. */
+/* Where others would have it open; false: nowhere. */
+static bool find_used(const struct lvm_pool *lvm, const struct volume_ref *ref,
+		      char ret[static PATH_MAX])
+{
+	struct coppice_error ignored;
+	char name[LV_NAME_MAX];
+
+	if (lvm_name(lvm, ref, name, &ignored) < 0)
+		return false;
+	if (!volume_is_block(ref))
+		return lvm_mount_find(lvm, name, ret);
+	lvm_device(lvm, name, ret);
+	return access(ret, F_OK) == 0;
+}
+
+/* What is not mounted, and has no device, is not in use. */
 int lvm_in_use(struct pool *pool, const struct volume_ref *refs, size_t n, in_use_fn *tell,
 	       void *user, struct coppice_error *err)
 {
 	struct lvm_pool *lvm = lvm_pool_of(pool);
 	struct in_use_query *queries = calloc(n + 1, sizeof(*queries));
-	char name[LV_NAME_MAX], where[PATH_MAX], text[VOLUME_REF_TEXT_MAX];
-	struct coppice_error ignored;
+	char where[PATH_MAX], text[VOLUME_REF_TEXT_MAX];
 	int r = COPPICE_OK;
 	size_t used = 0;
 
 	if (!queries)
 		return fail_memory(err);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
-		if (lvm_name(lvm, &refs[i], name, &ignored) < 0 ||
-		    !lvm_mount_find(lvm, name, where))
+		if (!find_used(lvm, &refs[i], where))
 			continue;
 		queries[used++] = (struct in_use_query){
 			.what = strdup(volume_ref_format(&refs[i], text)),
 			.path = strdup(where),
+			.top = volume_is_block(&refs[i]) ? "/" : NULL,
 		};
 		if (!queries[used - 1].what || !queries[used - 1].path)
 			r = fail_memory(err);

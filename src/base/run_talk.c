@@ -27,6 +27,8 @@ int run_talk(const char *const argv[], const char *variable, int error, struct t
 	if (talk.to < 0)
 		return fail_errno(err, errno, "cannot make a pair of sockets");
 	talk.from = fdopen(ours, "r");
+	if (talk.from)
+		(void)setvbuf(talk.from, NULL, _IOFBF, 65536);
 	if (!talk.from) {
 		(void)close(talk.to);
 		return fail_errno(err, errno, "cannot read what '%s' says", argv[0]);

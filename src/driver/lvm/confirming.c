@@ -6,37 +6,67 @@
  */
 #include "driver/lvm/lvm.h"
 
-/* What LVM made last, with the number that the kernel still has; NULL: nothing. */
-static const struct lv *last_made(const struct lv_list *listing, uint64_t transaction_id)
+#include <string.h>
+
+/* What LVM made last, with the number that the kernel still has. */
+struct last {
+	char name[LV_NAME_MAX];  /* empty: nothing */
+	uint64_t transaction_id; /* that of LVM, one more than the kernel's */
+};
+
+static const char *field(json_t *row, const char *key)
 {
-	if (!listing->pool_tags || listing->transaction_id != transaction_id + 1)
-		return NULL;
-	for (size_t i = 0; i < listing->n; i++)
-		if (listing->lv[i].transaction_id == transaction_id)
-			return &listing->lv[i];
-	return NULL;
+	const char *text = json_string_value(json_object_get(row, key));
+
+	return text ? text : "";
 }
 
-bool lvm_is_unconfirmed(const struct lvm_pool *lvm, const struct lv_list *listing)
+static void find_last(const struct lvm_pool *lvm, json_t *rows, uint64_t in_kernel,
+		      struct last *ret)
 {
-	struct coppice_error ignored;
-	struct pool_status status;
+	json_t *row;
+	size_t i;
 
-	return lvm_pool_status(lvm, &status, &ignored) == COPPICE_OK &&
-	       last_made(listing, status.transaction_id) != NULL;
+	*ret = (struct last){ 0 };
+	json_array_foreach (rows, i, row) {
+		uint64_t number = strtoull(field(row, "transaction_id"), NULL, 10);
+
+		if (strcmp(field(row, "lv_name"), lvm->thin) == 0)
+			ret->transaction_id = number;
+		else if (strcmp(field(row, "pool_lv"), lvm->thin) == 0 && number == in_kernel)
+			(void)snprintf(ret->name, sizeof(ret->name), "%s", field(row, "lv_name"));
+	}
+	if (ret->transaction_id != in_kernel + 1)
+		ret->name[0] = '\0';
+}
+
+static int read_last(struct session *session, uint64_t in_kernel, struct last *ret,
+		     struct coppice_error *err)
+{
+	json_t *report;
+	int r = session_do(session, &report, err, "lvs -o lv_name,pool_lv,transaction_id %s",
+			   session->lvm->vg);
+
+	if (r < 0)
+		return r;
+	find_last(session->lvm,
+		  json_object_get(json_array_get(json_object_get(report, "report"), 0), "lv"),
+		  in_kernel, ret);
+	json_decref(report);
+	return COPPICE_OK;
 }
 
 /* Has the kernel made it? Only then is there a device for it. */
-static bool is_made(struct session *session, const struct lv *lv)
+static bool is_made(struct session *session, const char *name)
 {
 	struct coppice_error ignored;
 	char device[PATH_MAX];
 
-	lvm_device(session->lvm, lv->name, device);
+	lvm_device(session->lvm, name, device);
 	if (access(device, F_OK) == 0)
 		return true;
-	return lvm_activate(session, lv->name, &ignored) == COPPICE_OK &&
-	       lvm_deactivate(session, lv->name, &ignored) == COPPICE_OK;
+	return lvm_activate(session, name, &ignored) == COPPICE_OK &&
+	       lvm_deactivate(session, name, &ignored) == COPPICE_OK;
 }
 
 /*
@@ -60,22 +90,22 @@ static void make_it_forget(struct session *session)
 }
 
 /* What LVM would have told it next: after that, LVM takes it for made. */
-int lvm_confirm(struct session *session, const struct lv_list *listing, struct coppice_error *err)
+int lvm_confirm(struct session *session, struct coppice_error *err)
 {
 	struct coppice_error ignored;
 	struct pool_status status;
-	const struct lv *lv;
+	struct last last;
 	char message[80];
 	int r;
 
 	if (lvm_pool_status(session->lvm, &status, &ignored) < 0)
 		return COPPICE_OK; /* it is not active: who needs that is told */
-	lv = last_made(listing, status.transaction_id);
-	if (!lv || !is_made(session, lv))
-		return COPPICE_OK;
+	r = read_last(session, status.transaction_id, &last, err);
+	if (r < 0 || !last.name[0] || !is_made(session, last.name))
+		return r;
 	(void)snprintf(message, sizeof(message), "set_transaction_id %llu %llu",
 		       (unsigned long long)status.transaction_id,
-		       (unsigned long long)listing->transaction_id);
+		       (unsigned long long)last.transaction_id);
 	r = lvm_pool_tell(session->lvm, message, err);
 	if (r == COPPICE_OK)
 		make_it_forget(session);

@@ -194,6 +194,8 @@ static int draft_end(struct lvm_pool *lvm, const char *id, int fd, struct coppic
 
 	r = session_begin(lvm, true, &session, err);
 	if (r == COPPICE_OK)
+		r = lvm_confirm(&session, err);
+	if (r == COPPICE_OK)
 		r = lv_list_read(&session, &listing, err);
 	if (r == COPPICE_OK)
 		r = recover_swaps(&session, &listing, id, &did_recover, err);
@@ -266,13 +268,22 @@ static int sweep_lost(struct lvm_pool *lvm, const struct lv_list *listing, size_
 	return r;
 }
 
+static int confirm(struct lvm_pool *lvm, struct coppice_error *err)
+{
+	_cleanup_(session_end) struct session session = { 0 };
+	int r = session_begin(lvm, true, &session, err);
+
+	return r < 0 ? r : lvm_confirm(&session, err);
+}
+
 static int mend_all(struct lvm_pool *lvm, size_t *n, struct coppice_error *err)
 {
 	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
 	_cleanup_(session_end) struct session session = { 0 };
-	int r;
+	int r = confirm(lvm, err);
 
-	r = lvm_list_read(lvm, &listing, err);
+	if (r == COPPICE_OK)
+		r = lvm_list_read(lvm, &listing, err);
 	if (r == COPPICE_OK)
 		r = sweep_lost(lvm, &listing, n, err);
 	lv_list_done(&listing);

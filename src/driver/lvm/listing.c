@@ -49,7 +49,6 @@ static struct lv lv_of_row(json_t *row)
 		.tags = field(row, "lv_tags"),
 		.size_bytes = strtoull(field(row, "lv_size"), NULL, 10),
 		.thin_id = strtoull(field(row, "thin_id"), NULL, 10),
-		.transaction_id = strtoull(field(row, "transaction_id"), NULL, 10),
 	};
 
 	uuid_get(lv.tags, TAG_UUID, &lv.uuid);
@@ -136,12 +135,10 @@ static int take_rows(struct session *session, json_t *report, struct lv_list *re
 	json_array_foreach (rows, i, row) {
 		if (strcmp(field(row, "pool_lv"), session->lvm->thin) == 0)
 			listing.lv[listing.n++] = lv_of_row(row);
-		else if (strcmp(field(row, "lv_name"), session->lvm->thin) != 0)
-			listing.beside = field(row, "lv_name");
-		else {
+		else if (strcmp(field(row, "lv_name"), session->lvm->thin) == 0)
 			listing.pool_tags = field(row, "lv_tags");
-			listing.transaction_id = strtoull(field(row, "transaction_id"), NULL, 10);
-		}
+		else
+			listing.beside = field(row, "lv_name");
 	}
 	qsort(listing.lv, listing.n, sizeof(*listing.lv), compare_names);
 	find_pending(session->lvm, &listing);
@@ -157,15 +154,12 @@ int lv_list_read(struct session *session, struct lv_list *ret, struct coppice_er
 {
 	json_t *report;
 	int r = session_do(session, &report, err,
-			   "lvs -o lv_name,lv_tags,lv_size,thin_id,transaction_id,pool_lv %s",
-			   session->lvm->vg);
+			   "lvs -o lv_name,lv_tags,lv_size,thin_id,pool_lv %s", session->lvm->vg);
 
 	if (r < 0)
 		return r;
 	r = take_rows(session, report, ret, err);
 	json_decref(report);
-	if (r == COPPICE_OK && session->is_changing)
-		r = lvm_confirm(session, ret, err);
 	return r;
 }
 

@@ -185,7 +185,6 @@ struct lv {
 	const char *tags;   /* separated by commas */
 	uint64_t size_bytes;
 	uint64_t thin_id;
-	uint64_t transaction_id; /* of the pool, when it was made */
 	struct uuid uuid, group, draft, announced; /* empty: none */
 	char snapshot[VOLUME_NAME_MAX + 1];        /* empty: it is none */
 	bool is_pending;                           /* announced, by who has not published it */
@@ -197,7 +196,6 @@ struct lv_list {
 	struct lv *lv;
 	size_t n;
 	const char *pool_tags; /* of the thin pool itself; NULL: there is none */
-	uint64_t transaction_id; /* and as LVM has it */
 	const char *beside;    /* one in the group that is not in the thin pool; NULL: none */
 	json_t *report;        /* what strings point into */
 };
@@ -205,7 +203,7 @@ struct lv_list {
 void lv_list_done(struct lv_list *listing);
 void lv_list_free(struct lv_list *listing);
 
-/* All logical volumes in the thin pool. In a session that changes something, lvm_confirm() too. */
+/* All logical volumes in the thin pool. */
 int lv_list_read(struct session *session, struct lv_list *ret, struct coppice_error *err);
 int lvm_list_read(struct lvm_pool *lvm, struct lv_list *ret, struct coppice_error *err);
 
@@ -241,11 +239,11 @@ int lvm_look(struct lvm_pool *lvm, struct lv_list *own, const struct lv_list **r
 
 /* ---- confirming.c ---- */
 
-/* Did a cut of the power leave LVM to make what the kernel may have made already? */
-bool lvm_is_unconfirmed(const struct lvm_pool *lvm, const struct lv_list *listing);
-
-/* Tell the kernel that it is made; before anything is changed. */
-int lvm_confirm(struct session *session, const struct lv_list *listing, struct coppice_error *err);
+/*
+ * Did a cut of the power leave LVM to make what the kernel has made already? Then it is told that
+ * it has. Before anything is changed, where somebody may have been cut short.
+ */
+int lvm_confirm(struct session *session, struct coppice_error *err);
 
 /* ---- filesystem.c ---- */
 

@@ -291,22 +291,6 @@ static int name_group(struct lvm_pool *lvm, const char *device, struct coppice_e
 	return err->code;
 }
 
-/*
- * Who holds the lock of the group, and reads, does that. What was read before the pool was active
- * is gone.
- */
-static int confirm(struct lvm_pool *lvm, struct coppice_error *err)
-{
-	_cleanup_(lv_list_done) struct lv_list listing = { 0 };
-	_cleanup_(session_end) struct session session = { 0 };
-	int r;
-
-	if (lvm->opened && !lvm_is_unconfirmed(lvm, lvm->opened))
-		return COPPICE_OK;
-	r = session_begin(lvm, true, &session, err);
-	return r < 0 ? r : lv_list_read(&session, &listing, err);
-}
-
 static int open_thin(const struct pool_spec *spec, struct lvm_pool *lvm, struct coppice_error *err)
 {
 	_cleanup_(freep) char *record = NULL;
@@ -325,8 +309,6 @@ static int open_thin(const struct pool_spec *spec, struct lvm_pool *lvm, struct 
 	r = lvm_check_owner(lvm, spec, record, err);
 	if (r == COPPICE_OK)
 		r = activate(lvm, err);
-	if (r == COPPICE_OK)
-		r = confirm(lvm, err);
 	/* Whose pool it is to be is not known yet: then it is looked at, and nothing made. */
 	return r < 0 || !spec->owner.text[0] ? r : lvm_state_ensure(spec, lvm, err);
 }

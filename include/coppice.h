@@ -587,7 +587,7 @@ enum coppice_detail {
  * @param image     alias or fingerprint; unpacked first where the pool lacks it
  * @param names     of the instances; all must be free, and different
  * @param n         how many; at least 1
- * @param settings  configuration of each: size, user.*
+ * @param settings  configuration of each: size, user.*, and what the driver has
  * @param n_settings how many
  * @param pool      NULL: the default, see commands
  * @param err       filled on failure, untouched on success
@@ -607,7 +607,7 @@ enum coppice_content {
 };
 
 /**
- * Make instances that begin empty, all in one batch.
+ * Make instances that begin empty, one after another, and publish them together.
  *
  * Atomic: all of @p names, or none. After a kill each is whole or absent.
  * Blocks: until the engine has committed them.
@@ -616,8 +616,9 @@ enum coppice_content {
  * @param names     of the instances; all must be free, and different
  * @param n         how many; at least 1
  * @param content   with COPPICE_BLOCK the kind of each is virtual-machine, and its path a
- *                  block device of "size" bytes that reads as zeros (else the pool's
- *                  "volume.size", else 10GiB, as LXD has it)
+ *                  block device of "size" bytes, rounded up to what the engine has, that
+ *                  reads as zeros (without a size, the pool's "volume.size", else 10GiB,
+ *                  as LXD has it)
  * @param settings  configuration of each: size, user.*, and what the driver has
  * @param n_settings how many
  * @param pool      NULL: the default, see commands
@@ -664,7 +665,9 @@ struct coppice_copy {
  * @param options  borrowed; NULL means the defaults
  * @param err      filled on failure, untouched on success
  * @return COPPICE_OK; COPPICE_NOT_FOUND; COPPICE_EXISTS; COPPICE_NO_SPACE;
- *         COPPICE_UNSUPPORTED when a copy cannot have all of it: nested subvolumes; …
+ *         COPPICE_UNSUPPORTED when a copy cannot have all of it: nested subvolumes; or for
+ *         block content, where the other driver has none, and to be refreshed; COPPICE_INVALID
+ *         when one has files and the other block content; …
  */
 COPPICE_API int coppice_instance_copy(struct coppice *coppice, const char *source,
 				      const char *target, const struct coppice_copy *options,
@@ -683,7 +686,7 @@ COPPICE_API int coppice_instance_copy(struct coppice *coppice, const char *sourc
  * @param err      filled on failure, untouched on success
  * @return COPPICE_OK; COPPICE_NOT_FOUND; COPPICE_EXISTS; COPPICE_NO_SPACE;
  *         COPPICE_BUSY naming who uses its files; COPPICE_UNSUPPORTED naming nested
- *         subvolumes; …
+ *         subvolumes, or for block content, where the other driver has none; …
  */
 COPPICE_API int coppice_instance_move(struct coppice *coppice, const char *source,
 				      const char *target, const char *pool, unsigned may_lose,
@@ -782,7 +785,7 @@ COPPICE_API int coppice_instance_get(struct coppice *coppice, const char *name, 
 COPPICE_API void coppice_instance_list_free(struct coppice_instance_list *list);
 
 /**
- * Set or remove configuration keys of an instance: `size`, `user.*`.
+ * Set or remove configuration keys of an instance: `size`, `user.*`, and what the driver has.
  *
  * @param coppice   handle
  * @param instance  whose

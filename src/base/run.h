@@ -33,6 +33,7 @@ struct talk {
 	pid_t pid;
 	int to;     /* its standard input */
 	FILE *from; /* its standard output */
+	char *buffer; /* of that; owned */
 };
 
 struct runner {

@@ -5,10 +5,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "base/text.h"
+
+#define BUFFER_BYTES (1U << 16)
 
 int run_talk(const char *const argv[], const char *variable, int error, struct talk *ret,
 	     struct coppice_error *err)
@@ -27,9 +30,12 @@ int run_talk(const char *const argv[], const char *variable, int error, struct t
 	if (talk.to < 0)
 		return fail_errno(err, errno, "cannot make a pair of sockets");
 	talk.from = fdopen(ours, "r");
-	if (talk.from)
-		(void)setvbuf(talk.from, NULL, _IOFBF, 65536);
+	/* A report is long, and comes line by line. */
+	talk.buffer = malloc(BUFFER_BYTES);
+	if (talk.from && talk.buffer)
+		(void)setvbuf(talk.from, talk.buffer, _IOFBF, BUFFER_BYTES);
 	if (!talk.from) {
+		free(talk.buffer);
 		(void)close(talk.to);
 		return fail_errno(err, errno, "cannot read what '%s' says", argv[0]);
 	}
@@ -37,6 +43,7 @@ int run_talk(const char *const argv[], const char *variable, int error, struct t
 	r = run_spawn_with(argv, variable, theirs, theirs, error, &talk.pid, err);
 	if (r < 0) {
 		(void)fclose(talk.from);
+		free(talk.buffer);
 		(void)close(talk.to);
 		return r;
 	}
@@ -73,6 +80,7 @@ void talk_end(struct talk *talk)
 	while (fgetc(talk->from) != EOF)
 		; /* what it says on leaving */
 	(void)fclose(talk->from);
+	free(talk->buffer);
 	(void)run_wait(talk->pid, &status, &ignored);
 	*talk = (struct talk){ .to = -1 };
 }

@@ -292,6 +292,8 @@ bool text_is_one_of(const char *value, const char *values)
 {
 	size_t n = strlen(value);
 
+	if (strchr(value, '|'))
+		return false;
 	for (const char *v = values; v; v = strchr(v, '|') ? strchr(v, '|') + 1 : NULL)
 		if (strncmp(v, value, n) == 0 && (v[n] == '\0' || v[n] == '|'))
 			return n > 0;

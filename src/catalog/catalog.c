@@ -82,7 +82,7 @@ static const char *const sql[STATEMENTS] = {
 	[VOLUMES_MOVING] = "SELECT " VOLUME_COLUMNS " FROM volumes WHERE moving",
 	[FIND] = "SELECT pool, kind FROM volumes WHERE name = ?1 AND ?2 >> kind & 1 AND "
 		 "snapshot = '' "
-		 "ORDER BY moving DESC LIMIT 1",
+		 "ORDER BY moving DESC, kind LIMIT 1",
 	[IMAGES_CLEAR] = "DELETE FROM images",
 	[ALIASES_CLEAR] = "DELETE FROM aliases",
 	[IMAGE_PUT] = "INSERT OR REPLACE INTO images VALUES (?1, ?2, ?3)",

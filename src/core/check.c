@@ -347,12 +347,18 @@ static int compare_uuids(const void *a, const void *b)
 	return strcmp(x->uuid.text, y->uuid.text);
 }
 
+/* Containers and virtual machines have one together. */
+static enum volume_kind name_space(enum volume_kind kind)
+{
+	return VOLUME_KIND_BIT(kind) & VOLUME_INSTANCES ? VOLUME_CONTAINER : kind;
+}
+
 static int compare_names(const void *a, const void *b)
 {
 	const struct met *x = a, *y = b;
-	int order = strcmp(x->name, y->name);
+	int order = (int)name_space(x->kind) - (int)name_space(y->kind);
 
-	return x->kind != y->kind ? (int)x->kind - (int)y->kind : order;
+	return order ? order : strcmp(x->name, y->name);
 }
 
 static int check_twice(struct checking *checking, struct coppice_error *err)

@@ -126,10 +126,8 @@ static int describe_instance(struct coppice *coppice, const struct copying *copy
 		volume_is_snapshot(&source->ref) ? &source->instance_record : &source->record;
 	struct making *making = &makings->making[0];
 	struct record *record = &making->record;
-	int r = refuse_content(copying->target, source->ref.kind, err);
+	int r = COPPICE_OK;
 
-	if (r < 0)
-		return r;
 	making->volume.ref = (struct volume_ref){ .kind = source->ref.kind, .name = copying->name };
 	record->kind = source->ref.kind;
 	record->created_ns = copying->is_move ? from->created_ns : now_ns();
@@ -251,7 +249,7 @@ static int fill_from_frozen(const struct copying *copying, const struct volume_r
 	struct new_volume frozen = { .ref = *ref,
 				     .group = copying->source.record.uuid,
 				     .record = "{}" };
-	_cleanup_(freep) char *from = NULL;
+	_cleanup_(freep) char *from = NULL, *record = NULL;
 	explain_fn *explain_hook = entry->pool->explain;
 	int r;
 
@@ -263,6 +261,9 @@ static int fill_from_frozen(const struct copying *copying, const struct volume_r
 	draft->pool->is_dry_run = false;
 	entry->pool->explain = NULL;
 	frozen.ref.snapshot.text[0] = '\0'; /* in its draft it is a volume, made of a snapshot */
+	if (r == COPPICE_OK)                /* the engine finds there how it is to be mounted */
+		r = record_format(&copying->source.record, &record, err);
+	frozen.record = record;
 	if (r == COPPICE_OK)
 		r = uuid_new(&frozen.uuid, err);
 	if (r == COPPICE_OK)
@@ -375,8 +376,12 @@ int copying_run(struct coppice *coppice, struct copying *copying, struct coppice
 int copying_find_target(struct coppice *coppice, const char *pool, struct copying *copying,
 			struct coppice_error *err)
 {
+	int r = COPPICE_OK;
+
 	copying->target = copying->source.entry;
-	return pool ? pools_choose(coppice, pool, 0, &copying->target, err) : COPPICE_OK;
+	if (pool)
+		r = pools_choose(coppice, pool, 0, &copying->target, err);
+	return r < 0 ? r : refuse_content(copying->target, copying->source.ref.kind, err);
 }
 
 int copying_lock(struct coppice *coppice, const struct volume_ref *source, bool is_move,

@@ -77,8 +77,9 @@ static int make_root(struct coppice *coppice, const struct new_volume *volume, c
 
 	if (!root)
 		return fail_memory(err);
-	explain(coppice, "mkdir \"$draft\"/%s/%s/rootfs", volume->ref.name.text, name);
-	if (!coppice->options.is_dry_run && mkdir(root, 0755) < 0)
+	explain(coppice, "mkdir -m 755 \"$draft\"/%s/%s/rootfs", volume->ref.name.text, name);
+	/* Whatever the umask is, which is not a container's. */
+	if (!coppice->options.is_dry_run && (mkdir(root, 0755) < 0 || chmod(root, 0755) < 0))
 		return fail_errno(err, errno, "cannot make '%s'", root);
 	return COPPICE_OK;
 }
@@ -137,7 +138,9 @@ int coppice_instance_init_empty(struct coppice *coppice, const char *const *name
 		return fail_memory(err);
 	r = instance_names_parse(names, n, empty.names, err);
 	if (r == COPPICE_OK)
-		r = pools_choose(coppice, pool, POOLS_MAY_MAKE, &empty.entry, err);
+		/* One that is made by itself holds no block content. */
+		r = pools_choose(coppice, pool, content == COPPICE_BLOCK ? 0 : POOLS_MAY_MAKE,
+				 &empty.entry, err);
 	if (r == COPPICE_OK)
 		r = refuse_content(empty.entry, empty.kind, err);
 	if (r == COPPICE_OK)

@@ -41,6 +41,7 @@ struct listing {
 	struct coppice *coppice;
 	const char *pattern;
 	const char *exact_name; /* to the letter; or NULL */
+	unsigned kinds;
 	unsigned detail;
 	struct coppice_instance_list list;
 	size_t capacity;
@@ -236,7 +237,7 @@ static void sort_list(struct coppice_instance_list *list)
 static int list_pool(struct listing *listing, struct pool_entry *entry, struct coppice_error *err)
 {
 	struct catalog_query query = { .pool = entry->name,
-				       .kinds = VOLUME_INSTANCES,
+				       .kinds = listing->kinds,
 				       .name = listing->exact_name };
 	size_t first = listing->list.n;
 	int r;
@@ -297,7 +298,9 @@ int coppice_instance_list(struct coppice *coppice, const char *pattern, const ch
 			  unsigned detail, struct coppice_instance_list *ret,
 			  struct coppice_error *err)
 {
-	struct listing listing = { .coppice = coppice, .pattern = pattern, .detail = detail };
+	struct listing listing = {
+		.coppice = coppice, .pattern = pattern, .kinds = VOLUME_INSTANCES, .detail = detail
+	};
 	struct pool_entry *only = NULL;
 	int r = images_refresh(coppice, err);
 
@@ -360,6 +363,7 @@ int coppice_instance_get(struct coppice *coppice, const char *name, unsigned det
 		r = images_refresh(coppice, err);
 	if (r == COPPICE_OK)
 		r = volume_find(coppice, &ref, &volume, err);
+	listing.kinds = VOLUME_KIND_BIT(volume.ref.kind);
 	if (r == COPPICE_OK)
 		r = list_pool(&listing, volume.entry, err);
 	free(listing.uuids);

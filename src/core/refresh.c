@@ -173,7 +173,9 @@ static int describe(struct coppice *coppice, const struct refreshing *refreshing
 	makings->making[0].volume.has_nested = copying->n_snapshots > 0;
 	makings->making[0].record.kind = target->ref.kind;
 	makings->making[0].record.created_ns = now_ns();
-	r = making_finish(coppice, makings, 0, &target->record.uuid, NULL, err);
+	r = settings_copy(&makings->making[0].record.config, &target->record.config, err);
+	if (r == COPPICE_OK)
+		r = making_finish(coppice, makings, 0, &target->record.uuid, NULL, err);
 	for (size_t i = 0; i < copying->n_snapshots && r == COPPICE_OK; i++)
 		r = describe_snapshot(coppice, refreshing, copying, i, makings, err);
 	return r;

@@ -435,6 +435,19 @@ int config_take(const struct pool_entry *entry, enum volume_kind kind,
 	return r;
 }
 
+static int fail_unknown(const struct driver *driver, const char *name, struct coppice_error *err)
+{
+	_cleanup_(text_done) struct text known = TEXT_INIT;
+
+	for (const struct driver_key *key = driver->volume_keys; key && key->name; key++)
+		text_add(&known, ", '%s'", key->name);
+	for (const struct limit_key *key = driver->limit_keys; key && key->name; key++)
+		text_add(&known, ", '%s'", key->name);
+	return fail(err, COPPICE_INVALID,
+		    "unknown key '%s': an instance has 'size'%s and 'user.*' on %s", name,
+		    known.data ? known.data : "", driver->name);
+}
+
 int config_check(const struct pool_entry *entry, const struct coppice_setting *setting,
 		 struct coppice_error *err)
 {
@@ -461,8 +474,7 @@ int config_check(const struct pool_entry *entry, const struct coppice_setting *s
 		return COPPICE_OK;
 	}
 	if (strcmp(setting->key, "size") != 0)
-		return fail(err, COPPICE_INVALID,
-			    "unknown key '%s': an instance has 'size' and 'user.*'", setting->key);
+		return fail_unknown(entry->driver, setting->key, err);
 	if (!setting->value)
 		return COPPICE_OK;
 	if (!size_parse(setting->value, &bytes) || bytes == 0)

@@ -11,16 +11,33 @@
 #define MAKERS    8
 #define PER_MAKER 50
 
-/* One of the makers: publishes its volumes one by one. */
+static void make_announced(struct pool *pool, const char *name)
+{
+	struct volume_ref image = ref_of("image");
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct new_volume volume = new_of(name);
+	struct draft draft = draft_up(pool);
+
+	ok_call(subject->driver->draft_announce(&draft, &volume, 1, &err), &err);
+	ok_call(subject->driver->clone(&draft, &image, &volume, 1, false, &err), &err);
+	ok_call(subject->driver->publish(&draft, &volume, 1, &err), &err);
+	draft_down(&draft);
+}
+
+/* One of the makers: publishes its volumes one by one. Most announce them, as init does. */
 static void make_fifty(size_t maker)
 {
+	bool is_announcing = subject->driver->draft_announce && maker % 4 > 0;
 	struct pool *pool = pool_again(NULL);
 
 	for (size_t i = 0; i < PER_MAKER; i++) {
 		char name[32];
 
 		(void)snprintf(name, sizeof(name), "c%zu-%zu", maker, i);
-		clone_of(pool, "image", name);
+		if (is_announcing)
+			make_announced(pool, name);
+		else
+			clone_of(pool, "image", name);
 	}
 	pool_down(pool);
 }

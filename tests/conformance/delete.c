@@ -147,13 +147,13 @@ static void test_retire_of_many(void)
 	struct uuid uuids[50];
 	struct pool *pool = pool_up();
 
-	make(pool, "rest", "rest");
+	make_image(pool, "one");
 	for (size_t i = 0; i < ARRAY_SIZE(refs); i++) {
 		struct new_volume volume;
 		char name[16];
 
 		(void)snprintf(name, sizeof(name), "c%zu", i);
-		volume = make(pool, name, "one");
+		volume = i % 10 ? clone_of(pool, "image", name) : make(pool, name, "one");
 		refs[i] = volume.ref;
 		uuids[i] = volume.uuid;
 	}
@@ -161,7 +161,7 @@ static void test_retire_of_many(void)
 	ok_call(subject->driver->commit(pool, &err), &err);
 	reap(pool);
 	ok_int(count(pool), ==, 1);
-	ok(is_there(pool, "rest"));
+	ok(is_there(pool, "image"));
 	pool_down(pool);
 }
 

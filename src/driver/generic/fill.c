@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/text.h"
 #include "driver/generic/copy.h"
@@ -137,5 +138,7 @@ int fill_block(struct draft *draft, const char *path, const char *from, struct c
 	to_fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (to_fd < 0)
 		return fail_errno(err, errno, "cannot open '%s'", path);
+	if (lseek(to_fd, 0, SEEK_END) < lseek(from_fd, 0, SEEK_END))
+		return fail(err, COPPICE_NO_SPACE, "'%s' is larger than '%s'", from, path);
 	return copy_block(pool, from_fd, to_fd, from, path, err);
 }

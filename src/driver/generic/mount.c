@@ -29,8 +29,12 @@ static const struct attribute {
 	{ "noexec", 0, MOUNT_ATTR_NOEXEC },
 	{ "exec", MOUNT_ATTR_NOEXEC, 0 },
 	{ "noatime", MOUNT_ATTR__ATIME, MOUNT_ATTR_NOATIME },
+	{ "atime", MOUNT_ATTR__ATIME, MOUNT_ATTR_RELATIME },
 	{ "relatime", MOUNT_ATTR__ATIME, MOUNT_ATTR_RELATIME },
 	{ "strictatime", MOUNT_ATTR__ATIME, MOUNT_ATTR_STRICTATIME },
+	{ "norelatime", 0, 0 },
+	{ "nostrictatime", MOUNT_ATTR__ATIME, MOUNT_ATTR_RELATIME },
+	{ "nosymfollow", 0, MOUNT_ATTR_NOSYMFOLLOW },
 	{ "nodiratime", 0, MOUNT_ATTR_NODIRATIME },
 	{ "diratime", MOUNT_ATTR_NODIRATIME, 0 },
 };

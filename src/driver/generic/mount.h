@@ -9,8 +9,8 @@
 
 /*
  * Mount @device at the directory @where.
- * @options     as for mount(8): "discard,noatime,compress=zstd"; it reads no fstab, and its
- *              words for propagation and loop devices are none
+ * @options     as for mount(8): "discard,noatime,compress=zstd"; but
+ *              for its words for fstab (auto, user, nofail), propagation and loop devices
  * @attributes  MOUNT_ATTR_…, where the options do not say otherwise
  * @ret_fd      its top, opened before it can be seen at @where: until that is closed,
  *              unmounting it fails with EBUSY

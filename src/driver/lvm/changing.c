@@ -101,8 +101,8 @@ int lvm_limit_set(struct pool *pool, const struct volume_ref *ref, const struct 
 	if (r < 0)
 		return r;
 	if (limit_bytes)
-		lvm_explain(pool, "lvextend -r -L %llub %s/%s", (unsigned long long)limit_bytes,
-			    lvm->vg, name);
+		lvm_explain(pool, "lvextend -r -L %llub %s/%s", whole_sectors(limit_bytes), lvm->vg,
+			    name);
 	if (pool->is_dry_run)
 		return COPPICE_OK;
 	r = session_begin(lvm, true, &session, err);
@@ -111,7 +111,7 @@ int lvm_limit_set(struct pool *pool, const struct volume_ref *ref, const struct 
 	if (r == COPPICE_OK && limit_bytes)
 		r = limit_check(ref->name.text, limit_bytes,
 				volume_is_block(ref) ? "its disk has" : "its file system has",
-				lv->size_bytes, err);
+				lv_bytes_asked(lv), err);
 	return r < 0 ? r : mark_size(&session, lv, limit_bytes, err);
 }
 

@@ -171,6 +171,7 @@ static json_t *answer(struct session *session, struct coppice_error *err)
 	if (json)
 		return json;
 	lvm_talk_end(session->lvm);
+	session->lvm->is_doubtful = true;
 	(void)fail(err, COPPICE_UNAVAILABLE, "lvm ended, or said what is no JSON");
 	return NULL;
 }

@@ -6,12 +6,19 @@
  */
 #include "driver/lvm/lvm.h"
 
+#include <fcntl.h>
 #include <string.h>
 
-/* What LVM made last, with the number that the kernel still has. */
+#include "base/file.h"
+#include "base/text.h"
+
+/* STATE/lvm/POOL/remembers: the kernel has been told, and LVM still has what it was to make. */
+#define REMEMBERS "remembers"
+
+/* What LVM made last, when it had one less. */
 struct last {
 	char name[LV_NAME_MAX];  /* empty: nothing */
-	uint64_t transaction_id; /* that of LVM, one more than the kernel's */
+	uint64_t transaction_id; /* that of LVM */
 };
 
 static const char *field(json_t *row, const char *key)
@@ -21,27 +28,27 @@ static const char *field(json_t *row, const char *key)
 	return text ? text : "";
 }
 
-static void find_last(const struct lvm_pool *lvm, json_t *rows, uint64_t in_kernel,
-		      struct last *ret)
+static uint64_t number_of(json_t *row)
+{
+	return strtoull(field(row, "transaction_id"), NULL, 10);
+}
+
+static void find_last(const struct lvm_pool *lvm, json_t *rows, struct last *ret)
 {
 	json_t *row;
 	size_t i;
 
 	*ret = (struct last){ 0 };
-	json_array_foreach (rows, i, row) {
-		uint64_t number = strtoull(field(row, "transaction_id"), NULL, 10);
-
+	json_array_foreach (rows, i, row)
 		if (strcmp(field(row, "lv_name"), lvm->thin) == 0)
-			ret->transaction_id = number;
-		else if (strcmp(field(row, "pool_lv"), lvm->thin) == 0 && number == in_kernel)
+			ret->transaction_id = number_of(row);
+	json_array_foreach (rows, i, row)
+		if (strcmp(field(row, "pool_lv"), lvm->thin) == 0 &&
+		    number_of(row) + 1 == ret->transaction_id)
 			(void)snprintf(ret->name, sizeof(ret->name), "%s", field(row, "lv_name"));
-	}
-	if (ret->transaction_id != in_kernel + 1)
-		ret->name[0] = '\0';
 }
 
-static int read_last(struct session *session, uint64_t in_kernel, struct last *ret,
-		     struct coppice_error *err)
+static int read_last(struct session *session, struct last *ret, struct coppice_error *err)
 {
 	json_t *report;
 	int r = session_do(session, &report, err, "lvs -o lv_name,pool_lv,transaction_id %s",
@@ -50,8 +57,7 @@ static int read_last(struct session *session, uint64_t in_kernel, struct last *r
 	if (r < 0)
 		return r;
 	find_last(session->lvm,
-		  json_object_get(json_array_get(json_object_get(report, "report"), 0), "lv"),
-		  in_kernel, ret);
+		  json_object_get(json_array_get(json_object_get(report, "report"), 0), "lv"), ret);
 	json_decref(report);
 	return COPPICE_OK;
 }
@@ -65,14 +71,22 @@ static bool is_made(struct session *session, const char *name)
 	lvm_device(session->lvm, name, device);
 	if (access(device, F_OK) == 0)
 		return true;
-	return lvm_activate(session, name, &ignored) == COPPICE_OK &&
-	       lvm_deactivate(session, name, &ignored) == COPPICE_OK;
+	if (lvm_activate(session, name, &ignored) < 0)
+		return false;
+	(void)lvm_deactivate(session, name, &ignored);
+	return true;
+}
+
+void lvm_forget_remembering(const struct lvm_pool *lvm)
+{
+	state_lock_remove(&lvm->files, REMEMBERS);
 }
 
 /*
  * LVM forgets what it was to make when it makes something else, and not before; what is removed
  * until then it would have the kernel remove together with that, and so not at all. So something
- * is made, and removed. Killed in between, it is a draft whose maker is dead.
+ * is made, and removed. Killed in between, it is a draft whose maker is dead. Where that fails,
+ * as the pool is full, it is tried again by each sweep.
  */
 static void make_it_forget(struct session *session)
 {
@@ -80,34 +94,56 @@ static void make_it_forget(struct session *session)
 	struct coppice_error ignored;
 	struct uuid id;
 
-	if (uuid_new(&id, &ignored) == COPPICE_OK &&
+	if (uuid_new(&id, &ignored) < 0 ||
 	    session_do(session, NULL, &ignored,
 		       "lvcreate -q -y --type thin -ky -V 4m -n draft_%s --addtag=" TAG_DRAFT
 		       "=%s --thinpool %s/%s",
-		       id.text, id.text, lvm->vg, lvm->thin) == COPPICE_OK)
-		(void)session_do(session, NULL, &ignored, "lvremove -q -y -f %s/draft_%s", lvm->vg,
-				 id.text);
+		       id.text, id.text, lvm->vg, lvm->thin) < 0)
+		return;
+	lvm_forget_remembering(lvm);
+	(void)session_do(session, NULL, &ignored, "lvremove -q -y -f %s/draft_%s", lvm->vg,
+			 id.text);
 }
 
 /* What LVM would have told it next: after that, LVM takes it for made. */
+static int tell_kernel(struct session *session, uint64_t from, uint64_t to,
+		       struct coppice_error *err)
+{
+	struct lvm_pool *lvm = session->lvm;
+	_cleanup_(freep) char *path = text_format("%s/" REMEMBERS, lvm->files.path);
+	char message[80];
+	int r;
+
+	if (!path)
+		return fail_memory(err);
+	(void)snprintf(message, sizeof(message), "set_transaction_id %llu %llu",
+		       (unsigned long long)from, (unsigned long long)to);
+	r = file_write(AT_FDCWD, path, "", true, err);
+	return r < 0 ? r : lvm_pool_tell(lvm, message, err);
+}
+
+bool lvm_remembers(const struct lvm_pool *lvm)
+{
+	return state_lock_is_there(&lvm->files, REMEMBERS);
+}
+
+/* LVM is asked first: who is making something has its lock for so long. */
 int lvm_confirm(struct session *session, struct coppice_error *err)
 {
 	struct coppice_error ignored;
 	struct pool_status status;
 	struct last last;
-	char message[80];
-	int r;
+	int r = read_last(session, &last, err);
 
+	if (r < 0)
+		return r;
+	session->lvm->is_doubtful = false;
 	if (lvm_pool_status(session->lvm, &status, &ignored) < 0)
 		return COPPICE_OK; /* it is not active: who needs that is told */
-	r = read_last(session, status.transaction_id, &last, err);
-	if (r < 0 || !last.name[0] || !is_made(session, last.name))
-		return r;
-	(void)snprintf(message, sizeof(message), "set_transaction_id %llu %llu",
-		       (unsigned long long)status.transaction_id,
-		       (unsigned long long)last.transaction_id);
-	r = lvm_pool_tell(session->lvm, message, err);
-	if (r == COPPICE_OK)
+	if (last.name[0] && status.transaction_id + 1 == last.transaction_id &&
+	    is_made(session, last.name))
+		r = tell_kernel(session, status.transaction_id, last.transaction_id, err);
+	if (r == COPPICE_OK && lvm_remembers(session->lvm))
 		make_it_forget(session);
 	return r;
 }

@@ -71,6 +71,7 @@ int lvm_draft_path(struct draft *draft, const struct new_volume *volume, char **
 	_cleanup_(freep) char *path = lvm_item_path(draft, volume);
 	char name[LV_NAME_MAX];
 	struct lv *lv;
+	bool did;
 	int r = COPPICE_OK;
 
 	if (!path)
@@ -85,7 +86,7 @@ int lvm_draft_path(struct draft *draft, const struct new_volume *volume, char **
 			r = fail(err, COPPICE_FAILED, "'%s' is not in the draft",
 				 volume->ref.name.text);
 		if (r == COPPICE_OK)
-			r = volume_is_block(&volume->ref) ? lvm_open_block(&session, lv, err)
+			r = volume_is_block(&volume->ref) ? lvm_open_block(&session, lv, &did, err)
 							  : lvm_mount_at(&session, lv, path, err);
 	}
 	if (r == COPPICE_OK)
@@ -193,7 +194,7 @@ static int draft_end(struct lvm_pool *lvm, const char *id, int fd, struct coppic
 	int r;
 
 	r = session_begin(lvm, true, &session, err);
-	if (r == COPPICE_OK)
+	if (r == COPPICE_OK && lvm->is_doubtful)
 		r = lvm_confirm(&session, err);
 	if (r == COPPICE_OK)
 		r = lv_list_read(&session, &listing, err);
@@ -246,7 +247,10 @@ int lvm_draft_discard(struct draft *draft, struct coppice_error *err)
 
 static int end_dead(void *user, const char *id, int fd, struct coppice_error *err)
 {
-	return draft_end(user, id, fd, err);
+	struct lvm_pool *lvm = user;
+
+	lvm->is_doubtful = true;
+	return draft_end(lvm, id, fd, err);
 }
 
 /* Those whose files are not there: the state directory is not the one that they were made from. */
@@ -312,7 +316,7 @@ int lvm_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
 		return COPPICE_OK;
 	}
 	r = state_drafts_each(&lvm->files, end_dead, lvm, &n, err);
-	if (r == COPPICE_OK && (n > 0 || !state_is_clean(&lvm->files))) {
+	if (r == COPPICE_OK && (n > 0 || !state_is_clean(&lvm->files) || lvm_remembers(lvm))) {
 		state_debts_take(&lvm->files, &debts);
 		r = mend_all(lvm, &n, err);
 		if (r == COPPICE_OK)

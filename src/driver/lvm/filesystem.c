@@ -129,7 +129,9 @@ int file_system_mount(const char *device, const char *options, bool is_read_only
 	if (r == -EEXIST)
 		return fail(err, COPPICE_EXISTS, "another with the UUID of '%s' is mounted",
 			    device);
-	return r < 0 ? fail_aside(err, -r, "cannot mount '%s' at '%s'", device, where) : COPPICE_OK;
+	return r < 0 ? fail_aside(err, -r, "cannot mount '%s' at '%s' with '%s'", device, where,
+				  options)
+		     : COPPICE_OK;
 }
 
 int file_system_settle(const char *where, struct coppice_error *err)

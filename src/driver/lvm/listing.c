@@ -188,6 +188,17 @@ struct lv *lv_list_find(const struct lv_list *listing, const char *name)
 			  : NULL;
 }
 
+uint64_t lv_bytes_asked(const struct lv *lv)
+{
+	char text[32];
+	uint64_t asked;
+
+	if (!tag_get(lv->tags, TAG_SIZE, text, sizeof(text)))
+		return lv->size_bytes;
+	asked = strtoull(text, NULL, 10);
+	return asked < lv->size_bytes ? asked : lv->size_bytes;
+}
+
 bool lv_is_hidden(const struct lvm_pool *lvm, const struct lv *lv)
 {
 	if (lv->snapshot[0])

@@ -57,6 +57,7 @@ struct lvm_pool {
 	struct talk talk;        /* command.c: with lvm, once it was needed */
 	int lock_fd;             /* of the group's lock, which lvm has as well; or -1 */
 	pid_t talker;            /* the process that talks: not what is forked from it */
+	bool is_doubtful;        /* lvm ended in the middle of something: lvm_confirm() */
 	int flush_failed;        /* errno of a flush that failed: for commit to tell */
 };
 
@@ -75,8 +76,9 @@ struct session {
 };
 
 /*
- * Begin one. At the end of it what was changed is on the disk. Who changes something has the lock of the group, and so has lvm, by the same open
- * file: when we are killed, whoever comes next waits until it has ended what it was at.
+ * Begin one. At the end of it what was changed is on the disk. Who changes something has the lock
+ * of the group, and so has lvm, by the same open file: when we are killed, whoever comes next waits
+ * until it has ended what it was at.
  * COPPICE_BUSY: waited in vain.
  */
 int session_begin(struct lvm_pool *lvm, bool is_changing, struct session *ret,
@@ -99,7 +101,10 @@ _printf_(4, 5) int session_do(struct session *session, json_t **ret_report,
 _printf_(4, 5) int lvm_do(struct lvm_pool *lvm, json_t **ret_report, struct coppice_error *err,
 			  const char *fmt, ...);
 
-/* The same of a command that is told a path, which may hold anything: then by a process of its own. */
+/*
+ * The same of a command that is told a path, which may hold anything: then by a process of its
+ * own.
+ */
 int lvm_run(struct lvm_pool *lvm, const char *const argv[], struct coppice_error *err);
 
 /* What a failed command means, from what it said; for its test. */
@@ -148,6 +153,12 @@ uint64_t lvm_hash(const struct volume_ref *ref, const char *record);
 
 /* Which volume has this name? False: none, or it is a snapshot. */
 bool lvm_name_parse(const char *name, struct volume_ref *ret);
+
+/* LVM takes no other number of bytes than of whole sectors. */
+static inline unsigned long long whole_sectors(uint64_t bytes)
+{
+	return (bytes + 511) / 512 * 512;
+}
 
 /* Where the kernel has it: /dev/mapper/VG-containers_c1, dashes twice. */
 void lvm_device(const struct lvm_pool *lvm, const char *name, char ret[static PATH_MAX]);
@@ -209,6 +220,9 @@ int lvm_list_read(struct lvm_pool *lvm, struct lv_list *ret, struct coppice_erro
 
 struct lv *lv_list_find(const struct lv_list *listing, const char *name);
 
+/* Its size as somebody asked for it, which a group rounds up; or as it is. */
+uint64_t lv_bytes_asked(const struct lv *lv);
+
 /* Is it made, announced, deleted, or of what is so: nothing that users see? */
 bool lv_is_hidden(const struct lvm_pool *lvm, const struct lv *lv);
 
@@ -244,6 +258,12 @@ int lvm_look(struct lvm_pool *lvm, struct lv_list *own, const struct lv_list **r
  * it has. Before anything is changed, where somebody may have been cut short.
  */
 int lvm_confirm(struct session *session, struct coppice_error *err);
+
+/* Has LVM still to be made to forget what it was to make? lvm_confirm() does that, too. */
+bool lvm_remembers(const struct lvm_pool *lvm);
+
+/* Of a pool that is no more. */
+void lvm_forget_remembering(const struct lvm_pool *lvm);
 
 /* ---- filesystem.c ---- */
 
@@ -292,7 +312,8 @@ int lvm_deactivate(struct session *session, const char *name, struct coppice_err
 bool lvm_mount_find(const struct lvm_pool *lvm, const char *name, char ret[static PATH_MAX]);
 
 /* Have the device of one that has block content; larger first, if it is to be. */
-int lvm_open_block(struct session *session, const struct lv *lv, struct coppice_error *err);
+int lvm_open_block(struct session *session, const struct lv *lv, bool *ret_did,
+		   struct coppice_error *err);
 
 /* Mount one at a path, which is made; unmount all that is mounted of it. */
 int lvm_mount_at(struct session *session, const struct lv *lv, const char *path,

@@ -2,6 +2,8 @@
 /* Volumes come into being: created and filled, or cloned, many by one lvm. */
 #include "driver/lvm/lvm.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 #include "base/text.h"
@@ -90,7 +92,7 @@ static void create_explain(struct draft *draft, const struct new_volume *volume,
 	lvm_explain(draft->pool,
 		    "lvcreate --type thin -V %llub --thinpool %s/%s -n draft_%s -ky -K "
 		    "--addtag \"" TAG_DRAFT "=$draft\"",
-		    (unsigned long long)bytes, lvm->vg, lvm->thin, option_text(volume));
+		    whole_sectors(bytes), lvm->vg, lvm->thin, option_text(volume));
 	if (volume_is_block(&volume->ref))
 		return;
 	lvm_explain(draft->pool,
@@ -99,11 +101,16 @@ static void create_explain(struct draft *draft, const struct new_volume *volume,
 		    option_text(volume), lvm->mount, option_text(volume));
 }
 
-/* What is nested has the size of what it is of, which never was larger when it was made. */
+/*
+ * What is nested, or is to take another's place, has the size of that, which is not less than
+ * what it ever held.
+ */
 static uint64_t bytes_of(const struct lvm_pool *lvm, const struct lv_list *listing,
 			 const struct new_volume *volume)
 {
-	for (size_t i = 0; i < listing->n && volume->is_nested; i++)
+	bool has_own = strcmp(volume->uuid.text, volume->group.text) == 0;
+
+	for (size_t i = 0; i < listing->n && !has_own; i++)
 		if (!listing->lv[i].snapshot[0] &&
 		    strcmp(listing->lv[i].uuid.text, volume->group.text) == 0)
 			return listing->lv[i].size_bytes;
@@ -162,8 +169,8 @@ int lvm_volume_create(struct draft *draft, const struct new_volume *volume, char
 	lvm_item_name(volume, name);
 	r = session_do(&session, NULL, err,
 		       "lvcreate -q -y --type thin -V %llub --thinpool %s/%s -n %s -ky -K%s",
-		       (unsigned long long)bytes_of(lvm, &listing, volume), lvm->vg, lvm->thin,
-		       name, tags);
+		       whole_sectors(bytes_of(lvm, &listing, volume)), lvm->vg, lvm->thin, name,
+		       tags);
 	if (r == COPPICE_OK && !volume_is_block(&volume->ref))
 		r = make_file_system(lvm, volume, file_system, path, err);
 	if (r == COPPICE_OK)
@@ -171,11 +178,41 @@ int lvm_volume_create(struct draft *draft, const struct new_volume *volume, char
 	return r;
 }
 
+static int device_size(const char *path, off_t *ret, struct coppice_error *err)
+{
+	_cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	*ret = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
+	return *ret < 0 ? fail_errno(err, errno, "cannot look at '%s'", path) : COPPICE_OK;
+}
+
+/* A group rounds sizes up, each to its own; and somebody may have extended the source himself. */
+static int grow_to(struct draft *draft, const struct new_volume *volume, const char *path,
+		   const char *from, struct coppice_error *err)
+{
+	struct lvm_pool *lvm = lvm_pool_of(draft->pool);
+	char name[LV_NAME_MAX];
+	off_t has, wanted;
+	int r = device_size(path, &has, err);
+
+	if (r == COPPICE_OK)
+		r = device_size(from, &wanted, err);
+	if (r < 0 || has >= wanted)
+		return r;
+	lvm_item_name(volume, name);
+	return lvm_do(lvm, NULL, err, "lvextend -L %llub %s/%s", whole_sectors((uint64_t)wanted),
+		      lvm->vg, name);
+}
+
 int lvm_volume_fill(struct draft *draft, const struct new_volume *volume, const char *path,
 		    const char *from, struct coppice_error *err)
 {
-	return volume_is_block(&volume->ref) ? fill_block(draft, path, from, err)
-					     : fill_by_copying(draft, volume, path, from, err);
+	int r;
+
+	if (!volume_is_block(&volume->ref))
+		return fill_by_copying(draft, volume, path, from, err);
+	r = draft->pool->is_dry_run ? COPPICE_OK : grow_to(draft, volume, path, from, err);
+	return r < 0 ? r : fill_block(draft, path, from, err);
 }
 
 /* Unmounting writes out all of its data, and waits for the disk. */
@@ -320,7 +357,7 @@ static int find_origin(struct batch *batch, const struct volume_ref *origin, boo
 	r = lvm_find(batch->session, origin, listing, &lv, err);
 	if (r < 0)
 		return r;
-	batch->origin_bytes = lv->size_bytes;
+	batch->origin_bytes = lv_bytes_asked(lv);
 	(void)snprintf(batch->from, sizeof(batch->from), "%s", lv->name);
 	return COPPICE_OK;
 }
@@ -332,8 +369,10 @@ static int check_limits(uint64_t origin_bytes, const struct new_volume *volumes,
 	for (size_t i = 0; i < n; i++)
 		if (volumes[i].limit_bytes &&
 		    limit_check(volumes[i].ref.name.text, volumes[i].limit_bytes,
-				"the file system that it is cloned from has", origin_bytes,
-				err) < 0)
+				volume_is_block(&volumes[i].ref)
+					? "the disk that it is cloned from has"
+					: "the file system that it is cloned from has",
+				origin_bytes, err) < 0)
 			return wrap(err, "cannot clone as '%s'", option_text(&volumes[i]));
 	return COPPICE_OK;
 }
@@ -353,7 +392,7 @@ static int clone_dry(struct lvm_pool *lvm, const struct volume_ref *origin,
 		return COPPICE_OK;
 	r = lvm_list_read(lvm, &listing, err);
 	lv = r == COPPICE_OK ? lv_list_find_ref(lvm, &listing, origin) : NULL;
-	return lv ? check_limits(lv->size_bytes, volumes, n, err) : r;
+	return lv ? check_limits(lv_bytes_asked(lv), volumes, n, err) : r;
 }
 
 static void clone_explain(struct draft *draft, const struct volume_ref *origin,

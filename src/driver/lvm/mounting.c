@@ -110,7 +110,7 @@ static int extend(struct session *session, const struct lv *lv, bool *ret_did,
 	if (wanted <= lv->size_bytes)
 		return COPPICE_OK;
 	*ret_did = true;
-	return session_do(session, NULL, err, "lvextend -L %llub %s/%s", (unsigned long long)wanted,
+	return session_do(session, NULL, err, "lvextend -L %llub %s/%s", whole_sectors(wanted),
 			  session->lvm->vg, lv->name);
 }
 
@@ -155,12 +155,16 @@ static int renew_uuid(struct session *session, const struct lv *lv, const char *
 	return r;
 }
 
-int lvm_open_block(struct session *session, const struct lv *lv, struct coppice_error *err)
+int lvm_open_block(struct session *session, const struct lv *lv, bool *ret_did,
+		   struct coppice_error *err)
 {
-	bool did_extend;
+	char device[PATH_MAX];
+	bool did_extend = false;
 	int r = lv->snapshot[0] ? COPPICE_OK : extend(session, lv, &did_extend, err);
 
-	return r < 0 ? r : lvm_activate(session, lv->name, err);
+	lvm_device(session->lvm, lv->name, device);
+	*ret_did = access(device, F_OK) < 0;
+	return r < 0 || !*ret_did ? r : lvm_activate(session, lv->name, err);
 }
 
 int lvm_mount_at(struct session *session, const struct lv *lv, const char *path,
@@ -198,11 +202,23 @@ int lvm_mount_at(struct session *session, const struct lv *lv, const char *path,
 	return r;
 }
 
+/* Is it a place where we mount? */
+static bool is_ours(const struct lvm_pool *lvm, const char *where)
+{
+	size_t n = strlen(lvm->mount);
+
+	return strncmp(where, lvm->mount, n) == 0 && where[n] == '/';
+}
+
 static int umount_device(struct lvm_pool *lvm, const char *name, struct coppice_error *err)
 {
 	char where[PATH_MAX];
 
 	while (lvm_mount_find(lvm, name, where)) {
+		if (!is_ours(lvm, where))
+			return fail(err, COPPICE_BUSY,
+				    "'%s/%s' is in use: it is mounted at '%s', and not by Coppice",
+				    lvm->vg, name, where);
 		if (umount2(where, UMOUNT_NOFOLLOW) == 0) {
 			(void)rmdir(where);
 			continue;
@@ -249,11 +265,12 @@ int lvm_path(struct pool *pool, const struct volume_ref *ref, char **ret, struct
 			return err->code;
 		lvm_device(lvm_pool_of(pool), name, device);
 		path = strdup(device);
-	} else if (volume_is_snapshot(ref))
+	} else if (volume_is_snapshot(ref)) {
 		path = text_format("%s/snapshots/%s/%s/%s", mount, word, ref->name.text,
 				   ref->snapshot.text);
-	else
+	} else {
 		path = text_format("%s/%s/%s", mount, word, ref->name.text);
+	}
 	if (!path)
 		return fail_memory(err);
 	*ret = path;
@@ -296,10 +313,10 @@ int lvm_volume_mount(struct pool *pool, const struct volume_ref *ref, bool *ret_
 		r = lvm_find(&session, ref, &listing, &lv, err);
 	if (r < 0 || lvm_mount_find(lvm, lv->name, where))
 		return r;
-	r = volume_is_block(ref) ? lvm_open_block(&session, lv, err)
-				 : lvm_mount_at(&session, lv, path, err);
-	if (r == COPPICE_OK)
-		*ret_did = true;
+	if (volume_is_block(ref))
+		return lvm_open_block(&session, lv, ret_did, err);
+	r = lvm_mount_at(&session, lv, path, err);
+	*ret_did = r == COPPICE_OK;
 	return r;
 }
 

@@ -98,6 +98,30 @@ static int check_device(const struct pool_spec *spec, const struct place *place,
 	return r < 0 ? r : pool_file_refuse_small(place->device, "LVM", SMALLEST_MIB, err);
 }
 
+/*
+ * A volume is to read as zeros where nobody wrote: file systems are made, and disks copied, by not
+ * writing them.
+ */
+static int refuse_unzeroed(struct lvm_pool *lvm, struct coppice_error *err)
+{
+	json_t *report, *rows;
+	const char *zero;
+	bool is_zeroed;
+	int r = lvm_do(lvm, &report, err, "lvs -o zero %s/%s", lvm->vg, lvm->thin);
+
+	if (r < 0)
+		return r;
+	rows = json_object_get(json_array_get(json_object_get(report, "report"), 0), "lv");
+	zero = json_string_value(json_object_get(json_array_get(rows, 0), "zero"));
+	is_zeroed = !zero || (strcmp(zero, "0") != 0 && zero[0] != '\0');
+	json_decref(report);
+	return is_zeroed ? COPPICE_OK
+			 : fail(err, COPPICE_INVALID,
+				"the thin pool '%s/%s' does not zero what it gives out, so a new "
+				"volume may show what another had: lvchange -Zy %s/%s",
+				lvm->vg, lvm->thin, lvm->vg, lvm->thin);
+}
+
 /* The thin pool of `source`: not there yet, or not a pool of Coppice. */
 static int check_thin(const struct pool_spec *spec, struct lvm_pool *lvm, bool *ret_is_there,
 		      struct coppice_error *err)
@@ -121,7 +145,7 @@ static int check_thin(const struct pool_spec *spec, struct lvm_pool *lvm, bool *
 	*ret_is_there = true;
 	record = record_of_tags(tags);
 	if (!record)
-		return COPPICE_OK;
+		return refuse_unzeroed(lvm, err);
 	r = lvm_check_owner(lvm, &(struct pool_spec){ .name = spec->name, .owner = spec->owner },
 			    record, err);
 	return r < 0 ? r
@@ -519,6 +543,7 @@ static void remove_folder(const struct lvm_pool *lvm, const char *above, const c
 
 static void remove_state(struct lvm_pool *lvm)
 {
+	lvm_forget_remembering(lvm);
 	state_remove(&lvm->files);
 	for (int kind = 0; kind < VOLUME_KINDS; kind++) {
 		remove_folder(lvm, "", lvm_kind_word((enum volume_kind)kind));

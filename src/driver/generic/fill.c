@@ -123,15 +123,7 @@ int fill_block(struct draft *draft, const char *path, const char *from, struct c
 {
 	_cleanup_(closep) int from_fd = -1, to_fd = -1;
 	struct pool *pool = draft->pool;
-	_cleanup_(freep) char *line = NULL;
 
-	if (pool->explain) {
-		line = text_format("dd if=%s of=%s bs=1M conv=sparse,fsync", from, path);
-		if (line)
-			pool->explain(pool->explain_user, line);
-	}
-	if (pool->is_dry_run)
-		return COPPICE_OK;
 	from_fd = open(from, O_RDONLY | O_CLOEXEC);
 	if (from_fd < 0)
 		return fail_errno(err, errno, "cannot open '%s'", from);

@@ -211,7 +211,11 @@ int lvm_volume_fill(struct draft *draft, const struct new_volume *volume, const 
 
 	if (!volume_is_block(&volume->ref))
 		return fill_by_copying(draft, volume, path, from, err);
-	r = draft->pool->is_dry_run ? COPPICE_OK : grow_to(draft, volume, path, from, err);
+	lvm_explain(draft->pool, "dd if=%s of=/dev/%s/draft_%s bs=1M conv=sparse,fsync", from,
+		    lvm_pool_of(draft->pool)->vg, option_text(volume));
+	if (draft->pool->is_dry_run)
+		return COPPICE_OK;
+	r = grow_to(draft, volume, path, from, err);
 	return r < 0 ? r : fill_block(draft, path, from, err);
 }
 

@@ -98,23 +98,29 @@ int copying_add_lineage(const struct copying *copying, struct record *record,
 	return COPPICE_OK;
 }
 
-/* Without what only the driver of the source knows. */
-static int copy_config(const struct copying *copying, struct record *record,
-		       struct coppice_error *err)
+int copying_take_config(const struct copying *copying, const struct record *from, struct record *to,
+			struct coppice_error *err)
 {
-	const struct coppice_settings *config = &copying->source.record.config;
 	int r = COPPICE_OK;
 
-	for (size_t i = 0; i < config->n && r == COPPICE_OK; i++) {
-		const struct coppice_setting *setting = &config->setting[i];
+	for (size_t i = 0; i < from->config.n && r == COPPICE_OK; i++) {
+		const struct coppice_setting *setting = &from->config.setting[i];
 
 		if (config_is_driver_key(copying->source.entry->driver, setting->key) &&
 		    !config_is_driver_key(copying->target->driver, setting->key))
 			continue;
-		r = config_check(copying->target, setting, err);
-		if (r == COPPICE_OK)
-			r = settings_put(&record->config, setting->key, setting->value, err);
+		r = settings_put(&to->config, setting->key, setting->value, err);
 	}
+	return r;
+}
+
+static int copy_config(const struct copying *copying, struct record *record,
+		       struct coppice_error *err)
+{
+	int r = copying_take_config(copying, &copying->source.record, record, err);
+
+	for (size_t i = 0; i < record->config.n && r == COPPICE_OK; i++)
+		r = config_check(copying->target, &record->config.setting[i], err);
 	return r < 0 ? r : config_add_defaults(copying->target, &record->config, err);
 }
 
@@ -164,7 +170,7 @@ static int describe_snapshot(struct coppice *coppice, const struct copying *copy
 	making->record.created_ns = snapshot->record.created_ns;
 	if (copying->is_move)
 		making->record.uuid = snapshot->record.uuid;
-	r = settings_copy(&making->record.config, &snapshot->record.config, err);
+	r = copying_take_config(copying, &snapshot->record, &making->record, err);
 	return r < 0 ? r : making_finish(coppice, makings, 1 + i, NULL, &makings->making[0], err);
 }
 

@@ -52,6 +52,10 @@ _nonnull_ int copying_make(const struct copying *copying, struct draft *draft,
 _nonnull_ int copying_add_lineage(const struct copying *copying, struct record *record,
 				  struct coppice_error *err);
 
+/* The configuration of what is copied, without what only the driver of the source knows. */
+_nonnull_ int copying_take_config(const struct copying *copying, const struct record *from,
+				  struct record *to, struct coppice_error *err);
+
 /* Bring what was copied before, @target, up to date; under the same locks. */
 _nonnull_ int copying_refresh(struct coppice *coppice, struct copying *copying,
 			      const struct volume *target, struct coppice_error *err);

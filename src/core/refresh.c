@@ -154,7 +154,7 @@ static int describe_snapshot(struct coppice *coppice, const struct refreshing *r
 	making->volume.is_nested = true;
 	making->record.kind = snapshot->ref.kind;
 	making->record.created_ns = snapshot->record.created_ns;
-	r = settings_copy(&making->record.config, &snapshot->record.config, err);
+	r = copying_take_config(copying, &snapshot->record, &making->record, err);
 	return r < 0 ? r
 		     : making_finish(coppice, makings, 1 + i, &refreshing->target->record.uuid,
 				     NULL, err);

@@ -413,8 +413,10 @@ int config_take(const struct pool_entry *entry, enum volume_kind kind,
 
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
 		const struct driver_key *key = volume_key(entry->driver, settings[i].key);
+		bool is_leaving = !settings[i].value && settings_get(ret, settings[i].key);
 
-		r = config_check(entry, &settings[i], err);
+		/* What is there can be taken away, whoever put it there. */
+		r = is_leaving ? COPPICE_OK : config_check(entry, &settings[i], err);
 		if (r < 0)
 			return r;
 		if (key && kind == VOLUME_VIRTUAL_MACHINE)

@@ -100,9 +100,9 @@ static void make_it_forget(struct session *session)
 		       "=%s --thinpool %s/%s",
 		       id.text, id.text, lvm->vg, lvm->thin) < 0)
 		return;
-	lvm_forget_remembering(lvm);
-	(void)session_do(session, NULL, &ignored, "lvremove -q -y -f %s/draft_%s", lvm->vg,
-			 id.text);
+	if (session_do(session, NULL, &ignored, "lvremove -q -y -f %s/draft_%s", lvm->vg,
+		       id.text) == COPPICE_OK)
+		lvm_forget_remembering(lvm);
 }
 
 /* What LVM would have told it next: after that, LVM takes it for made. */
@@ -111,15 +111,16 @@ static int tell_kernel(struct session *session, uint64_t from, uint64_t to,
 {
 	struct lvm_pool *lvm = session->lvm;
 	_cleanup_(freep) char *path = text_format("%s/" REMEMBERS, lvm->files.path);
+	struct coppice_error ignored;
 	char message[80];
-	int r;
 
 	if (!path)
 		return fail_memory(err);
 	(void)snprintf(message, sizeof(message), "set_transaction_id %llu %llu",
 		       (unsigned long long)from, (unsigned long long)to);
-	r = file_write(AT_FDCWD, path, "", true, err);
-	return r < 0 ? r : lvm_pool_tell(lvm, message, err);
+	/* Where the host's disk is full there is none; then it is forgotten now, or not at all. */
+	(void)file_write(AT_FDCWD, path, "", true, &ignored);
+	return lvm_pool_tell(lvm, message, err);
 }
 
 bool lvm_remembers(const struct lvm_pool *lvm)
@@ -132,6 +133,7 @@ int lvm_confirm(struct session *session, struct coppice_error *err)
 {
 	struct coppice_error ignored;
 	struct pool_status status;
+	bool is_told = false;
 	struct last last;
 	int r = read_last(session, &last, err);
 
@@ -141,9 +143,11 @@ int lvm_confirm(struct session *session, struct coppice_error *err)
 	if (lvm_pool_status(session->lvm, &status, &ignored) < 0)
 		return COPPICE_OK; /* it is not active: who needs that is told */
 	if (last.name[0] && status.transaction_id + 1 == last.transaction_id &&
-	    is_made(session, last.name))
+	    is_made(session, last.name)) {
 		r = tell_kernel(session, status.transaction_id, last.transaction_id, err);
-	if (r == COPPICE_OK && lvm_remembers(session->lvm))
+		is_told = r == COPPICE_OK;
+	}
+	if (is_told || lvm_remembers(session->lvm))
 		make_it_forget(session);
 	return r;
 }

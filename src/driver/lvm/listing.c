@@ -190,12 +190,14 @@ struct lv *lv_list_find(const struct lv_list *listing, const char *name)
 
 uint64_t lv_bytes_asked(const struct lv *lv)
 {
+	_cleanup_(freep) char *own = record_config(lv->record, "size");
+	uint64_t asked = 0;
 	char text[32];
-	uint64_t asked;
 
-	if (!tag_get(lv->tags, TAG_SIZE, text, sizeof(text)))
+	if (tag_get(lv->tags, TAG_SIZE, text, sizeof(text)))
+		asked = strtoull(text, NULL, 10);
+	else if (!own || !size_parse(own, &asked)) /* a snapshot's record has what it was then */
 		return lv->size_bytes;
-	asked = strtoull(text, NULL, 10);
 	return asked < lv->size_bytes ? asked : lv->size_bytes;
 }
 

@@ -101,6 +101,17 @@ static void create_explain(struct draft *draft, const struct new_volume *volume,
 		    option_text(volume), lvm->mount, option_text(volume));
 }
 
+/* It may be to grow when it is mounted next; and without a size of its own, it may be any. */
+static uint64_t bytes_to_be(const struct lvm_pool *lvm, const struct lv *lv)
+{
+	char text[32];
+	uint64_t least = lvm->size_bytes;
+
+	if (tag_get(lv->tags, TAG_SIZE, text, sizeof(text)))
+		least = strtoull(text, NULL, 10);
+	return least > lv->size_bytes ? least : lv->size_bytes;
+}
+
 /*
  * What is nested, or is to take another's place, has the size of that, which is not less than
  * what it ever held.
@@ -113,7 +124,7 @@ static uint64_t bytes_of(const struct lvm_pool *lvm, const struct lv_list *listi
 	for (size_t i = 0; i < listing->n && !has_own; i++)
 		if (!listing->lv[i].snapshot[0] &&
 		    strcmp(listing->lv[i].uuid.text, volume->group.text) == 0)
-			return listing->lv[i].size_bytes;
+			return bytes_to_be(lvm, &listing->lv[i]);
 	return volume->limit_bytes ? volume->limit_bytes : lvm->size_bytes;
 }
 

@@ -54,8 +54,35 @@ static bool is_of_device(const char *line, dev_t device, const char *path,
 		strcmp(type, "btrfs") == 0 && strcmp(source, path) == 0);
 }
 
-/* Where it is mounted last, which hides those below it. */
-bool lvm_mount_find(const struct lvm_pool *lvm, const char *name, char ret[static PATH_MAX])
+static bool ends_with(const char *text, const char *tail)
+{
+	size_t n = strlen(text), m = strlen(tail);
+
+	return n >= m && strcmp(text + n - m, tail) == 0;
+}
+
+/*
+ * Is it a place where Coppice mounts this, or mounted it from another state directory, before the
+ * pool was taken over?
+ */
+static bool is_place(const struct lvm_pool *lvm, const char *name, const char *where)
+{
+	size_t n = strlen(lvm->mount);
+	char tail[2 * LV_NAME_MAX];
+	struct volume_ref ref;
+
+	if ((strncmp(where, lvm->mount, n) == 0 && where[n] == '/') || strstr(where, "/drafts/") ||
+	    strstr(where, "/snapshots/"))
+		return true;
+	if (!lvm_name_parse(name, &ref))
+		return false;
+	(void)snprintf(tail, sizeof(tail), "/%s/%s", lvm_kind_word(ref.kind), ref.name.text);
+	return ends_with(where, tail);
+}
+
+/* Where it is mounted last, which hides those below it; of our places, or of others. */
+static bool find_mount(const struct lvm_pool *lvm, const char *name, bool is_ours,
+		       char ret[static PATH_MAX])
 {
 	_cleanup_(fclosep) FILE *file = NULL;
 	_cleanup_(freep) char *line = NULL;
@@ -69,11 +96,17 @@ bool lvm_mount_find(const struct lvm_pool *lvm, const char *name, char ret[stati
 		return false;
 	file = fopen("/proc/self/mountinfo", "re");
 	while (file && getline(&line, &size, file) > 0)
-		if (is_of_device(line, st.st_rdev, device, where)) {
+		if (is_of_device(line, st.st_rdev, device, where) &&
+		    is_place(lvm, name, where) == is_ours) {
 			(void)snprintf(ret, PATH_MAX, "%s", where);
 			is_found = true;
 		}
 	return is_found;
+}
+
+bool lvm_mount_find(const struct lvm_pool *lvm, const char *name, char ret[static PATH_MAX])
+{
+	return find_mount(lvm, name, true, ret) || find_mount(lvm, name, false, ret);
 }
 
 /* ---- mounting and unmounting ---- */
@@ -202,23 +235,15 @@ int lvm_mount_at(struct session *session, const struct lv *lv, const char *path,
 	return r;
 }
 
-/* Is it a place where we mount? */
-static bool is_ours(const struct lvm_pool *lvm, const char *where)
-{
-	size_t n = strlen(lvm->mount);
-
-	return strncmp(where, lvm->mount, n) == 0 && where[n] == '/';
-}
-
+/*
+ * Ours first: where one place is seen at two, by a bind mount of what is above, the other goes
+ * with it.
+ */
 static int umount_device(struct lvm_pool *lvm, const char *name, struct coppice_error *err)
 {
 	char where[PATH_MAX];
 
-	while (lvm_mount_find(lvm, name, where)) {
-		if (!is_ours(lvm, where))
-			return fail(err, COPPICE_BUSY,
-				    "'%s/%s' is in use: it is mounted at '%s', and not by Coppice",
-				    lvm->vg, name, where);
+	while (find_mount(lvm, name, true, where)) {
 		if (umount2(where, UMOUNT_NOFOLLOW) == 0) {
 			(void)rmdir(where);
 			continue;
@@ -228,6 +253,10 @@ static int umount_device(struct lvm_pool *lvm, const char *name, struct coppice_
 		if (errno != EINVAL)
 			return fail_errno(err, errno, "cannot unmount '%s'", where);
 	}
+	if (find_mount(lvm, name, false, where))
+		return fail(err, COPPICE_BUSY,
+			    "'%s/%s' is in use: it is mounted at '%s', and not by Coppice", lvm->vg,
+			    name, where);
 	return COPPICE_OK;
 }
 

@@ -375,7 +375,8 @@ int lvm_umount_all(struct lvm_pool *lvm, bool is_our_group, struct coppice_error
 	if (r == COPPICE_OK)
 		r = lv_list_read(&session, &listing, err);
 	for (size_t i = 0; i < listing.n && r == COPPICE_OK; i++)
-		r = lvm_umount(&session, listing.lv[i].name, err);
+		if (!lv_is_stranger(&listing.lv[i]))
+			r = lvm_umount(&session, listing.lv[i].name, err);
 	if (r < 0)
 		return r;
 	return is_our_group

@@ -228,9 +228,8 @@ struct reading {
 	const char *tag[100];
 	size_t length[100];
 	int n;
-	json_t *json;
 	_Bool is_raw;
-	struct text raw;
+	struct text record; /* as far as it is put together */
 };
 
 static void collect(struct reading *reading, const char *tags)
@@ -275,6 +274,26 @@ static char *value_of(const struct reading *reading, int i, size_t skip, int *re
 	return is_good ? text_take(&text) : NULL;
 }
 
+/* As canonical JSON would have it; most need nothing done to them, and there are many. */
+static bool add_json(struct text *to, const char *value, bool is_json)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+				    "-_.:/+@ ";
+	_cleanup_(freep) char *dumped = NULL;
+	json_t *json;
+
+	if (!is_json && value[strspn(value, plain)] == '\0') {
+		text_add(to, "\"%s\"", value);
+		return true;
+	}
+	json = is_json ? json_loads(value, JSON_DECODE_ANY, NULL) : json_string(value);
+	dumped = json ? json_dumps(json, CANONICAL | JSON_ENCODE_ANY) : NULL;
+	json_decref(json);
+	if (dumped)
+		text_add(to, "%s", dumped);
+	return dumped != NULL;
+}
+
 /* Take in the member that begins at number @i; the next, or -1: it is damaged. */
 static int take_member(struct reading *reading, int i)
 {
@@ -283,7 +302,6 @@ static int take_member(struct reading *reading, int i)
 	size_t length, at;
 	const char *rest;
 	bool is_json;
-	json_t *json;
 	int next;
 
 	if (!reading->tag[i])
@@ -303,27 +321,30 @@ static int take_member(struct reading *reading, int i)
 		return -1;
 	if (at == 0) {
 		reading->is_raw = true;
-		text_add(&reading->raw, "%s", value);
+		text_add(&reading->record, "%s", value);
 		return i == 0 && next == reading->n ? next : -1;
 	}
-	json = is_json ? json_loads(value, JSON_DECODE_ANY, NULL) : json_string(value);
-	return json && json_object_set_new(reading->json, key, json) == 0 ? next : -1;
+	text_add(&reading->record, i == 0 ? "{" : ",");
+	if (!add_json(&reading->record, key, false))
+		return -1;
+	text_add(&reading->record, ":");
+	return add_json(&reading->record, value, is_json) ? next : -1;
 }
 
 char *record_of_tags(const char *tags)
 {
-	struct reading reading = { .json = json_object(), .raw = TEXT_INIT };
+	struct reading reading = { .record = TEXT_INIT };
 	char *record = NULL;
 	int i = 0;
 
 	collect(&reading, tags);
-	while (reading.json && i >= 0 && i < reading.n)
+	while (i >= 0 && i < reading.n)
 		i = take_member(&reading, i);
+	if (i > 0 && !reading.is_raw)
+		text_add(&reading.record, "}");
 	if (i > 0)
-		record = reading.is_raw ? text_take(&reading.raw)
-					: json_dumps(reading.json, CANONICAL);
-	text_done(&reading.raw);
-	json_decref(reading.json);
+		record = text_take(&reading.record);
+	text_done(&reading.record);
 	return record;
 }
 

@@ -52,9 +52,17 @@ static int hex_of(char c)
 static bool unescape(struct text *to, const char *value, size_t length)
 {
 	for (size_t i = 0; i < length; i++) {
-		char c = value[i];
+		size_t run = i;
 		int high, low;
+		char c;
 
+		while (run < length && is_plain(value[run]))
+			run++;
+		text_add_bytes(to, value + i, run - i);
+		i = run;
+		if (i == length)
+			break;
+		c = value[i];
 		if (c == '!')
 			c = '"';
 		else if (c == '#')
@@ -66,7 +74,7 @@ static bool unescape(struct text *to, const char *value, size_t length)
 				return false;
 			c = (char)(high << 4 | low);
 			i += 2;
-		} else if (!is_plain(value[i]) && value[i] != '!' && value[i] != '#') {
+		} else if (value[i] != '!' && value[i] != '#') {
 			return false;
 		}
 		text_add_bytes(to, &c, 1);
@@ -283,14 +291,20 @@ static bool add_json(struct text *to, const char *value, bool is_json)
 	json_t *json;
 
 	if (!is_json && value[strspn(value, plain)] == '\0') {
-		text_add(to, "\"%s\"", value);
+		text_add_bytes(to, "\"", 1);
+		text_add_bytes(to, value, strlen(value));
+		text_add_bytes(to, "\"", 1);
+		return true;
+	}
+	if (is_json && value[0] && value[strspn(value, "0123456789")] == '\0' && value[0] != '0') {
+		text_add_bytes(to, value, strlen(value));
 		return true;
 	}
 	json = is_json ? json_loads(value, JSON_DECODE_ANY, NULL) : json_string(value);
 	dumped = json ? json_dumps(json, CANONICAL | JSON_ENCODE_ANY) : NULL;
 	json_decref(json);
 	if (dumped)
-		text_add(to, "%s", dumped);
+		text_add_bytes(to, dumped, strlen(dumped));
 	return dumped != NULL;
 }
 
@@ -324,10 +338,10 @@ static int take_member(struct reading *reading, int i)
 		text_add(&reading->record, "%s", value);
 		return i == 0 && next == reading->n ? next : -1;
 	}
-	text_add(&reading->record, i == 0 ? "{" : ",");
+	text_add_bytes(&reading->record, i == 0 ? "{" : ",", 1);
 	if (!add_json(&reading->record, key, false))
 		return -1;
-	text_add(&reading->record, ":");
+	text_add_bytes(&reading->record, ":", 1);
 	return add_json(&reading->record, value, is_json) ? next : -1;
 }
 

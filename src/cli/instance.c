@@ -16,8 +16,8 @@ int prepare_init(struct request *request, struct coppice_error *err)
 			err, COPPICE_INVALID,
 			"--content is for --empty: what is made from an image has its content");
 	if (request->words.n <= first)
-		return cli_fail(err, COPPICE_INVALID,
-				"something is missing; usage: coppice init IMAGE|--empty NAME...");
+		return cli_fail(err, COPPICE_INVALID, "something is missing; usage: coppice %s %s",
+				request->command->name, request->command->usage);
 	r = request->count ? names_count(request, first, err) : names_expand(request, first, err);
 	if (r < 0)
 		return r;

@@ -361,7 +361,8 @@ struct driver {
 
 	/*
 	 * Fill it, at the @path that volume_create gave, with all that is in directory
-	 * @from, or on that device, sharing no data. NULL: this engine's volumes cannot be filled so.
+	 * @from, or on that device, sharing no data. NULL: this engine's volumes cannot be
+	 * filled so.
 	 */
 	int (*volume_fill)(struct draft *draft, const struct new_volume *volume, const char *path,
 			   const char *from, struct coppice_error *err);

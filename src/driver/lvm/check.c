@@ -81,20 +81,13 @@ static int check_status(struct checking *checking, struct coppice_error *err)
 
 /* ---- logical volumes ---- */
 
-static const char *field(json_t *row, const char *key)
-{
-	const char *text = json_string_value(json_object_get(row, key));
-
-	return text ? text : "";
-}
-
 static int check_mode(struct checking *checking, const struct lv *lv, json_t *row,
 		      struct coppice_error *err)
 {
 	struct lvm_pool *lvm = checking->session->lvm;
 	struct volume_ref ref = ref_of(lvm, lv);
 	bool is_fixed = volume_is_snapshot(&ref) || ref.kind == VOLUME_IMAGE;
-	bool is_writable = strncmp(field(row, "lv_attr"), "Vw", 2) == 0; /* "Vri---tz-k" */
+	bool is_writable = strncmp(lvm_field(row, "lv_attr"), "Vw", 2) == 0; /* "Vri---tz-k" */
 	int r = COPPICE_OK;
 
 	if (is_fixed != is_writable)
@@ -116,7 +109,7 @@ static int check_skip(struct checking *checking, const struct lv *lv, json_t *ro
 	struct volume_ref ref = ref_of(lvm, lv);
 	int r = COPPICE_OK;
 
-	if (field(row, "lv_skip_activation")[0])
+	if (lvm_field(row, "lv_skip_activation")[0])
 		return COPPICE_OK;
 	if (checking->is_repair)
 		r = session_do(checking->session, NULL, err, "lvchange -q -ky %s/%s", lvm->vg,
@@ -193,7 +186,7 @@ static int check_all(struct checking *checking, struct coppice_error *err)
 		return r;
 	rows = json_object_get(json_array_get(json_object_get(report, "report"), 0), "lv");
 	json_array_foreach (rows, i, row) {
-		const struct lv *lv = lv_list_find(checking->listing, field(row, "lv_name"));
+		const struct lv *lv = lv_list_find(checking->listing, lvm_field(row, "lv_name"));
 
 		if (r >= 0 && lv)
 			r = check_one(checking, lv, row, err);

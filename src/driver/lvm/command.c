@@ -176,13 +176,6 @@ static json_t *answer(struct session *session, struct coppice_error *err)
 	return NULL;
 }
 
-static const char *text_of(json_t *object, const char *key)
-{
-	const char *text = json_string_value(json_object_get(object, key));
-
-	return text ? text : "";
-}
-
 static bool has_succeeded(json_t *json)
 {
 	bool is_good = false;
@@ -190,8 +183,8 @@ static bool has_succeeded(json_t *json)
 	size_t i;
 
 	json_array_foreach (json_object_get(json, "log"), i, entry)
-		if (strcmp(text_of(entry, "log_type"), "status") == 0)
-			is_good = strcmp(text_of(entry, "log_ret_code"), "1") == 0;
+		if (strcmp(lvm_field(entry, "log_type"), "status") == 0)
+			is_good = strcmp(lvm_field(entry, "log_ret_code"), "1") == 0;
 	return is_good;
 }
 
@@ -211,9 +204,9 @@ static int ask_why(struct session *session, const char *command, struct coppice_
 	if (!json)
 		return err->code;
 	json_array_foreach (json_object_get(json, "log"), i, entry)
-		if (strcmp(text_of(entry, "log_type"), "error") == 0)
+		if (strcmp(lvm_field(entry, "log_type"), "error") == 0)
 			text_add(&said, "%s%s", said.length ? "; " : "",
-				 text_of(entry, "log_message"));
+				 lvm_field(entry, "log_message"));
 	json_decref(json);
 	text = text_take(&said);
 	return text ? lvm_command_error(command, text, err) : fail_memory(err);

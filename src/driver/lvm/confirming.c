@@ -21,16 +21,9 @@ struct last {
 	uint64_t transaction_id; /* that of LVM */
 };
 
-static const char *field(json_t *row, const char *key)
-{
-	const char *text = json_string_value(json_object_get(row, key));
-
-	return text ? text : "";
-}
-
 static uint64_t number_of(json_t *row)
 {
-	return strtoull(field(row, "transaction_id"), NULL, 10);
+	return strtoull(lvm_field(row, "transaction_id"), NULL, 10);
 }
 
 static void find_last(const struct lvm_pool *lvm, json_t *rows, struct last *ret)
@@ -40,12 +33,13 @@ static void find_last(const struct lvm_pool *lvm, json_t *rows, struct last *ret
 
 	*ret = (struct last){ 0 };
 	json_array_foreach (rows, i, row)
-		if (strcmp(field(row, "lv_name"), lvm->thin) == 0)
+		if (strcmp(lvm_field(row, "lv_name"), lvm->thin) == 0)
 			ret->transaction_id = number_of(row);
 	json_array_foreach (rows, i, row)
-		if (strcmp(field(row, "pool_lv"), lvm->thin) == 0 &&
+		if (strcmp(lvm_field(row, "pool_lv"), lvm->thin) == 0 &&
 		    number_of(row) + 1 == ret->transaction_id)
-			(void)snprintf(ret->name, sizeof(ret->name), "%s", field(row, "lv_name"));
+			(void)snprintf(ret->name, sizeof(ret->name), "%s",
+				       lvm_field(row, "lv_name"));
 }
 
 static int read_last(struct session *session, struct last *ret, struct coppice_error *err)

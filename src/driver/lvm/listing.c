@@ -27,13 +27,6 @@ static int compare_names(const void *a, const void *b)
 	return strcmp(((const struct lv *)a)->name, ((const struct lv *)b)->name);
 }
 
-static const char *field(json_t *row, const char *key)
-{
-	const char *text = json_string_value(json_object_get(row, key));
-
-	return text ? text : "";
-}
-
 static void uuid_get(const char *tags, const char *key, struct uuid *ret)
 {
 	char text[UUID_TEXT_SIZE];
@@ -45,10 +38,10 @@ static void uuid_get(const char *tags, const char *key, struct uuid *ret)
 static struct lv lv_of_row(json_t *row)
 {
 	struct lv lv = {
-		.name = field(row, "lv_name"),
-		.tags = field(row, "lv_tags"),
-		.size_bytes = strtoull(field(row, "lv_size"), NULL, 10),
-		.thin_id = strtoull(field(row, "thin_id"), NULL, 10),
+		.name = lvm_field(row, "lv_name"),
+		.tags = lvm_field(row, "lv_tags"),
+		.size_bytes = strtoull(lvm_field(row, "lv_size"), NULL, 10),
+		.thin_id = strtoull(lvm_field(row, "thin_id"), NULL, 10),
 	};
 
 	uuid_get(lv.tags, TAG_UUID, &lv.uuid);
@@ -133,12 +126,12 @@ static int take_rows(struct session *session, json_t *report, struct lv_list *re
 		return fail_memory(err);
 	}
 	json_array_foreach (rows, i, row) {
-		if (strcmp(field(row, "pool_lv"), session->lvm->thin) == 0)
+		if (strcmp(lvm_field(row, "pool_lv"), session->lvm->thin) == 0)
 			listing.lv[listing.n++] = lv_of_row(row);
-		else if (strcmp(field(row, "lv_name"), session->lvm->thin) == 0)
-			listing.pool_tags = field(row, "lv_tags");
+		else if (strcmp(lvm_field(row, "lv_name"), session->lvm->thin) == 0)
+			listing.pool_tags = lvm_field(row, "lv_tags");
 		else
-			listing.beside = field(row, "lv_name");
+			listing.beside = lvm_field(row, "lv_name");
 	}
 	qsort(listing.lv, listing.n, sizeof(*listing.lv), compare_names);
 	find_pending(session->lvm, &listing);

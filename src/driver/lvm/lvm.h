@@ -107,6 +107,14 @@ _printf_(4, 5) int lvm_do(struct lvm_pool *lvm, json_t **ret_report, struct copp
  */
 int lvm_run(struct lvm_pool *lvm, const char *const argv[], struct coppice_error *err);
 
+/* Of a row of a report; "" where it has none. Borrowed. */
+static inline const char *lvm_field(json_t *row, const char *key)
+{
+	const char *text = json_string_value(json_object_get(row, key));
+
+	return text ? text : "";
+}
+
 /* What a failed command means, from what it said; for its test. */
 _nonnull_ int lvm_command_error(const char *command, const char *said, struct coppice_error *err);
 

@@ -292,6 +292,27 @@ int loop_attach(const char *file, struct loop *ret, struct coppice_error *err)
 	return loop_attach_locked(file, lock_fd, ret, err);
 }
 
+int loop_keep(const struct loop *loop, struct coppice_error *err)
+{
+	struct loop_info64 info;
+
+	if (ioctl(loop->fd, LOOP_GET_STATUS64, &info) == 0) {
+		info.lo_flags &= ~(uint32_t)LO_FLAGS_AUTOCLEAR;
+		if (ioctl(loop->fd, LOOP_SET_STATUS64, &info) == 0)
+			return COPPICE_OK;
+	}
+	return fail_errno(err, errno, "cannot keep '%s' attached", loop->path);
+}
+
+int loop_detach(const char *path, struct coppice_error *err)
+{
+	_cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || (ioctl(fd, LOOP_CLR_FD) < 0 && errno != ENXIO))
+		return fail_errno(err, errno, "cannot detach '%s'", path);
+	return COPPICE_OK;
+}
+
 int loop_resize(const char *path, struct coppice_error *err)
 {
 	_cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);

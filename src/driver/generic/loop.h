@@ -78,5 +78,14 @@ _nonnull_ bool loop_file_of(int sys_fd, const char *name, struct loop_file *ret)
 /* The file behind a device grew: let the device grow. */
 _nonnull_ int loop_resize(const char *path, struct coppice_error *err);
 
+/*
+ * Keep the file attached also when nobody holds or mounts the device, until loop_detach(). It is
+ * attached by loop_attach().
+ */
+_nonnull_ int loop_keep(const struct loop *loop, struct coppice_error *err);
+
+/* Detach a file from such a device: now, or when the last who has it open is gone. */
+_nonnull_ int loop_detach(const char *path, struct coppice_error *err);
+
 /* Hold the device no longer. Accepts LOOP_INIT and a closed one. */
 _nonnull_ void loop_close(struct loop *loop);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "driver/generic/record_config.h"
 
 void lv_list_done(struct lv_list *listing)
 {

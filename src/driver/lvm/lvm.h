@@ -21,6 +21,7 @@
 
 #include "base/run.h"
 #include "driver/driver.h"
+#include "driver/generic/filesystem.h"
 #include "driver/generic/pool_state.h"
 
 extern const struct driver driver_lvm;
@@ -194,9 +195,6 @@ bool tag_is_of_record(const char *tag, size_t length);
 /* The value of "KEY=VALUE" among @tags; false: there is none, or it is too long. */
 bool tag_get(const char *tags, const char *key, char *ret, size_t size);
 
-/* The value of a key of the configuration in a record; free() it. NULL: it has none. */
-char *record_config(const char *record, const char *key);
-
 /* ---- listing.c ---- */
 
 struct lv {
@@ -273,38 +271,6 @@ bool lvm_remembers(const struct lvm_pool *lvm);
 /* Of a pool that is no more. */
 void lvm_forget_remembering(const struct lvm_pool *lvm);
 
-/* ---- filesystem.c ---- */
-
-/* What makes a file system of this type; NULL: it is none of ours. */
-const char *file_system_maker(const char *type);
-
-/* Make one on a device. */
-int file_system_make(const char *type, const char *device, struct coppice_error *err);
-
-/* Take out of a new one, mounted at @where, what is there by itself. */
-void file_system_clear(const char *where);
-
-#define FILE_SYSTEMS "ext4, xfs and btrfs"
-
-/*
- * Mount it; what else it needs for that beside @options it gets. COPPICE_EXISTS: Btrfs, of which
- * another with this UUID is mounted.
- */
-int file_system_mount(const char *device, const char *options, bool is_read_only,
-		      const char *where, struct coppice_error *err);
-
-/*
- * Before a snapshot of what is mounted: the kernel freezes ext4 and XFS for it, and not Btrfs,
- * which is whole at any time, but as it was when it was written out last.
- */
-int file_system_settle(const char *where, struct coppice_error *err);
-
-/* Give the Btrfs on a device, which is not mounted, a UUID of its own. */
-int file_system_renew_uuid(const char *device, struct coppice_error *err);
-
-/* Let it grow to the size of its device; mounted at @where. */
-int file_system_grow(const char *where, const char *device, struct coppice_error *err);
-
 /* ---- check.c ---- */
 
 int lvm_check(struct pool *pool, bool is_repair, scan_fn *fn, void *user,
@@ -331,9 +297,6 @@ int lvm_umount(struct session *session, const char *name, struct coppice_error *
 /* Unmount a volume with its snapshots, or a snapshot. */
 int lvm_umount_ref(struct session *session, const struct lv_list *listing,
 		   const struct volume_ref *ref, struct coppice_error *err);
-
-/* Make the folders of @path below the pool's mount directory, and it. */
-int lvm_folders_ensure(struct lvm_pool *lvm, const char *path, struct coppice_error *err);
 
 int lvm_path(struct pool *pool, const struct volume_ref *ref, char **ret,
 	     struct coppice_error *err);

@@ -7,8 +7,10 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "driver/generic/device_mount.h"
 #include "driver/generic/fill.h"
 #include "driver/generic/limit.h"
+#include "driver/generic/record_config.h"
 
 void lvm_item_name(const struct new_volume *volume, char ret[static LV_NAME_MAX])
 {
@@ -140,7 +142,7 @@ static int make_file_system(struct lvm_pool *lvm, const struct new_volume *volum
 	lvm_device(lvm, name, device);
 	r = file_system_make(file_system, device, err);
 	if (r == COPPICE_OK)
-		r = lvm_folders_ensure(lvm, path, err);
+		r = folders_ensure(lvm->mount, path, err);
 	if (r == COPPICE_OK)
 		r = file_system_mount(device, own ? own : lvm->mount_options, false, path, err);
 	if (r == COPPICE_OK)

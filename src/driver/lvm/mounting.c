@@ -6,16 +6,14 @@
 #include "driver/lvm/lvm.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <mntent.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 
-#include "base/file.h"
 #include "base/text.h"
+#include "driver/generic/device_mount.h"
 #include "driver/generic/inuse.h"
+#include "driver/generic/record_config.h"
 
 /* ---- devices ---- */
 
@@ -36,30 +34,17 @@ int lvm_deactivate(struct session *session, const char *name, struct coppice_err
 
 /* ---- what is mounted ---- */
 
-/*
- * A line of mountinfo: "254:3" is its third field, the place the fifth; after " - " come the type
- * and the source, which tells of Btrfs, where the number is none of a device.
- */
-static bool is_of_device(const char *line, dev_t device, const char *path,
-			 char where[static PATH_MAX])
-{
-	const char *rest = strstr(line, " - ");
-	char type[32], source[PATH_MAX];
-	unsigned major, minor;
-
-	if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &major, &minor, where) != 3)
-		return false;
-	return makedev(major, minor) == device ||
-	       (rest && sscanf(rest, " - %31s %4095s", type, source) == 2 &&
-		strcmp(type, "btrfs") == 0 && strcmp(source, path) == 0);
-}
-
 static bool ends_with(const char *text, const char *tail)
 {
 	size_t n = strlen(text), m = strlen(tail);
 
 	return n >= m && strcmp(text + n - m, tail) == 0;
 }
+
+struct looking {
+	const struct lvm_pool *lvm;
+	const char *name;
+};
 
 /*
  * Is it a place where Coppice mounts this, or mounted it from another state directory, before the
@@ -80,28 +65,21 @@ static bool is_place(const struct lvm_pool *lvm, const char *name, const char *w
 	return ends_with(where, tail);
 }
 
-/* Where it is mounted last, which hides those below it; of our places, or of others. */
+static bool is_our_place(const void *user, const char *where)
+{
+	const struct looking *looking = user;
+
+	return is_place(looking->lvm, looking->name, where);
+}
+
 static bool find_mount(const struct lvm_pool *lvm, const char *name, bool is_ours,
 		       char ret[static PATH_MAX])
 {
-	_cleanup_(fclosep) FILE *file = NULL;
-	_cleanup_(freep) char *line = NULL;
-	char device[PATH_MAX], where[PATH_MAX];
-	bool is_found = false;
-	size_t size = 0;
-	struct stat st;
+	struct looking looking = { lvm, name };
+	char device[PATH_MAX];
 
 	lvm_device(lvm, name, device);
-	if (stat(device, &st) < 0 || !S_ISBLK(st.st_mode))
-		return false;
-	file = fopen("/proc/self/mountinfo", "re");
-	while (file && getline(&line, &size, file) > 0)
-		if (is_of_device(line, st.st_rdev, device, where) &&
-		    is_place(lvm, name, where) == is_ours) {
-			(void)snprintf(ret, PATH_MAX, "%s", where);
-			is_found = true;
-		}
-	return is_found;
+	return device_mount_find(device, is_our_place, &looking, is_ours, ret);
 }
 
 bool lvm_mount_find(const struct lvm_pool *lvm, const char *name, char ret[static PATH_MAX])
@@ -110,24 +88,6 @@ bool lvm_mount_find(const struct lvm_pool *lvm, const char *name, char ret[stati
 }
 
 /* ---- mounting and unmounting ---- */
-
-int lvm_folders_ensure(struct lvm_pool *lvm, const char *path, struct coppice_error *err)
-{
-	_cleanup_(freep) char *copy = strdup(path);
-	int r = COPPICE_OK;
-
-	if (!copy)
-		return fail_memory(err);
-	for (char *slash = copy + strlen(lvm->mount) + 1; r == COPPICE_OK;) {
-		slash = strchr(slash, '/');
-		if (!slash)
-			break;
-		*slash = '\0';
-		r = directory_ensure(AT_FDCWD, copy, 0700, err);
-		*slash++ = '/';
-	}
-	return r < 0 ? r : directory_ensure(AT_FDCWD, path, 0755, err);
-}
 
 /* Larger than it is: by lvm now, and its file system when that is mounted. */
 static int extend(struct session *session, const struct lv *lv, bool *ret_did,
@@ -218,7 +178,7 @@ int lvm_mount_at(struct session *session, const struct lv *lv, const char *path,
 	if (r == COPPICE_OK)
 		r = lvm_activate(session, lv->name, err);
 	if (r == COPPICE_OK)
-		r = lvm_folders_ensure(lvm, path, err);
+		r = folders_ensure(lvm->mount, path, err);
 	if (r < 0)
 		return r;
 	lvm_device(lvm, lv->name, device);

@@ -377,13 +377,3 @@ bool tag_get(const char *tags, const char *key, char *ret, size_t size)
 	}
 	return false;
 }
-
-char *record_config(const char *record, const char *key)
-{
-	json_t *json = record ? json_loads(record, JSON_REJECT_DUPLICATES, NULL) : NULL;
-	const char *text = json_string_value(json_object_get(json_object_get(json, "config"), key));
-	char *value = text ? strdup(text) : NULL;
-
-	json_decref(json);
-	return value;
-}

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The file systems on thin volumes. A clone has the UUID of what it was cloned from. ext4 does
+ * The file systems on block devices. A clone has the UUID of what it was cloned from. ext4 does
  * not mind; XFS is told not to; none of what is in a clone is written anew for that. Linux before
  * 6.7 mounts only one Btrfs of a UUID at a time: so one that is mounted beside another of its
  * kind gets one of its own in its superblocks and the root tree, which is all that is written.
  */
-#include "driver/lvm/lvm.h"
+#include "driver/generic/filesystem.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +24,7 @@ struct maker {
 };
 
 /*
- * A thin volume is empty, and reads as zeros: so nothing is discarded, and the inode tables,
+ * A new volume is empty, and reads as zeros: so nothing is discarded, and the inode tables,
  * 160 MiB for each 10 GiB, are as they must be, and no kernel thread writes them later.
  */
 static const char *const make_ext4[] = {
@@ -162,4 +162,25 @@ int file_system_grow(const char *where, const char *device, struct coppice_error
 			   : fs.f_type == BTRFS_SUPER_MAGIC ? grow_btrfs
 							    : grow_ext4,
 			   err);
+}
+
+/* What it finds in a journal is played, and that is said with 1. */
+static int check_ext4(const char *device, struct coppice_error *err)
+{
+	struct run_result result = { 0 };
+	int r = runner.run((const char *const[]){ "e2fsck", "-f", "-p", device, NULL }, &result,
+			   err);
+
+	if (r == COPPICE_OK && result.exit_status > 1)
+		r = fail(err, COPPICE_FAILED, "e2fsck found '%s' damaged, and ended with %d",
+			 device, result.exit_status);
+	run_result_done(&result);
+	return r;
+}
+
+int file_system_grow_unmounted(const char *device, struct coppice_error *err)
+{
+	int r = check_ext4(device, err);
+
+	return r < 0 ? r : run_checked((const char *const[]){ "resize2fs", device, NULL }, err);
 }

@@ -428,6 +428,7 @@ void pool_adopt(struct coppice *coppice, struct pool_entry *entry, struct pool *
 	pool->note_published = distrust_catalog;
 	pool->published_user = entry;
 	pool->is_dry_run = coppice->options.is_dry_run;
+	entry->driver = pool->driver; /* what it was before may only have stood for it */
 	entry->pool = pool;
 }
 

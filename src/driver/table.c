@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "driver/btrfs/btrfs.h"
+#include "driver/ceph/keys.h"
 #include "driver/dir/dir.h"
 #include "driver/driver.h"
 #include "driver/lvm/lvm.h"
@@ -14,7 +15,7 @@
 #define ADDED_MAX 4
 
 static const struct driver *const built_in[] = { &driver_zfs, &driver_btrfs, &driver_lvm,
-						 &driver_dir };
+						 &driver_ceph_unloaded, &driver_dir };
 
 static const struct driver *added[ADDED_MAX];
 

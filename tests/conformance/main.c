@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * test-conformance memory|dir|btrfs|btrfs-noquota|zfs|lvm-ext4|lvm-xfs [GROUP…]: all cases on one
+ * test-conformance memory|dir|btrfs|btrfs-noquota|zfs|lvm-ext4|lvm-xfs|ceph [GROUP…]: all cases on one
  * driver, or those of some groups; a new pool for each.
  */
 
@@ -39,7 +39,11 @@ static const struct subject *subject_find(const char *name)
 	const struct subject *const all[] = { &subject_memory, &subject_dir,
 					      &subject_btrfs,  &subject_btrfs_noquota,
 					      &subject_zfs,    &subject_lvm_ext4,
-					      &subject_lvm_xfs, &subject_lvm_btrfs };
+					      &subject_lvm_xfs, &subject_lvm_btrfs,
+#ifdef HAS_CEPH
+					      &subject_ceph,
+#endif
+	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
 		if (strcmp(all[i]->name, name) == 0)
@@ -72,7 +76,7 @@ int main(int argc, char **argv)
 	subject = is_usage ? NULL : subject_find(argv[1]);
 	if (!subject) {
 		fprintf(stderr, "usage: test-conformance memory|dir|btrfs|btrfs-noquota|zfs|"
-				"lvm-ext4|lvm-xfs [GROUP…]\n");
+				"lvm-ext4|lvm-xfs|ceph [GROUP…]\n");
 		return 2;
 	}
 	if (subject->why_not())

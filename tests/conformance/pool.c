@@ -170,6 +170,8 @@ static void test_pool_space(void)
 	struct pool_space space = { 0 };
 	struct pool *pool = pool_up();
 
+	if (subject->settle)
+		subject->settle(pool);
 	ok_call(subject->driver->pool_space(pool, &space, &err), &err);
 	ok_int(space.total.known, !=, COPPICE_UNKNOWN);
 	ok_int(space.total.bytes, >, 0);

@@ -10,6 +10,9 @@
 #include "base/run.h"
 #include "base/text.h"
 #include "driver/btrfs/btrfs.h"
+#ifdef HAS_CEPH
+#include "driver/ceph/ceph.h"
+#endif
 #include "driver/dir/dir.h"
 #include "driver/dir/projects.h"
 #include "driver/lvm/lvm.h"
@@ -181,6 +184,48 @@ static size_t lvm_n_left(struct pool *pool)
 	return n;
 }
 
+#ifdef HAS_CEPH
+/* A cluster that tests/tools/with-ceph starts. */
+static const char *needs_ceph(void)
+{
+	if (geteuid() != 0)
+		return "needs root";
+	if (!ceph_mapper())
+		return "nothing here maps images of RBD";
+	return access("/etc/ceph/ceph.conf", R_OK) < 0 ? "there is no cluster" : NULL;
+}
+
+/* A manager has heard of a pool some seconds after it was made. */
+static void settle_ceph(struct pool *pool)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool_space space = { 0 };
+
+	for (int i = 0; i < 300 && !space.total.known; i++) {
+		ok_call(pool->driver->pool_space(pool, &space, &err), &err);
+		if (!space.total.known)
+			(void)usleep(100000);
+	}
+}
+
+/* What is in the trash counts, too. */
+static size_t ceph_n_left(struct pool *pool)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct rbd_list lists[2] = { 0 };
+	size_t n = 0;
+
+	ok_call(rbd_listing_read(ceph_pool_of(pool), &lists[0], &err), &err);
+	ok_call(rbd_trash_read(ceph_pool_of(pool), &lists[1], &err), &err);
+	for (size_t k = 0; k < ARRAY_SIZE(lists); k++) {
+		for (size_t i = 0; i < lists[k].n; i++, n++)
+			printf("# left: %s%s\n", lists[k].rbd[i].name, k == 1 ? " in the trash" : "");
+		rbd_listing_done(&lists[k]);
+	}
+	return n;
+}
+#endif
+
 static const char *no_nanoseconds_of_zfs(void)
 {
 	return zfs_is_in_kernel() ? NULL : "zfs-fuse sets times of files to whole seconds";
@@ -302,3 +347,18 @@ const struct subject subject_lvm_xfs = {
 	.volume_size = "320MiB",
 	.size = "4GiB", /* mkfs.xfs writes 64 MiB of log into each */
 };
+
+#ifdef HAS_CEPH
+#define ON_CEPH                                                                                    \
+	.driver = &driver_ceph, .has_tombstones = true, .n_left = ceph_n_left,                     \
+	.settle = settle_ceph,                                                                     \
+	.why_not = needs_ceph, .put = mounted_put, .get = mounted_get
+
+const struct subject subject_ceph = {
+	.name = "ceph",
+	ON_CEPH,
+	.file_system = "ext4",
+	.metadata_bytes = 16U << 20, /* objects of 4 MiB are counted whole */
+	.volume_size = "64MiB",
+};
+#endif

@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Ceph, by librbd and librados: volumes are RBD images with a file system each, snapshots and
+ * clones are RBD's, of version 2, and records are image metadata. What was tried, and on which
+ * version, is in docs/drivers.md; what lies where, in docs/on-disk.md.
+ *
+ *	image_FP                     + @readonly, which its clones stand on
+ *	container_NAME               + @snapshot_SNAP
+ *	draft_DRAFT.UUID             of a draft
+ *	kept_INSTANCE.UUID           holds @snapshot_SNAPs that are not of the history of the
+ *	                             instance's own image, as those from before it was restored
+ *	@copy_DRAFT                  what clones of an instance itself stand on; in the trash soon
+ *	coppice                      no image: an object, with the pool's record, the drafts that
+ *	                             are pending, and the pool's stamp
+ *
+ * What is retired lies in RBD's trash until nobody stands on it any more.
+ *
+ * What an image is, its header says, an object whose keys are read many at a time: to open an
+ * image takes ten times as long.
+ */
+
+#include <limits.h>
+#include <rados/librados.h>
+#include <rbd/librbd.h>
+
+#include "driver/ceph/keys.h"
+#include "driver/driver.h"
+#include "driver/generic/pool_state.h"
+
+extern const struct driver driver_ceph;
+
+/* Of an image or a snapshot, with its NUL; RBD_MAX_IMAGE_NAME_SIZE is 96. */
+#define RBD_NAME_MAX 104
+#define RBD_ID_MAX   64
+
+/* ---- keys of an image's metadata ----
+ *
+ * A clone begins with a copy of its origin's metadata: what it has is its own only if META_ID is
+ * its own id.
+ */
+
+#define META_ID       "coppice.id"
+#define META_RECORD   "coppice.record"
+#define META_UUID     "coppice.uuid"      /* of the volume */
+#define META_GROUP    "coppice.group"     /* the uuid of the volume that it is, or keeps snapshots of */
+#define META_DRAFT    "coppice.draft"     /* unseen while the draft of this uuid is pending */
+#define META_SIZE     "coppice.size"      /* bytes that it is to have when it is next mounted */
+#define META_SWAP     "coppice.swap"      /* whose name it had when a swap began */
+#define META_DELETED  "coppice.deleted"   /* retired: it is in the trash, or to go there */
+#define META_SNAPSHOT "coppice.snapshot." /* SNAP: the record of a snapshot */
+#define META_REMOVED  "coppice.removed."  /* SNAP: retired, and to be removed */
+#define META_PENDING  "coppice.pending."  /* SNAP: the draft that makes it, while that is pending */
+
+struct rbd_list;
+
+struct ceph_pool {
+	struct pool pool;
+	char *cluster_name;
+	char *user;
+	char *conf;      /* its file; NULL: where Ceph looks for it */
+	char *osd_pool;  /* name of the pool of the cluster */
+	char *data_pool; /* or NULL */
+	char *features;  /* of new images, as "layering,exclusive-lock"; or NULL */
+	unsigned timeout_seconds;
+	bool is_connected;
+	rados_t cluster;
+	rados_ioctx_t io;
+	char *mount;         /* STATE/mnt/NAME: where what is mounted is mounted */
+	char *file_system;   /* of new volumes: ext4, xfs or btrfs */
+	char *mount_options;
+	uint64_t size_bytes; /* of new volumes */
+	struct pool_state files;  /* in STATE/ceph/NAME */
+	struct rbd_list *reading; /* between reading_begin and reading_end; or NULL */
+};
+
+static inline struct ceph_pool *ceph_pool_of(struct pool *pool)
+{
+	return CONTAINER_OF(pool, struct ceph_pool, pool);
+}
+
+/* ---- cluster.c: the connection ---- */
+
+/* What a failed call of librados or librbd means; -errno is what it returned. */
+_printf_(4, 5) int fail_ceph(const struct ceph_pool *ceph, int r, struct coppice_error *err,
+			     const char *fmt, ...);
+
+/* Connect, without a pool. Waits no longer than timeout_seconds for any answer from then on. */
+int ceph_connect(struct ceph_pool *ceph, struct coppice_error *err);
+
+/* And open the pool. COPPICE_NOT_FOUND: there is no such pool. */
+int ceph_open_pool(struct ceph_pool *ceph, struct coppice_error *err);
+void ceph_disconnect(struct ceph_pool *ceph);
+
+/* Have the monitors do a command, in JSON; *ret_out: what they answer, free() it; or NULL. */
+int ceph_command(struct ceph_pool *ceph, const char *json, char **ret_out,
+		 struct coppice_error *err);
+
+/* Tell a line of bash. */
+_printf_(2, 3) void ceph_explain(struct pool *pool, const char *fmt, ...);
+
+/* "rbd --pool x", with what it takes to reach the cluster. */
+void ceph_explain_command(const struct ceph_pool *ceph, char ret[static PATH_MAX]);
+
+/* On how many threads images are made or changed at once. */
+#define CEPH_THREADS 8
+
+/* ---- root.c: the object that says what is pending, and counts changes ---- */
+
+#define ROOT_OBJECT "coppice"
+
+/* A value of it; free() it; NULL: it has none. */
+int root_get(struct ceph_pool *ceph, const char *key, char **ret, struct coppice_error *err);
+int root_set(struct ceph_pool *ceph, const char *key, const char *value,
+	     struct coppice_error *err);
+
+/* Make it, with these keys, unless it is there: COPPICE_EXISTS. */
+int root_make(struct ceph_pool *ceph, const char *const pairs[][2], size_t n,
+	      struct coppice_error *err);
+
+/*
+ * The pool's stamp; and add to it what a change makes a difference, modulo STAMP_MODULUS, so that
+ * whoever looks from now on knows of it.
+ */
+int root_sum(struct ceph_pool *ceph, uint64_t *ret, struct coppice_error *err);
+int root_add(struct ceph_pool *ceph, uint64_t difference, struct coppice_error *err);
+
+/* Make it another one: somebody changed something, and was killed before he could add that. */
+int root_touch(struct ceph_pool *ceph, struct coppice_error *err);
+
+/* A draft is pending as long as it has its key. */
+int root_draft_add(struct ceph_pool *ceph, const char *id, const char *text,
+		   struct coppice_error *err);
+int root_draft_remove(struct ceph_pool *ceph, const char *id, struct coppice_error *err);
+
+struct root_draft {
+	struct uuid id;
+	char *text; /* as root_draft_add() was given it; owned */
+};
+
+struct root_drafts {
+	struct root_draft *draft;
+	size_t n;
+};
+
+int root_drafts_read(struct ceph_pool *ceph, struct root_drafts *ret, struct coppice_error *err);
+void root_drafts_done(struct root_drafts *drafts);
+bool root_drafts_has(const struct root_drafts *drafts, const char *id);
+
+/* Show all that a draft announced, and add that to the stamp, in one step. */
+int root_draft_publish(struct ceph_pool *ceph, const char *id, uint64_t difference,
+		       struct coppice_error *err);
+
+/* ---- header.c: what RBD keeps of an image ---- */
+
+struct meta {
+	const char *key; /* NULL: the last */
+	const char *value; /* NULL: it goes */
+};
+
+/* Change several keys of an image's metadata, in one step. */
+int header_change(struct ceph_pool *ceph, const char *id, const struct meta *metas,
+		  struct coppice_error *err);
+
+/* The id of an image by its name. COPPICE_NOT_FOUND. */
+int header_id(struct ceph_pool *ceph, const char *name, char ret[static RBD_ID_MAX],
+	      struct coppice_error *err);
+
+/*
+ * A rename or a creation that was cut short leaves a name that belongs to no image, and cannot be
+ * given to one. Take such a name away, as whoever was at it is dead.
+ * @id  of the image that was to have it; NULL: it was being made
+ */
+int header_unclaim(struct ceph_pool *ceph, const char *name, const char *id,
+		   struct coppice_error *err);
+
+/* ---- names.c ---- */
+
+/* "container" */
+const char *ceph_kind_word(enum volume_kind kind);
+
+/* container_c1, of the volume that a reference is or is of. */
+void ceph_name(const struct volume_ref *ref, char ret[static RBD_NAME_MAX]);
+
+/* snapshot_before */
+void ceph_snapshot_name(const struct volume_ref *ref, char ret[static RBD_NAME_MAX]);
+
+/* Which volume has this name? False: none of ours. */
+bool ceph_name_parse(const char *name, struct volume_ref *ret);
+
+#define IMAGE_SNAPSHOT "readonly"
+
+/* ---- listing.c: all that there is ---- */
+
+struct rbd_snap {
+	char *name;
+	uint64_t id, size_bytes;
+	const char *snapshot;  /* what users call it; NULL: it is not of users */
+	const char *record;    /* NULL: none */
+	bool is_pending;       /* of a draft that is not published */
+	bool is_removed;       /* retired */
+	bool is_counted;       /* its map of objects is right */
+	uint64_t n_children;   /* clones that stand on it */
+};
+
+/* What an image was cloned from. */
+struct rbd_parent {
+	char id[RBD_ID_MAX]; /* of the image, in this pool; empty: it was not cloned */
+	uint64_t snap_id;
+	uint64_t overlap_bytes; /* what is behind that is its own */
+};
+
+struct rbd {
+	char *name;
+	char *id;
+	bool is_in_trash;
+	bool has_header;
+	uint64_t size_bytes;
+	unsigned order; /* its objects have 2^this bytes */
+	uint64_t features, flags;
+	struct rbd_parent parent;
+	struct rbd_children {
+		uint64_t snap_id, n;
+	} *children; /* until they are known of the snapshots */
+	size_t n_children;
+	char **meta; /* key, value, key, value … NULL */
+	struct rbd_snap *snap;
+	size_t n_snaps;
+	const char *record; /* its own; NULL: none */
+	struct uuid uuid, group, draft; /* empty: none */
+	bool is_pending;
+	struct rbd *volume; /* of one that keeps snapshots: whose; else NULL */
+};
+
+struct rbd_list {
+	struct rbd *rbd;
+	size_t n;
+	struct root_drafts drafts;
+	struct volume_ref *asked; /* of which it was read; owned; NULL: all */
+	size_t n_asked;
+};
+
+void rbd_listing_done(struct rbd_list *listing);
+void rbd_listing_free(struct rbd_list *listing);
+
+/* Read all of it; or of volumes, and what keeps snapshots of them. */
+int rbd_listing_read_of(struct ceph_pool *ceph, const struct volume_ref *refs, size_t n,
+			struct rbd_list *ret, struct coppice_error *err);
+int rbd_listing_read(struct ceph_pool *ceph, struct rbd_list *ret, struct coppice_error *err);
+
+/* What is in the trash and was retired by us. */
+int rbd_trash_read(struct ceph_pool *ceph, struct rbd_list *ret, struct coppice_error *err);
+
+/* The reading, if there is one of that; else read now, into *@own: of some, or of all. */
+int ceph_look_at(struct ceph_pool *ceph, const struct volume_ref *refs, size_t n,
+		 struct rbd_list *own, const struct rbd_list **ret, struct coppice_error *err);
+int ceph_look(struct ceph_pool *ceph, struct rbd_list *own, const struct rbd_list **ret,
+	      struct coppice_error *err);
+
+/* A value of its metadata, if that is its own; or NULL. */
+const char *rbd_meta(const struct rbd *rbd, const char *key);
+
+struct rbd *rbd_find(const struct rbd_list *listing, const char *name);
+
+/* Is it made, or deleted: nothing that users see? */
+bool rbd_is_hidden(const struct rbd *rbd);
+
+/* Which volume is it, as users see it? False: hidden, or none of ours. */
+bool rbd_ref(const struct rbd *rbd, struct volume_ref *ret);
+
+/* One that users see; and of a snapshot in which image it lies. NULL: there is none. */
+struct rbd *rbd_find_ref(const struct rbd_list *listing, const struct volume_ref *ref,
+			 struct rbd_snap **ret_snap);
+
+/* The image of volume @ref, or in which its snapshot lies. COPPICE_NOT_FOUND naming it. */
+int ceph_find(struct ceph_pool *ceph, const struct volume_ref *ref, struct rbd_list *listing,
+	      struct rbd **ret, struct rbd_snap **ret_snap, struct coppice_error *err);
+int ceph_fail_missing(const struct volume_ref *ref, struct coppice_error *err);
+
+/* What a volume with all of its snapshots adds to the stamp; 0: it is not there. */
+uint64_t rbd_part(const struct rbd_list *listing, const struct volume_ref *ref);
+
+/* Of a volume or snapshot with its record: sums of these are the stamp. */
+uint64_t ceph_hash(const struct volume_ref *ref, const char *record);
+
+/* Called for each snapshot of a volume that users see. */
+typedef int rbd_snap_fn(void *user, struct rbd *rbd, struct rbd_snap *snap,
+			struct coppice_error *err);
+int rbd_snaps_each(const struct rbd_list *listing, const struct rbd *volume, rbd_snap_fn *fn,
+		   void *user, struct coppice_error *err);
+
+/* ---- draft.c ---- */
+
+/* What a draft remembers of what was made in it. */
+struct ceph_making {
+	bool has_items;     /* something in it that has no name yet */
+	size_t n_announced; /* under their names already, hidden */
+	bool is_listed;     /* the root has it */
+	char *lines;        /* with these: names that are not its own, and that it may be making */
+};
+
+static inline struct ceph_making *ceph_making_of(const struct draft *draft)
+{
+	return draft->driver;
+}
+
+/*
+ * Before the first is made: have the root list the draft, with what it may be making under
+ * @name; or NULL. So whoever finds it knows whose it is. @id: of the image that is given the name.
+ */
+int ceph_draft_list(struct draft *draft, const char *name, const char *id,
+		    struct coppice_error *err);
+
+/* Is this name among the lines of a draft? *ret_id, if not NULL: its id; "": none. */
+bool ceph_has_line(const char *lines, const char *name, char *ret_id);
+
+/* The same for a single change of a name, that is of no draft. */
+struct claim {
+	struct uuid id; /* empty: there is none */
+	int fd;
+};
+
+int ceph_claim(struct ceph_pool *ceph, const char *name, const char *id, struct claim *ret,
+	       struct coppice_error *err);
+void ceph_claim_end(struct ceph_pool *ceph, struct claim *claim);
+
+int ceph_draft_open(struct pool *pool, struct draft *ret, struct coppice_error *err);
+int ceph_draft_announce(struct draft *draft, const struct new_volume *volumes, size_t n,
+			struct coppice_error *err);
+int ceph_draft_discard(struct draft *draft, struct coppice_error *err);
+int ceph_draft_path(struct draft *draft, const struct new_volume *volume, char **ret,
+		    struct coppice_error *err);
+int ceph_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err);
+
+/* ---- making.c ---- */
+
+int ceph_volume_create(struct draft *draft, const struct new_volume *volume, char **ret_path,
+		       struct coppice_error *err);
+int ceph_volume_fill(struct draft *draft, const struct new_volume *volume, const char *path,
+		     const char *from, struct coppice_error *err);
+int ceph_volume_seal(struct draft *draft, const struct new_volume *volume, bool is_read_only,
+		     struct coppice_error *err);
+int ceph_clone(struct draft *draft, const struct volume_ref *origin,
+	       const struct new_volume *volumes, size_t n, bool is_read_only,
+	       struct coppice_error *err);
+int ceph_publish(struct draft *draft, const struct new_volume *volumes, size_t n,
+		 struct coppice_error *err);
+
+/* The image of one that has no name yet; of a snapshot, that which keeps it. */
+void ceph_item_name(const struct draft *draft, const struct new_volume *volume,
+		    char ret[static RBD_NAME_MAX]);
+
+/* Where it is filled; free() it. */
+char *ceph_item_path(const struct draft *draft, const struct new_volume *volume);
+
+/* Make it larger; its file system grows when it is mounted. */
+int ceph_resize_image(struct ceph_pool *ceph, const char *name, uint64_t bytes,
+		      struct coppice_error *err);
+
+/* Give an image another name. */
+int ceph_rename_image(struct ceph_pool *ceph, const char *from, const char *to,
+		      struct coppice_error *err);
+
+/* ---- changing.c ---- */
+
+int ceph_swap(struct draft *draft, const struct new_volume *replacement,
+	      const struct volume_ref *ref, struct coppice_error *err);
+int ceph_swap_recover(struct ceph_pool *ceph, const struct rbd_list *listing,
+		      const struct rbd *old, struct coppice_error *err);
+int ceph_rename(struct pool *pool, const struct volume_ref *from, const struct volume_ref *to,
+		struct coppice_error *err);
+int ceph_record_write(struct pool *pool, const struct volume_ref *ref, const char *record,
+		      struct coppice_error *err);
+int ceph_limit_set(struct pool *pool, const struct volume_ref *ref, const struct uuid *group,
+		   uint64_t limit_bytes, unsigned how, struct coppice_error *err);
+
+/* Its size as somebody asked for it. */
+uint64_t rbd_bytes_asked(const struct rbd *rbd);
+
+/* ---- deleting.c ---- */
+
+int ceph_retire(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids,
+		size_t n, struct coppice_error *err);
+int ceph_reap(struct pool *pool, struct coppice_error *err);
+int ceph_pinned(struct pool *pool, pinned_fn *fn, void *user, struct coppice_error *err);
+
+/* Remove a snapshot of an image; RBD keeps it for clones that stand on it. */
+int ceph_snap_remove(struct ceph_pool *ceph, const char *name, const char *snapshot,
+		     struct coppice_error *err);
+
+/* Remove an image that is of nobody; into the trash, where others stand on it. */
+int ceph_remove_image(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err);
+
+/* Finish what was retired, and is not in the trash yet, or has snapshots to be removed. */
+int ceph_finish_retired(struct ceph_pool *ceph, const struct rbd_list *listing,
+			struct coppice_error *err);
+int ceph_reap_trash(struct ceph_pool *ceph, struct coppice_error *err);
+
+/* ---- mapping.c: images as block devices ---- */
+
+/*
+ * Have the image's device. Again no more.
+ * COPPICE_UNSUPPORTED: this machine has nothing that can.
+ */
+int ceph_map(struct ceph_pool *ceph, const char *name, char ret_device[static PATH_MAX],
+	     struct coppice_error *err);
+int ceph_unmap(struct ceph_pool *ceph, const char *name, struct coppice_error *err);
+
+/* False: it is not mapped. */
+bool ceph_mapped(const struct ceph_pool *ceph, const char *name, char ret_device[static PATH_MAX]);
+
+/* Let go of all that is mapped. */
+int ceph_unmap_all(struct ceph_pool *ceph, struct coppice_error *err);
+
+/* "rbd-fuse", what images are mapped by; NULL: nothing on this machine can. */
+const char *ceph_mapper(void);
+
+/* ---- mounting.c ---- */
+
+int ceph_mount_at(struct ceph_pool *ceph, const struct rbd *rbd, const char *path,
+		  struct coppice_error *err);
+
+/* Unmount all that is mounted of an image, and unmap it. */
+int ceph_umount(struct ceph_pool *ceph, const char *name, struct coppice_error *err);
+
+/* The same of a volume with its snapshots, or of a snapshot. */
+int ceph_umount_ref(struct ceph_pool *ceph, const struct rbd_list *listing,
+		    const struct volume_ref *ref, struct coppice_error *err);
+
+/* What is written into it, and lies in memory, reaches the image. */
+int ceph_settle(struct ceph_pool *ceph, const char *name, struct coppice_error *err);
+
+int ceph_path(struct pool *pool, const struct volume_ref *ref, char **ret,
+	      struct coppice_error *err);
+int ceph_volume_mount(struct pool *pool, const struct volume_ref *ref, bool *ret_did,
+		      struct coppice_error *err);
+int ceph_volume_umount(struct pool *pool, const struct volume_ref *ref, struct coppice_error *err);
+int ceph_in_use(struct pool *pool, const struct volume_ref *refs, size_t n, in_use_fn *tell,
+		void *user, struct coppice_error *err);
+
+/* ---- space.c ---- */
+
+int ceph_usage(struct pool *pool, const struct volume_ref *refs, const struct uuid *groups,
+	       struct volume_usage *ret, size_t n, bool is_exact, struct coppice_error *err);
+int ceph_pool_space(struct pool *pool, struct pool_space *ret, struct coppice_error *err);
+
+/* ---- check.c ---- */
+
+int ceph_check(struct pool *pool, bool is_repair, scan_fn *fn, void *user,
+	       struct coppice_error *err);
+
+/* ---- pool.c ---- */
+
+int ceph_probe(const struct pool_spec *spec, struct coppice_error *err);
+int ceph_pool_create(const struct pool_spec *spec, const char *record, struct pool **ret,
+		     struct coppice_error *err);
+int ceph_pool_check(const struct pool_spec *spec, struct coppice_error *err);
+void ceph_pool_explain(const struct pool_spec *spec, explain_fn *explain, void *user);
+int ceph_pool_open(const struct pool_spec *spec, struct pool **ret, struct coppice_error *err);
+void ceph_pool_close(struct pool *pool);
+DEFINE_CLEANUP(struct pool *, ceph_pool_close)
+bool ceph_pool_is_mounted(const struct pool_spec *spec);
+int ceph_pool_umount(const struct pool_spec *spec, struct coppice_error *err);
+int ceph_pool_destroy(const struct pool_spec *spec, struct coppice_error *err);
+int ceph_pool_record_read(struct pool *pool, char **ret, struct coppice_error *err);
+int ceph_pool_record_write(struct pool *pool, const char *record, struct coppice_error *err);
+const char *ceph_pool_mount_path(struct pool *pool);
+void ceph_reading_end(struct pool *pool);

@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Volumes cease to be. A mark takes one out of sight, then it goes into RBD's trash, which frees
+ * its name, and from there as soon as nobody stands on it. A snapshot is removed at once; if
+ * clones stand on it, RBD hides and keeps it for them.
+ */
+#include "driver/ceph/ceph.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/parallel.h"
+#include "base/text.h"
+
+int ceph_snap_remove(struct ceph_pool *ceph, const char *name, const char *snapshot,
+		     struct coppice_error *err)
+{
+	rbd_image_t image;
+	int r = rbd_open(ceph->io, name, &image, NULL);
+
+	if (r == 0) {
+		r = rbd_snap_remove(image, snapshot);
+		(void)rbd_close(image);
+	}
+	return r < 0 && r != -ENOENT
+		       ? fail_ceph(ceph, r, err, "cannot remove the snapshot '%s/%s@%s'",
+				   ceph->osd_pool, name, snapshot)
+		       : COPPICE_OK;
+}
+
+/* ---- into the trash ---- */
+
+static int mark(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
+{
+	return header_change(ceph, rbd->id,
+			     (const struct meta[]){ { META_ID, rbd->id },
+						    { META_DELETED, "true" },
+						    { NULL, NULL } },
+			     err);
+}
+
+static int trash(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
+{
+	int r = rbd_trash_move(ceph->io, rbd->name, 0);
+
+	if (r == -EBUSY)
+		return fail(err, COPPICE_BUSY,
+			    "'%s/%s' is in use: it is open elsewhere; see: rbd status %s/%s",
+			    ceph->osd_pool, rbd->name, ceph->osd_pool, rbd->name);
+	return r < 0 && r != -ENOENT ? fail_ceph(ceph, r, err, "cannot move '%s/%s' into the trash",
+						 ceph->osd_pool, rbd->name)
+				     : COPPICE_OK;
+}
+
+/* ---- out of the trash ---- */
+
+/* Snapshots that are ours, of an image that is open; others may stand on them. */
+static int remove_snaps(rbd_image_t image, const struct rbd *rbd)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < rbd->n_snaps && r >= 0; i++) {
+		const char *name = rbd->snap[i].name;
+
+		if (strcmp(name, IMAGE_SNAPSHOT) != 0 && strncmp(name, "snapshot_", 9) != 0 &&
+		    strncmp(name, "copy_", 5) != 0)
+			continue;
+		r = rbd_snap_remove(image, name);
+		r = r == -ENOENT ? 0 : r;
+	}
+	return r;
+}
+
+/* *ret_did: it is no more. What clones stand on stays, and is no error. */
+static int empty_one(struct ceph_pool *ceph, const struct rbd *rbd, bool *ret_did,
+		     struct coppice_error *err)
+{
+	rbd_image_t image;
+	int r = 0;
+
+	*ret_did = false;
+	if (rbd->n_snaps > 0) {
+		r = rbd_open_by_id(ceph->io, rbd->id, &image, NULL);
+		if (r == 0) {
+			r = remove_snaps(image, rbd);
+			(void)rbd_close(image);
+		}
+	}
+	if (r == 0)
+		r = rbd_trash_remove(ceph->io, rbd->id, false);
+	*ret_did = r == 0;
+	/* Others stand on it; or have it open; or have been faster. */
+	if (r == -ENOTEMPTY || r == -EBUSY || r == -ENOENT || r == -EINPROGRESS)
+		return COPPICE_OK;
+	return r < 0 ? fail_ceph(ceph, r, err, "cannot remove '%s' from the trash of '%s'",
+				 rbd->name, ceph->osd_pool)
+		     : COPPICE_OK;
+}
+
+struct emptying {
+	struct ceph_pool *ceph;
+	const struct rbd_list *trash;
+	bool *did;
+};
+
+/* One that could not be removed keeps nobody from trying the others. */
+static int empty_step(void *user, size_t i, struct coppice_error *err)
+{
+	struct emptying *emptying = user;
+
+	return empty_one(emptying->ceph, &emptying->trash->rbd[i], &emptying->did[i], err);
+}
+
+/* What went may have been the last that stood on another: again, until nothing goes. */
+int ceph_reap_trash(struct ceph_pool *ceph, struct coppice_error *err)
+{
+	bool did_any = true;
+	int r = COPPICE_OK;
+
+	while (did_any && r == COPPICE_OK) {
+		_cleanup_(rbd_listing_done) struct rbd_list trashed = { 0 };
+		struct emptying emptying = { .ceph = ceph, .trash = &trashed };
+		_cleanup_(freep) bool *did = NULL;
+
+		did_any = false;
+		r = rbd_trash_read(ceph, &trashed, err);
+		if (r < 0 || trashed.n == 0)
+			return r;
+		did = calloc(trashed.n, sizeof(*did));
+		if (!did)
+			return fail_memory(err);
+		emptying.did = did;
+		r = parallel_run(trashed.n, CEPH_THREADS, empty_step, &emptying, err);
+		for (size_t i = 0; i < trashed.n; i++)
+			did_any |= did[i];
+	}
+	return r;
+}
+
+int ceph_remove_image(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
+{
+	rbd_image_t image;
+	int r = ceph_umount(ceph, rbd->name, err);
+
+	if (r < 0)
+		return r;
+	r = 0;
+	if (rbd->n_snaps > 0) {
+		r = rbd_open(ceph->io, rbd->name, &image, NULL);
+		if (r == 0) {
+			r = remove_snaps(image, rbd);
+			(void)rbd_close(image);
+		}
+	}
+	if (r == 0)
+		r = rbd_remove(ceph->io, rbd->name);
+	if (r == 0 || r == -ENOENT)
+		return COPPICE_OK;
+	if (r != -ENOTEMPTY)
+		return fail_ceph(ceph, r, err, "cannot remove the image '%s/%s'", ceph->osd_pool,
+				 rbd->name);
+	r = mark(ceph, rbd, err);
+	return r < 0 ? r : trash(ceph, rbd, err);
+}
+
+/* ---- out of sight ---- */
+
+/* A retired snapshot: its record goes, and a mark comes, in one step. */
+static int retire_snapshot(struct ceph_pool *ceph, const struct rbd *rbd,
+			   const struct rbd_snap *snap, struct coppice_error *err)
+{
+	char record[RBD_NAME_MAX + 32], removed[RBD_NAME_MAX + 32];
+	int r;
+
+	(void)snprintf(record, sizeof(record), META_SNAPSHOT "%s", snap->snapshot);
+	(void)snprintf(removed, sizeof(removed), META_REMOVED "%s", snap->snapshot);
+	r = header_change(
+		ceph, rbd->id,
+		(const struct meta[]){ { record, NULL }, { removed, "true" }, { NULL, NULL } },
+		err);
+	if (r == COPPICE_OK)
+		r = ceph_snap_remove(ceph, rbd->name, snap->name, err);
+	return r < 0 ? r
+		     : header_change(ceph, rbd->id,
+				     (const struct meta[]){ { removed, NULL }, { NULL, NULL } },
+				     err);
+}
+
+/* With it what keeps snapshots of it, which are out of sight without it. */
+static int retire_volume(struct ceph_pool *ceph, const struct rbd_list *listing,
+			 const struct rbd *rbd, struct coppice_error *err)
+{
+	int r = mark(ceph, rbd, err);
+
+	if (r == COPPICE_OK)
+		r = trash(ceph, rbd, err);
+	for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++) {
+		if (listing->rbd[i].volume != rbd)
+			continue;
+		r = mark(ceph, &listing->rbd[i], err);
+		if (r == COPPICE_OK)
+			r = trash(ceph, &listing->rbd[i], err);
+	}
+	return r;
+}
+
+struct retiring {
+	struct ceph_pool *ceph;
+	const struct rbd_list *listing;
+	const struct volume_ref *refs;
+};
+
+static int retire_one(void *user, size_t i, struct coppice_error *err)
+{
+	const struct retiring *retiring = user;
+	struct rbd_snap *snap;
+	struct rbd *rbd = rbd_find_ref(retiring->listing, &retiring->refs[i], &snap);
+
+	return snap ? retire_snapshot(retiring->ceph, rbd, snap, err)
+		    : retire_volume(retiring->ceph, retiring->listing, rbd, err);
+}
+
+static void retire_explain(struct pool *pool, const struct volume_ref *ref)
+{
+	char rbd[PATH_MAX], name[RBD_NAME_MAX], snapshot[RBD_NAME_MAX];
+
+	ceph_explain_command(ceph_pool_of(pool), rbd);
+	ceph_name(ref, name);
+	ceph_snapshot_name(ref, snapshot);
+	if (volume_is_snapshot(ref))
+		ceph_explain(pool, "%s snap rm %s@%s", rbd, name, snapshot);
+	else
+		ceph_explain(pool, "%s trash mv %s", rbd, name);
+}
+
+/* What it added to the stamp: a snapshot by itself, a volume with all of its own. */
+static uint64_t part_of(const struct rbd_list *listing, const struct volume_ref *ref)
+{
+	struct rbd_snap *snap;
+
+	(void)rbd_find_ref(listing, ref, &snap);
+	return snap ? ceph_hash(ref, snap->record) : rbd_part(listing, ref);
+}
+
+int ceph_retire(struct pool *pool, const struct volume_ref *refs, const struct uuid *uuids,
+		size_t n, struct coppice_error *err)
+{
+	struct ceph_pool *ceph = ceph_pool_of(pool);
+	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
+	struct retiring retiring = { .ceph = ceph, .listing = &listing, .refs = refs };
+	struct coppice_error missing = COPPICE_ERROR_INIT, ignored;
+	uint64_t sum = 0;
+	size_t n_there;
+	int r;
+
+	for (size_t i = 0; i < n; i++)
+		retire_explain(pool, &refs[i]);
+	if (pool->is_dry_run || n == 0)
+		return COPPICE_OK;
+	ceph_reading_end(pool);
+	r = rbd_listing_read_of(ceph, refs, n, &listing, err);
+	if (r < 0)
+		return r;
+	for (n_there = 0; n_there < n; n_there++)
+		if (!rbd_find_ref(&listing, &refs[n_there], NULL)) {
+			(void)ceph_fail_missing(&refs[n_there], &missing);
+			break;
+		}
+	for (size_t i = 0; i < n_there && r == COPPICE_OK; i++)
+		r = ceph_umount_ref(ceph, &listing, &refs[i], err);
+	state_owe(&ceph->files);
+	if (r == COPPICE_OK && n_there > 0)
+		r = parallel_run(n_there, CEPH_THREADS, retire_one, &retiring, err);
+	for (size_t i = 0; i < n_there; i++)
+		sum += part_of(&listing, &refs[i]);
+	if (r == COPPICE_OK)
+		r = root_add(ceph, (0 - sum) % STAMP_MODULUS, err);
+	else
+		(void)root_touch(ceph, &ignored);
+	if (r < 0) {
+		state_leave_owed(&ceph->files);
+		return r;
+	}
+	if (missing.code < 0)
+		*err = missing;
+	return missing.code;
+}
+
+/* ---- after a kill ---- */
+
+static int finish_snapshots(struct ceph_pool *ceph, const struct rbd *rbd,
+			    struct coppice_error *err)
+{
+	size_t n = strlen(META_REMOVED);
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; rbd->meta && rbd->meta[i] && r == COPPICE_OK; i += 2) {
+		char snapshot[RBD_NAME_MAX];
+
+		if (strncmp(rbd->meta[i], META_REMOVED, n) != 0 || !rbd_meta(rbd, rbd->meta[i]))
+			continue;
+		(void)snprintf(snapshot, sizeof(snapshot), "snapshot_%s", rbd->meta[i] + n);
+		r = ceph_snap_remove(ceph, rbd->name, snapshot, err);
+		if (r == COPPICE_OK)
+			r = header_change(
+				ceph, rbd->id,
+				(const struct meta[]){ { rbd->meta[i], NULL }, { NULL, NULL } },
+				err);
+	}
+	return r;
+}
+
+/* One that keeps snapshots of what is not there; and in no draft. */
+static bool is_orphan(const struct rbd_list *listing, const struct rbd *rbd)
+{
+	if (strncmp(rbd->name, "kept_", 5) != 0 || rbd->volume || rbd->is_pending)
+		return false;
+	for (size_t i = 0; i < listing->n; i++) /* it is of what is being made */
+		if (&listing->rbd[i] != rbd && rbd->group.text[0] &&
+		    strcmp(listing->rbd[i].uuid.text, rbd->group.text) == 0 &&
+		    strncmp(listing->rbd[i].name, "kept_", 5) != 0)
+			return false;
+	return true;
+}
+
+int ceph_finish_retired(struct ceph_pool *ceph, const struct rbd_list *listing,
+			struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++) {
+		const struct rbd *rbd = &listing->rbd[i];
+
+		if (rbd_meta(rbd, META_DELETED)) {
+			r = ceph_umount(ceph, rbd->name, err);
+			if (r == COPPICE_OK)
+				r = trash(ceph, rbd, err);
+		} else if (is_orphan(listing, rbd)) {
+			r = ceph_remove_image(ceph, rbd, err);
+		} else {
+			r = finish_snapshots(ceph, rbd, err);
+		}
+	}
+	return r;
+}
+
+int ceph_reap(struct pool *pool, struct coppice_error *err)
+{
+	struct ceph_pool *ceph = ceph_pool_of(pool);
+	_cleanup_(state_debts_done) struct state_debts debts = { 0 };
+	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
+	bool is_ours_alone;
+	int r = COPPICE_OK;
+
+	if (pool->is_dry_run || (ceph->files.owed_fd < 0 && state_is_clean(&ceph->files)))
+		return COPPICE_OK;
+	state_debts_take(&ceph->files, &debts);
+	is_ours_alone = debts.n == 0;
+	if (!is_ours_alone) {
+		r = rbd_listing_read(ceph, &listing, err);
+		if (r == COPPICE_OK)
+			r = ceph_finish_retired(ceph, &listing, err);
+	}
+	if (r == COPPICE_OK)
+		r = ceph_reap_trash(ceph, err);
+	if (r == COPPICE_OK)
+		state_debts_paid(&ceph->files, &debts);
+	else
+		state_leave_owed(&ceph->files);
+	return r;
+}
+
+/* ---- what is still held ---- */
+
+static int sum_extent(uint64_t offset, size_t length, int exists, void *user)
+{
+	if (exists)
+		*(uint64_t *)user += length;
+	return 0;
+}
+
+/* What its own objects take, with its snapshots, as far as RBD keeps count. */
+static struct coppice_bytes bytes_of(struct ceph_pool *ceph, const struct rbd *rbd)
+{
+	struct coppice_bytes bytes = { 0 };
+	uint64_t sum = 0;
+	rbd_image_t image;
+
+	if (rbd_open_by_id_read_only(ceph->io, rbd->id, &image, NULL) < 0)
+		return bytes;
+	if (rbd_diff_iterate2(image, NULL, 0, rbd->size_bytes, 0, 1, sum_extent, &sum) == 0)
+		bytes = (struct coppice_bytes){ COPPICE_EXACT, sum };
+	(void)rbd_close(image);
+	return bytes;
+}
+
+int ceph_pinned(struct pool *pool, pinned_fn *fn, void *user, struct coppice_error *err)
+{
+	struct ceph_pool *ceph = ceph_pool_of(pool);
+	_cleanup_(rbd_listing_done) struct rbd_list trashed = { 0 };
+	int r = rbd_trash_read(ceph, &trashed, err);
+
+	for (size_t i = 0; i < trashed.n && r >= 0; i++)
+		if (trashed.rbd[i].record)
+			r = fn(user, trashed.rbd[i].record, bytes_of(ceph, &trashed.rbd[i]), err);
+	return r < 0 ? r : COPPICE_OK;
+}

@@ -1,0 +1,847 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * All images of a pool, with their metadata and snapshots: RBD's list of names, then the header
+ * of each, many at a time.
+ */
+#include "driver/ceph/ceph.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/text.h"
+
+/* So many requests are on their way at once, and so many keys come with each. */
+#define IN_FLIGHT 64
+#define KEYS_MAX  1000
+
+static void rbd_done(struct rbd *rbd)
+{
+	free(rbd->name);
+	free(rbd->id);
+	for (size_t i = 0; rbd->meta && rbd->meta[i]; i++)
+		free(rbd->meta[i]);
+	free(rbd->meta);
+	for (size_t i = 0; i < rbd->n_snaps; i++)
+		free(rbd->snap[i].name);
+	free(rbd->snap);
+	free(rbd->children);
+}
+
+void rbd_listing_done(struct rbd_list *listing)
+{
+	for (size_t i = 0; i < listing->n; i++)
+		rbd_done(&listing->rbd[i]);
+	free(listing->rbd);
+	free(listing->asked);
+	root_drafts_done(&listing->drafts);
+	*listing = (struct rbd_list){ 0 };
+}
+
+void rbd_listing_free(struct rbd_list *listing)
+{
+	if (listing)
+		rbd_listing_done(listing);
+	free(listing);
+}
+
+/* ---- a header ---- */
+
+static uint64_t number_of(const char *bytes, size_t n)
+{
+	uint64_t number = 0;
+
+	for (size_t i = n; i-- > 0;)
+		number = number << 8 | (unsigned char)bytes[i];
+	return number;
+}
+
+static const char *meta_find(const struct rbd *rbd, const char *key)
+{
+	for (size_t i = 0; rbd->meta && rbd->meta[i]; i += 2)
+		if (strcmp(rbd->meta[i], key) == 0)
+			return rbd->meta[i + 1];
+	return NULL;
+}
+
+const char *rbd_meta(const struct rbd *rbd, const char *key)
+{
+	const char *id = meta_find(rbd, META_ID);
+
+	return id && strcmp(id, rbd->id) == 0 ? meta_find(rbd, key) : NULL;
+}
+
+static int add_meta(struct rbd *rbd, const char *key, size_t key_length, const char *value,
+		    size_t length)
+{
+	size_t n = 0;
+	char **more;
+
+	while (rbd->meta && rbd->meta[n])
+		n++;
+	more = reallocarray(rbd->meta, n + 3, sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	rbd->meta = more;
+	more[n] = strndup(key, key_length);
+	more[n + 1] = strndup(value, length);
+	more[n + 2] = NULL;
+	if (more[n] && more[n + 1])
+		return 0;
+	free(more[n]);
+	free(more[n + 1]);
+	more[n] = NULL;
+	return -ENOMEM;
+}
+
+/*
+ * A snapshot: after a version, an older one and a length come its id, its name, the size of
+ * the image then, whether it is protected, and flags that say what is wrong with its map of
+ * objects.
+ */
+static int add_snap(struct rbd *rbd, const char *value, size_t length)
+{
+	struct rbd_snap *more, snap = { 0 };
+	uint64_t n;
+
+	if (length < 6 + 8 + 4)
+		return -EINVAL;
+	snap.id = number_of(value + 6, 8);
+	n = number_of(value + 14, 4);
+	if (length < 18 + n + 8)
+		return -EINVAL;
+	snap.size_bytes = number_of(value + 18 + n, 8);
+	/* Of older versions the flags lie elsewhere. */
+	if (value[0] >= 8 && length >= 18 + n + 8 + 1 + 8)
+		snap.is_counted = number_of(value + 18 + n + 8 + 1, 8) == 0;
+	snap.name = strndup(value + 18, n);
+	more = reallocarray(rbd->snap, rbd->n_snaps + 1, sizeof(*more));
+	if (!snap.name || !more) {
+		free(snap.name);
+		return -ENOMEM;
+	}
+	rbd->snap = more;
+	more[rbd->n_snaps++] = snap;
+	return 0;
+}
+
+/* A string at @at, after its length; the place behind it, or 0: there is none. */
+static size_t skip_string(const char *value, size_t length, size_t at)
+{
+	size_t n = at + 4 <= length ? number_of(value + at, 4) : length;
+
+	return at + 4 + n <= length ? at + 4 + n : 0;
+}
+
+/*
+ * What it was cloned from: the pool, a namespace of it (since version 2), the image, its snapshot,
+ * and how much of it is behind this one.
+ */
+static void take_parent(struct rbd *rbd, const char *value, size_t length)
+{
+	size_t at = 6 + 8, end;
+
+	if (length < at)
+		return;
+	if (value[0] >= 2)
+		at = skip_string(value, length, at);
+	end = at ? skip_string(value, length, at) : 0;
+	if (!end || end + 8 > length)
+		return;
+	(void)snprintf(rbd->parent.id, sizeof(rbd->parent.id), "%.*s", (int)(end - at - 4),
+		       value + at + 4);
+	rbd->parent.snap_id = number_of(value + end, 8);
+	end += 8;
+	end += value[0] >= 2; /* whether there is a number */
+	if (end + 8 <= length)
+		rbd->parent.overlap_bytes = number_of(value + end, 8);
+}
+
+/* "snap_children_" and a snapshot's id in hexadecimal digits: a set, after how many there are. */
+static int add_children(struct rbd *rbd, const char *id, size_t id_length, const char *value,
+			size_t length)
+{
+	struct rbd_children *more;
+	char text[20];
+
+	if (length < 4)
+		return -EINVAL;
+	more = reallocarray(rbd->children, rbd->n_children + 1, sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	(void)snprintf(text, sizeof(text), "%.*s", (int)id_length, id);
+	rbd->children = more;
+	more[rbd->n_children++] =
+		(struct rbd_children){ strtoull(text, NULL, 16), number_of(value, 4) };
+	return 0;
+}
+
+static bool is_key(const char *key, size_t length, const char *wanted)
+{
+	return length == strlen(wanted) && memcmp(key, wanted, length) == 0;
+}
+
+/* What remains of a key after @prefix; NULL: it has another. */
+static const char *after(const char *key, size_t *length, const char *prefix)
+{
+	size_t n = strlen(prefix);
+
+	if (*length < n || memcmp(key, prefix, n) != 0)
+		return NULL;
+	*length -= n;
+	return key + n;
+}
+
+static int take_key(struct rbd *rbd, const char *key, size_t key_length, const char *value,
+		    size_t length)
+{
+	const char *rest;
+
+	if (is_key(key, key_length, "size") && length >= 8) {
+		rbd->size_bytes = number_of(value, 8);
+		rbd->has_header = true;
+	} else if (is_key(key, key_length, "features") && length >= 8) {
+		rbd->features = number_of(value, 8);
+	} else if (is_key(key, key_length, "order") && length >= 1) {
+		rbd->order = (unsigned char)value[0];
+	} else if (is_key(key, key_length, "flags") && length >= 8) {
+		rbd->flags = number_of(value, 8);
+	} else if (is_key(key, key_length, "parent")) {
+		take_parent(rbd, value, length);
+	} else if ((rest = after(key, &key_length, "metadata_")) != NULL) {
+		return add_meta(rbd, rest, key_length, value, length);
+	} else if (after(key, &key_length, "snapshot_") && key_length == 16) {
+		return add_snap(rbd, value, length);
+	} else if ((rest = after(key, &key_length, "snap_children_")) != NULL) {
+		return add_children(rbd, rest, key_length, value, length);
+	}
+	return 0;
+}
+
+/* ---- many headers ---- */
+
+struct request {
+	rados_read_op_t op;
+	rados_completion_t completion;
+	rados_omap_iter_t iter;
+	unsigned char more;
+	int why;
+	char after[160]; /* the last key that came */
+};
+
+static int request_begin(struct ceph_pool *ceph, const struct rbd *rbd, struct request *request)
+{
+	char object[RBD_ID_MAX + 16];
+	int r;
+
+	(void)snprintf(object, sizeof(object), "rbd_header.%s", rbd->id);
+	request->iter = NULL;
+	request->op = rados_create_read_op();
+	rados_read_op_omap_get_vals2(request->op, request->after, "", KEYS_MAX, &request->iter,
+				     &request->more, &request->why);
+	r = rados_aio_create_completion2(NULL, NULL, &request->completion);
+	if (r == 0)
+		r = rados_aio_read_op_operate(request->op, ceph->io, request->completion, object,
+					      0);
+	return r;
+}
+
+/* Wait for it, and take what came. A header that is not there is of an image half made. */
+static int request_end(struct request *request, struct rbd *rbd)
+{
+	int r = rados_aio_wait_for_complete(request->completion);
+
+	if (r == 0)
+		r = rados_aio_get_return_value(request->completion);
+	if (r == 0)
+		r = request->why;
+	while (r == 0) {
+		char *key = NULL, *value = NULL;
+		size_t key_length = 0, length = 0;
+
+		r = rados_omap_get_next2(request->iter, &key, &value, &key_length, &length);
+		if (r < 0 || !key)
+			break;
+		(void)snprintf(request->after, sizeof(request->after), "%.*s", (int)key_length,
+			       key);
+		r = take_key(rbd, key, key_length, value, length);
+	}
+	if (request->iter)
+		rados_omap_get_end(request->iter);
+	rados_aio_release(request->completion);
+	rados_release_read_op(request->op);
+	return r == -ENOENT ? 0 : r;
+}
+
+/* One that has more keys than came at once; the next ones follow one after another. */
+static int read_rest(struct ceph_pool *ceph, struct request *request, struct rbd *rbd)
+{
+	int r = 0;
+
+	while (r == 0 && request->more) {
+		r = request_begin(ceph, rbd, request);
+		r = r < 0 ? r : request_end(request, rbd);
+	}
+	return r;
+}
+
+/* Of those from @first on. */
+static int read_headers(struct ceph_pool *ceph, struct rbd_list *listing, size_t first,
+			struct coppice_error *err)
+{
+	_cleanup_(freep) struct request *request = calloc(IN_FLIGHT, sizeof(*request));
+	size_t begun = first;
+	int r = 0, ended;
+
+	if (!request)
+		return fail_memory(err);
+	for (size_t done = first; done < listing->n; done++) {
+		struct request *of_done = &request[done % IN_FLIGHT];
+
+		for (; r == 0 && begun < listing->n && begun < done + IN_FLIGHT; begun++) {
+			request[begun % IN_FLIGHT] = (struct request){ 0 };
+			r = request_begin(ceph, &listing->rbd[begun], &request[begun % IN_FLIGHT]);
+		}
+		if (done >= begun)
+			break;
+		ended = request_end(of_done, &listing->rbd[done]);
+		r = r < 0 ? r : ended;
+		if (r == 0)
+			r = read_rest(ceph, of_done, &listing->rbd[done]);
+	}
+	return r < 0 ? fail_ceph(ceph, r, err, "cannot read the images in '%s'", ceph->osd_pool)
+		     : COPPICE_OK;
+}
+
+/* ---- names ---- */
+
+static int add_image(struct rbd_list *listing, const char *name, size_t name_length, const char *id,
+		     size_t id_length)
+{
+	struct rbd rbd = { 0 };
+
+	/* Grows by doubling: n is a power of two, or zero, when the array is full. */
+	if ((listing->n & (listing->n - 1)) == 0) {
+		size_t capacity = listing->n ? 2 * listing->n : 16;
+		struct rbd *more = reallocarray(listing->rbd, capacity, sizeof(*more));
+
+		if (!more)
+			return -ENOMEM;
+		listing->rbd = more;
+	}
+	rbd.name = strndup(name, name_length);
+	rbd.id = strndup(id, id_length);
+	if (!rbd.name || !rbd.id) {
+		rbd_done(&rbd);
+		return -ENOMEM;
+	}
+	listing->rbd[listing->n++] = rbd;
+	return 0;
+}
+
+static bool is_ours(const char *name)
+{
+	struct volume_ref ref;
+
+	return strncmp(name, "draft_", 6) == 0 || strncmp(name, "kept_", 5) == 0 ||
+	       strncmp(name, "view_", 5) == 0 || ceph_name_parse(name, &ref);
+}
+
+#define NAME "name_"
+
+/* A key of RBD's list: name_NAME, with the id after its length. */
+static int take_name(struct rbd_list *listing, const char *key, size_t key_length,
+		     const char *value, size_t length)
+{
+	_cleanup_(freep) char *name = strndup(key, key_length);
+
+	if (!name)
+		return -ENOMEM;
+	if (length < 4 || !is_ours(name + strlen(NAME)))
+		return 0;
+	return add_image(listing, name + strlen(NAME), key_length - strlen(NAME), value + 4,
+			 length - 4);
+}
+
+/* All that begin with @prefix, but for how many come at once. */
+static int read_names(struct ceph_pool *ceph, struct rbd_list *listing, const char *prefix,
+		      char last[static RBD_NAME_MAX + 8], bool *ret_more)
+{
+	rados_read_op_t op = rados_create_read_op();
+	rados_omap_iter_t iter = NULL;
+	unsigned char more = 0;
+	int r, why = 0;
+
+	rados_read_op_omap_get_vals2(op, last, prefix, KEYS_MAX, &iter, &more, &why);
+	r = rados_read_op_operate(op, ceph->io, "rbd_directory", 0);
+	rados_release_read_op(op);
+	r = r < 0 ? r : why;
+	while (r == 0) {
+		char *key = NULL, *value = NULL;
+		size_t key_length = 0, length = 0;
+
+		r = rados_omap_get_next2(iter, &key, &value, &key_length, &length);
+		if (r < 0 || !key)
+			break;
+		(void)snprintf(last, RBD_NAME_MAX + 8, "%.*s", (int)key_length, key);
+		r = take_name(listing, key, key_length, value, length);
+	}
+	if (iter)
+		rados_omap_get_end(iter);
+	*ret_more = r == 0 && more;
+	return r == -ENOENT ? 0 : r;
+}
+
+static int read_all_names(struct ceph_pool *ceph, struct rbd_list *listing, const char *prefix,
+			  struct coppice_error *err)
+{
+	char last[RBD_NAME_MAX + 8] = "";
+	bool is_more = true;
+	int r = 0;
+
+	while (r == 0 && is_more)
+		r = read_names(ceph, listing, prefix, last, &is_more);
+	return r < 0 ? fail_ceph(ceph, r, err, "cannot list the images in '%s'", ceph->osd_pool)
+		     : COPPICE_OK;
+}
+
+/* Some of these names, each of which is there or not. */
+static int read_some_names(struct ceph_pool *ceph, struct rbd_list *listing,
+			   const char *const keys[], const size_t lengths[], size_t n)
+{
+	rados_read_op_t op = rados_create_read_op();
+	rados_omap_iter_t iter = NULL;
+	int r, why = 0;
+
+	rados_read_op_omap_get_vals_by_keys2(op, keys, n, lengths, &iter, &why);
+	r = rados_read_op_operate(op, ceph->io, "rbd_directory", 0);
+	rados_release_read_op(op);
+	r = r < 0 ? r : why;
+	while (r == 0) {
+		char *key = NULL, *value = NULL;
+		size_t key_length = 0, length = 0;
+
+		r = rados_omap_get_next2(iter, &key, &value, &key_length, &length);
+		if (r < 0 || !key)
+			break;
+		r = take_name(listing, key, key_length, value, length);
+	}
+	if (iter)
+		rados_omap_get_end(iter);
+	return r == -ENOENT ? 0 : r;
+}
+
+static int compare_keys(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* The volumes that are named, each once. */
+static int read_names_of(struct ceph_pool *ceph, struct rbd_list *listing,
+			 const struct volume_ref *refs, size_t n, struct coppice_error *err)
+{
+	char(*text)[RBD_NAME_MAX + 8] = calloc(n, sizeof(*text));
+	_cleanup_(freep) const char **keys = calloc(n, sizeof(*keys));
+	_cleanup_(freep) size_t *lengths = calloc(n, sizeof(*lengths));
+	size_t kept = 0;
+	int r = 0;
+
+	if (!text || !keys || !lengths) {
+		free(text);
+		return fail_memory(err);
+	}
+	for (size_t i = 0; i < n; i++) {
+		char name[RBD_NAME_MAX];
+
+		ceph_name(&refs[i], name);
+		(void)snprintf(text[i], sizeof(text[i]), NAME "%s", name);
+		keys[i] = text[i];
+	}
+	qsort(keys, n, sizeof(*keys), compare_keys);
+	for (size_t i = 0; i < n; i++)
+		if (kept == 0 || strcmp(keys[i], keys[kept - 1]) != 0)
+			keys[kept++] = keys[i];
+	for (size_t i = 0; i < kept; i++)
+		lengths[i] = strlen(keys[i]);
+	for (size_t i = 0; i < kept && r == 0; i += KEYS_MAX)
+		r = read_some_names(ceph, listing, &keys[i], &lengths[i],
+				    kept - i < KEYS_MAX ? kept - i : KEYS_MAX);
+	free(text);
+	return r < 0 ? fail_ceph(ceph, r, err, "cannot look for images in '%s'", ceph->osd_pool)
+		     : COPPICE_OK;
+}
+
+/* ---- what it all means ---- */
+
+static void uuid_get(const struct rbd *rbd, const char *key, struct uuid *ret)
+{
+	const char *text = rbd_meta(rbd, key);
+
+	if (!text || !uuid_parse(text, ret))
+		ret->text[0] = '\0';
+}
+
+static const char *snap_meta(const struct rbd *rbd, const char *prefix, const char *snapshot)
+{
+	char key[RBD_NAME_MAX + 32];
+
+	(void)snprintf(key, sizeof(key), "%s%s", prefix, snapshot);
+	return rbd_meta(rbd, key);
+}
+
+static void understand_snap(const struct root_drafts *drafts, const struct rbd *rbd,
+			    struct rbd_snap *snap)
+{
+	const char *draft;
+
+	for (size_t i = 0; i < rbd->n_children; i++)
+		if (rbd->children[i].snap_id == snap->id)
+			snap->n_children = rbd->children[i].n;
+	if (strncmp(snap->name, "snapshot_", 9) != 0)
+		return;
+	snap->snapshot = snap->name + 9;
+	snap->record = snap_meta(rbd, META_SNAPSHOT, snap->snapshot);
+	snap->is_removed = snap_meta(rbd, META_REMOVED, snap->snapshot) != NULL;
+	draft = snap_meta(rbd, META_PENDING, snap->snapshot);
+	snap->is_pending = draft && root_drafts_has(drafts, draft);
+}
+
+static void understand(const struct root_drafts *drafts, struct rbd *rbd)
+{
+	rbd->record = rbd_meta(rbd, META_RECORD);
+	uuid_get(rbd, META_UUID, &rbd->uuid);
+	uuid_get(rbd, META_GROUP, &rbd->group);
+	uuid_get(rbd, META_DRAFT, &rbd->draft);
+	rbd->is_pending = rbd->draft.text[0] && root_drafts_has(drafts, rbd->draft.text);
+	for (size_t i = 0; i < rbd->n_snaps; i++)
+		understand_snap(drafts, rbd, &rbd->snap[i]);
+}
+
+/* Is it what a draft may be making under this name just now? */
+static bool is_being_made(const struct root_drafts *drafts, const char *name)
+{
+	for (size_t i = 0; i < drafts->n; i++)
+		if (ceph_has_line(drafts->draft[i].text, name, NULL))
+			return true;
+	return false;
+}
+
+static bool is_kept(const struct rbd *rbd)
+{
+	return strncmp(rbd->name, "kept_", 5) == 0;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+	return strcmp(((const struct rbd *)a)->name, ((const struct rbd *)b)->name);
+}
+
+static void find_volumes(struct rbd_list *listing)
+{
+	for (size_t i = 0; i < listing->n; i++) {
+		if (!is_kept(&listing->rbd[i]))
+			continue;
+		for (size_t k = 0; k < listing->n; k++)
+			if (!is_kept(&listing->rbd[k]) && listing->rbd[k].uuid.text[0] &&
+			    strcmp(listing->rbd[k].uuid.text, listing->rbd[i].group.text) == 0 &&
+			    !rbd_is_hidden(&listing->rbd[k]) && !listing->rbd[i].is_pending)
+				listing->rbd[i].volume = &listing->rbd[k];
+	}
+}
+
+static void understand_all(struct rbd_list *listing)
+{
+	qsort(listing->rbd, listing->n, sizeof(*listing->rbd), compare_names);
+	for (size_t i = 0; i < listing->n; i++) {
+		struct rbd *rbd = &listing->rbd[i];
+
+		understand(&listing->drafts, rbd);
+		rbd->is_pending |= !rbd->uuid.text[0] && is_being_made(&listing->drafts, rbd->name);
+	}
+	find_volumes(listing);
+}
+
+static int finish(struct rbd_list *listing, int r, struct rbd_list *ret)
+{
+	if (r < 0) {
+		rbd_listing_done(listing);
+		return r;
+	}
+	understand_all(listing);
+	*ret = *listing;
+	return COPPICE_OK;
+}
+
+/* What is published while this is read is seen with the next reading. */
+int rbd_listing_read(struct ceph_pool *ceph, struct rbd_list *ret, struct coppice_error *err)
+{
+	struct rbd_list listing = { 0 };
+	int r = root_drafts_read(ceph, &listing.drafts, err);
+
+	if (r == COPPICE_OK)
+		r = read_all_names(ceph, &listing, NAME, err);
+	if (r == COPPICE_OK)
+		r = read_headers(ceph, &listing, 0, err);
+	return finish(&listing, r, ret);
+}
+
+/* What keeps snapshots of a volume has its uuid in the name. */
+static int read_kept(struct ceph_pool *ceph, struct rbd_list *listing, size_t n_volumes,
+		     struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < n_volumes && r == COPPICE_OK; i++) {
+		const char *uuid = rbd_meta(&listing->rbd[i], META_UUID);
+		_cleanup_(freep) char *prefix = uuid ? text_format(NAME "kept_%s.", uuid) : NULL;
+
+		if (prefix && strncmp(listing->rbd[i].name, "image_", 6) != 0)
+			r = read_all_names(ceph, listing, prefix, err);
+	}
+	return r < 0 ? r : read_headers(ceph, listing, n_volumes, err);
+}
+
+int rbd_listing_read_of(struct ceph_pool *ceph, const struct volume_ref *refs, size_t n,
+			struct rbd_list *ret, struct coppice_error *err)
+{
+	struct rbd_list listing = { 0 };
+	int r = root_drafts_read(ceph, &listing.drafts, err);
+
+	listing.asked = calloc(n + 1, sizeof(*refs));
+	if (!listing.asked && r == COPPICE_OK)
+		r = fail_memory(err);
+	if (r == COPPICE_OK) {
+		memcpy(listing.asked, refs, n * sizeof(*refs));
+		listing.n_asked = n;
+		r = n ? read_names_of(ceph, &listing, refs, n, err) : COPPICE_OK;
+	}
+	if (r == COPPICE_OK)
+		r = read_headers(ceph, &listing, 0, err);
+	if (r == COPPICE_OK)
+		r = read_kept(ceph, &listing, listing.n, err);
+	return finish(&listing, r, ret);
+}
+
+/* Does a reading answer what is asked of this volume? */
+static bool does_answer(const struct rbd_list *reading, const struct volume_ref *ref)
+{
+	for (size_t i = 0; i < reading->n_asked; i++)
+		if (reading->asked[i].kind == ref->kind &&
+		    strcmp(reading->asked[i].name.text, ref->name.text) == 0)
+			return true;
+	return !reading->asked;
+}
+
+int ceph_look_at(struct ceph_pool *ceph, const struct volume_ref *refs, size_t n,
+		 struct rbd_list *own, const struct rbd_list **ret, struct coppice_error *err)
+{
+	bool is_answered = ceph->reading != NULL;
+
+	for (size_t i = 0; i < n && is_answered; i++)
+		is_answered = does_answer(ceph->reading, &refs[i]);
+	*ret = is_answered ? ceph->reading : own;
+	return is_answered ? COPPICE_OK : rbd_listing_read_of(ceph, refs, n, own, err);
+}
+
+int ceph_look(struct ceph_pool *ceph, struct rbd_list *own, const struct rbd_list **ret,
+	      struct coppice_error *err)
+{
+	bool is_answered = ceph->reading && !ceph->reading->asked;
+
+	*ret = is_answered ? ceph->reading : own;
+	return is_answered ? COPPICE_OK : rbd_listing_read(ceph, own, err);
+}
+
+/* ---- the trash ---- */
+
+static int add_trash(struct ceph_pool *ceph, struct rbd_list *listing, struct coppice_error *err)
+{
+	size_t room = 64, n = 0;
+	rbd_trash_image_info_t *entry = NULL;
+	int r;
+
+	do {
+		rbd_trash_image_info_t *more = reallocarray(entry, room, sizeof(*more));
+
+		if (!more) {
+			free(entry);
+			return fail_memory(err);
+		}
+		entry = more;
+		n = room;
+		r = rbd_trash_list(ceph->io, entry, &n);
+		room = n;
+	} while (r == -ERANGE);
+	if (r < 0) {
+		free(entry);
+		return fail_ceph(ceph, r, err, "cannot read the trash of '%s'", ceph->osd_pool);
+	}
+	for (size_t i = 0; i < n && r >= 0; i++)
+		r = is_ours(entry[i].name)
+			    ? add_image(listing, entry[i].name, strlen(entry[i].name), entry[i].id,
+					strlen(entry[i].id))
+			    : 0;
+	rbd_trash_list_cleanup(entry, n);
+	free(entry);
+	return r < 0 ? fail_memory(err) : COPPICE_OK;
+}
+
+int rbd_trash_read(struct ceph_pool *ceph, struct rbd_list *ret, struct coppice_error *err)
+{
+	struct rbd_list all = { 0 };
+	size_t n = 0;
+	int r = add_trash(ceph, &all, err);
+
+	if (r == COPPICE_OK)
+		r = read_headers(ceph, &all, 0, err);
+	if (r < 0) {
+		rbd_listing_done(&all);
+		return r;
+	}
+	/* What somebody else put there is his. */
+	for (size_t i = 0; i < all.n; i++) {
+		struct rbd *rbd = &all.rbd[i];
+
+		rbd->is_in_trash = true;
+		understand(&all.drafts, rbd);
+		if (rbd_meta(rbd, META_DELETED))
+			all.rbd[n++] = *rbd;
+		else
+			rbd_done(rbd);
+	}
+	all.n = n;
+	*ret = all;
+	return COPPICE_OK;
+}
+
+/* ---- finding ---- */
+
+struct rbd *rbd_find(const struct rbd_list *listing, const char *name)
+{
+	struct rbd key = { .name = (char *)(uintptr_t)name };
+
+	return listing->n ? bsearch(&key, listing->rbd, listing->n, sizeof(key), compare_names)
+			  : NULL;
+}
+
+bool rbd_is_hidden(const struct rbd *rbd)
+{
+	struct volume_ref ref;
+
+	return rbd->is_pending || rbd->is_in_trash || rbd_meta(rbd, META_DELETED) ||
+	       !ceph_name_parse(rbd->name, &ref);
+}
+
+bool rbd_ref(const struct rbd *rbd, struct volume_ref *ret)
+{
+	return !rbd_is_hidden(rbd) && ceph_name_parse(rbd->name, ret);
+}
+
+static bool is_seen(const struct rbd_snap *snap)
+{
+	return snap->snapshot && snap->record && !snap->is_pending && !snap->is_removed;
+}
+
+int rbd_snaps_each(const struct rbd_list *listing, const struct rbd *volume, rbd_snap_fn *fn,
+		   void *user, struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < listing->n && r >= 0; i++) {
+		struct rbd *rbd = &listing->rbd[i];
+
+		if (rbd != volume && rbd->volume != volume)
+			continue;
+		for (size_t k = 0; k < rbd->n_snaps && r >= 0; k++)
+			if (is_seen(&rbd->snap[k]))
+				r = fn(user, rbd, &rbd->snap[k], err);
+	}
+	return r;
+}
+
+struct finding {
+	const char *snapshot;
+	struct rbd *rbd;
+	struct rbd_snap *snap;
+};
+
+static int find_snap(void *user, struct rbd *rbd, struct rbd_snap *snap, struct coppice_error *err)
+{
+	struct finding *finding = user;
+
+	if (strcmp(snap->snapshot, finding->snapshot) == 0) {
+		finding->rbd = rbd;
+		finding->snap = snap;
+	}
+	return COPPICE_OK;
+}
+
+struct rbd *rbd_find_ref(const struct rbd_list *listing, const struct volume_ref *ref,
+			 struct rbd_snap **ret_snap)
+{
+	struct finding finding = { .snapshot = ref->snapshot.text };
+	struct coppice_error ignored;
+	char name[RBD_NAME_MAX];
+	struct rbd *rbd;
+
+	ceph_name(ref, name);
+	rbd = rbd_find(listing, name);
+	if (ret_snap)
+		*ret_snap = NULL;
+	if (!rbd || rbd_is_hidden(rbd) || !volume_is_snapshot(ref))
+		return rbd && !rbd_is_hidden(rbd) ? rbd : NULL;
+	(void)rbd_snaps_each(listing, rbd, find_snap, &finding, &ignored);
+	if (ret_snap)
+		*ret_snap = finding.snap;
+	return finding.rbd;
+}
+
+struct adding {
+	struct volume_ref ref;
+	uint64_t sum;
+};
+
+static int add_snap_part(void *user, struct rbd *rbd, struct rbd_snap *snap,
+			 struct coppice_error *err)
+{
+	struct adding *adding = user;
+
+	(void)snprintf(adding->ref.snapshot.text, sizeof(adding->ref.snapshot.text), "%s",
+		       snap->snapshot);
+	adding->sum += ceph_hash(&adding->ref, snap->record);
+	return COPPICE_OK;
+}
+
+uint64_t rbd_part(const struct rbd_list *listing, const struct volume_ref *ref)
+{
+	struct adding adding = { .ref = *ref };
+	struct coppice_error ignored;
+	const struct rbd *rbd;
+
+	adding.ref.snapshot.text[0] = '\0';
+	rbd = rbd_find_ref(listing, &adding.ref, NULL);
+	if (!rbd)
+		return 0;
+	adding.sum = ceph_hash(&adding.ref, rbd->record ? rbd->record : "-");
+	(void)rbd_snaps_each(listing, rbd, add_snap_part, &adding, &ignored);
+	return adding.sum % STAMP_MODULUS;
+}
+
+int ceph_fail_missing(const struct volume_ref *ref, struct coppice_error *err)
+{
+	char name[VOLUME_REF_TEXT_MAX];
+
+	return fail(err, COPPICE_NOT_FOUND, "no %s '%s'",
+		    volume_is_snapshot(ref) ? "snapshot" : volume_kind_name(ref->kind),
+		    volume_ref_format(ref, name));
+}
+
+int ceph_find(struct ceph_pool *ceph, const struct volume_ref *ref, struct rbd_list *listing,
+	      struct rbd **ret, struct rbd_snap **ret_snap, struct coppice_error *err)
+{
+	int r = rbd_listing_read_of(ceph, ref, 1, listing, err);
+
+	if (r < 0)
+		return r;
+	*ret = rbd_find_ref(listing, ref, ret_snap);
+	return *ret ? COPPICE_OK : ceph_fail_missing(ref, err);
+}

@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Mounting, when somebody asks for a path. A snapshot is read through a clone of it, that nobody
+ * sees and that goes when it is unmounted: only so can its journal be played.
+ */
+#include "driver/ceph/ceph.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include "base/text.h"
+#include "driver/generic/device_mount.h"
+#include "driver/generic/filesystem.h"
+#include "driver/generic/inuse.h"
+#include "driver/generic/record_config.h"
+
+/* Somewhere that Coppice mounts things at. */
+static bool is_place(const void *user, const char *where)
+{
+	const struct ceph_pool *ceph = user;
+	size_t n = strlen(ceph->mount);
+
+	return (strncmp(where, ceph->mount, n) == 0 && where[n] == '/') ||
+	       strstr(where, "/drafts/") || strstr(where, "/snapshots/");
+}
+
+static bool find_mount(const struct ceph_pool *ceph, const char *name, bool is_ours,
+		       char ret[static PATH_MAX])
+{
+	char device[PATH_MAX];
+
+	return ceph_mapped(ceph, name, device) &&
+	       device_mount_find(device, is_place, ceph, is_ours, ret);
+}
+
+static bool mount_find(const struct ceph_pool *ceph, const char *name, char ret[static PATH_MAX])
+{
+	return find_mount(ceph, name, true, ret) || find_mount(ceph, name, false, ret);
+}
+
+int ceph_settle(struct ceph_pool *ceph, const char *name, struct coppice_error *err)
+{
+	_cleanup_(closep) int fd = -1;
+	char where[PATH_MAX];
+
+	if (!mount_find(ceph, name, where))
+		return COPPICE_OK;
+	fd = open(where, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || syncfs(fd) < 0)
+		return fail_errno(err, errno, "cannot write out '%s'", where);
+	return COPPICE_OK;
+}
+
+/* ---- mounting and unmounting ---- */
+
+/* Larger than it is: now, and its file system when that is mounted. */
+static int extend(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
+{
+	const char *text = rbd_meta(rbd, META_SIZE);
+	uint64_t wanted = text ? strtoull(text, NULL, 10) : 0;
+
+	return wanted > rbd->size_bytes ? ceph_resize_image(ceph, rbd->name, wanted, err)
+					: COPPICE_OK;
+}
+
+static int mount_device(struct ceph_pool *ceph, const struct rbd *rbd, const char *device,
+			bool is_read_only, const char *path, struct coppice_error *err)
+{
+	_cleanup_(freep) char *own =
+		rbd->record ? record_config(rbd->record, "block.mount_options") : NULL;
+	const char *options = own ? own : ceph->mount_options;
+	int r = folders_ensure(ceph->mount, path, err);
+
+	if (r == COPPICE_OK)
+		r = file_system_mount(device, options, is_read_only, path, err);
+	if (r == COPPICE_EXISTS) {
+		r = file_system_renew_uuid(device, err);
+		if (r == COPPICE_OK)
+			r = file_system_mount(device, options, is_read_only, path, err);
+	}
+	return r;
+}
+
+/* Mounted; or, where we are not let do that, before it is mounted again. */
+static int grow(struct ceph_pool *ceph, const struct rbd *rbd, const char *device, const char *path,
+		struct coppice_error *err)
+{
+	int r = file_system_grow(path, device, err);
+
+	if (r == COPPICE_OK || umount2(path, UMOUNT_NOFOLLOW) < 0)
+		return r;
+	r = file_system_grow_unmounted(device, err);
+	return r < 0 ? r : mount_device(ceph, rbd, device, false, path, err);
+}
+
+int ceph_mount_at(struct ceph_pool *ceph, const struct rbd *rbd, const char *path,
+		  struct coppice_error *err)
+{
+	bool is_read_only = strncmp(rbd->name, "image_", 6) == 0;
+	char device[PATH_MAX], where[PATH_MAX];
+	int r = COPPICE_OK;
+
+	if (mount_find(ceph, rbd->name, where))
+		return COPPICE_OK;
+	if (!is_read_only && !ceph_mapped(ceph, rbd->name, device))
+		r = extend(ceph, rbd, err);
+	if (r == COPPICE_OK)
+		r = ceph_map(ceph, rbd->name, device, err);
+	if (r == COPPICE_OK)
+		r = mount_device(ceph, rbd, device, is_read_only, path, err);
+	if (r == COPPICE_OK && !is_read_only && rbd_meta(rbd, META_SIZE))
+		r = grow(ceph, rbd, device, path, err);
+	return r;
+}
+
+int ceph_umount(struct ceph_pool *ceph, const char *name, struct coppice_error *err)
+{
+	char where[PATH_MAX];
+
+	while (find_mount(ceph, name, true, where)) {
+		if (umount2(where, UMOUNT_NOFOLLOW) == 0) {
+			(void)rmdir(where);
+			continue;
+		}
+		if (errno == EBUSY)
+			return fail(err, COPPICE_BUSY, "'%s' is in use", where);
+		if (errno != EINVAL)
+			return fail_errno(err, errno, "cannot unmount '%s'", where);
+	}
+	if (find_mount(ceph, name, false, where))
+		return fail(err, COPPICE_BUSY,
+			    "'%s/%s' is in use: it is mounted at '%s', and not by Coppice",
+			    ceph->osd_pool, name, where);
+	return ceph_unmap(ceph, name, err);
+}
+
+/* ---- snapshots ---- */
+
+/* Of an image's snapshot: what it is read through. */
+static void view_name(const struct rbd *rbd, const struct rbd_snap *snap,
+		      char ret[static RBD_NAME_MAX])
+{
+	(void)snprintf(ret, RBD_NAME_MAX, "view_%s.%llu", rbd->id, (unsigned long long)snap->id);
+}
+
+static int umount_view(struct ceph_pool *ceph, const struct rbd *rbd, const struct rbd_snap *snap,
+		       struct coppice_error *err)
+{
+	char name[RBD_NAME_MAX], id[RBD_ID_MAX];
+	struct coppice_error ignored;
+	int r;
+
+	view_name(rbd, snap, name);
+	r = ceph_umount(ceph, name, err);
+	if (r < 0 || header_id(ceph, name, id, &ignored) < 0)
+		return r;
+	r = rbd_remove(ceph->io, name);
+	return r < 0 && r != -ENOENT
+		       ? fail_ceph(ceph, r, err, "cannot remove '%s/%s'", ceph->osd_pool, name)
+		       : COPPICE_OK;
+}
+
+static int open_view(struct ceph_pool *ceph, const struct rbd *rbd, const struct rbd_snap *snap,
+		     char ret_device[static PATH_MAX], struct coppice_error *err)
+{
+	char name[RBD_NAME_MAX];
+	rbd_image_options_t options;
+	int r;
+
+	view_name(rbd, snap, name);
+	rbd_image_options_create(&options);
+	r = rbd_clone3(ceph->io, rbd->name, snap->name, ceph->io, name, options);
+	rbd_image_options_destroy(options);
+	if (r < 0 && r != -EEXIST)
+		return fail_ceph(ceph, r, err, "cannot clone '%s/%s@%s' to look at it",
+				 ceph->osd_pool, rbd->name, snap->name);
+	return ceph_map(ceph, name, ret_device, err);
+}
+
+static int mount_view(struct ceph_pool *ceph, const struct rbd *rbd, const struct rbd_snap *snap,
+		      const char *path, bool *ret_did, struct coppice_error *err)
+{
+	char name[RBD_NAME_MAX], where[PATH_MAX], device[PATH_MAX];
+	int r;
+
+	view_name(rbd, snap, name);
+	if (mount_find(ceph, name, where))
+		return COPPICE_OK;
+	r = open_view(ceph, rbd, snap, device, err);
+	if (r == COPPICE_OK)
+		r = mount_device(ceph, &(struct rbd){ .record = snap->record }, device, true, path,
+				 err);
+	*ret_did = r == COPPICE_OK;
+	return r;
+}
+
+struct umounting {
+	struct ceph_pool *ceph;
+};
+
+static int umount_snap(void *user, struct rbd *rbd, struct rbd_snap *snap,
+		       struct coppice_error *err)
+{
+	const struct umounting *umounting = user;
+	char name[RBD_NAME_MAX], device[PATH_MAX];
+
+	view_name(rbd, snap, name);
+	return ceph_mapped(umounting->ceph, name, device)
+		       ? umount_view(umounting->ceph, rbd, snap, err)
+		       : COPPICE_OK;
+}
+
+int ceph_umount_ref(struct ceph_pool *ceph, const struct rbd_list *listing,
+		    const struct volume_ref *ref, struct coppice_error *err)
+{
+	struct umounting umounting = { .ceph = ceph };
+	struct rbd_snap *snap;
+	struct rbd *rbd = rbd_find_ref(listing, ref, &snap);
+	int r;
+
+	if (!rbd)
+		return COPPICE_OK;
+	if (snap)
+		return umount_snap(&umounting, rbd, snap, err);
+	r = ceph_umount(ceph, rbd->name, err);
+	return r < 0 ? r : rbd_snaps_each(listing, rbd, umount_snap, &umounting, err);
+}
+
+/* ---- paths ---- */
+
+int ceph_path(struct pool *pool, const struct volume_ref *ref, char **ret,
+	      struct coppice_error *err)
+{
+	const char *word = ceph_kind_word(ref->kind), *mount = ceph_pool_of(pool)->mount;
+	char name[RBD_NAME_MAX], *path;
+
+	if (volume_is_block(ref)) {
+		ceph_name(ref, name);
+		path = volume_is_snapshot(ref)
+			       ? text_format("%s/devices/%s@%s", mount, name, ref->snapshot.text)
+			       : text_format("%s/devices/%s", mount, name);
+	} else if (volume_is_snapshot(ref)) {
+		path = text_format("%s/snapshots/%ss/%s/%s", mount, word, ref->name.text,
+				   ref->snapshot.text);
+	} else {
+		path = text_format("%s/%ss/%s", mount, word, ref->name.text);
+	}
+	if (!path)
+		return fail_memory(err);
+	*ret = path;
+	return COPPICE_OK;
+}
+
+/* Is it mounted where its path says? By whoever; nothing need be looked up for that. */
+static bool is_at_path(struct pool *pool, const struct volume_ref *ref, const char *path)
+{
+	char name[RBD_NAME_MAX], where[PATH_MAX];
+	struct stat top, above;
+
+	if (volume_is_snapshot(ref) || volume_is_block(ref) || stat(path, &top) < 0 ||
+	    stat(ceph_pool_of(pool)->mount, &above) < 0 || top.st_dev == above.st_dev)
+		return false;
+	ceph_name(ref, name);
+	return mount_find(ceph_pool_of(pool), name, where) && strcmp(where, path) == 0;
+}
+
+static int open_block(struct ceph_pool *ceph, const struct rbd *rbd, const struct rbd_snap *snap,
+		      const char *path, bool *ret_did, struct coppice_error *err)
+{
+	char name[RBD_NAME_MAX], device[PATH_MAX];
+	int r = COPPICE_OK;
+
+	(void)snprintf(name, sizeof(name), "%s", rbd->name);
+	if (snap)
+		view_name(rbd, snap, name);
+	*ret_did = !ceph_mapped(ceph, name, device);
+	if (!*ret_did)
+		return COPPICE_OK;
+	if (!snap)
+		r = extend(ceph, rbd, err);
+	if (r == COPPICE_OK)
+		r = snap ? open_view(ceph, rbd, snap, device, err)
+			 : ceph_map(ceph, rbd->name, device, err);
+	if (r == COPPICE_OK && snap) {
+		(void)unlink(path);
+		if (symlink(device, path) < 0)
+			r = fail_errno(err, errno, "cannot make '%s'", path);
+	}
+	return r;
+}
+
+int ceph_volume_mount(struct pool *pool, const struct volume_ref *ref, bool *ret_did,
+		      struct coppice_error *err)
+{
+	struct ceph_pool *ceph = ceph_pool_of(pool);
+	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
+	_cleanup_(freep) char *path = NULL;
+	struct rbd_snap *snap;
+	char where[PATH_MAX];
+	struct rbd *rbd;
+	int r;
+
+	*ret_did = false;
+	r = ceph_path(pool, ref, &path, err);
+	if (r < 0 || pool->is_dry_run || is_at_path(pool, ref, path))
+		return r;
+	r = ceph_find(ceph, ref, &listing, &rbd, &snap, err);
+	if (r < 0)
+		return r;
+	if (volume_is_block(ref))
+		return open_block(ceph, rbd, snap, path, ret_did, err);
+	if (snap)
+		return mount_view(ceph, rbd, snap, path, ret_did, err);
+	if (mount_find(ceph, rbd->name, where))
+		return COPPICE_OK;
+	r = ceph_mount_at(ceph, rbd, path, err);
+	*ret_did = r == COPPICE_OK;
+	return r;
+}
+
+int ceph_volume_umount(struct pool *pool, const struct volume_ref *ref, struct coppice_error *err)
+{
+	struct ceph_pool *ceph = ceph_pool_of(pool);
+	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
+	_cleanup_(freep) char *path = NULL;
+	struct rbd_snap *snap;
+	struct rbd *rbd;
+	int r = ceph_find(ceph, ref, &listing, &rbd, &snap, err);
+
+	if (r < 0)
+		return r;
+	if (!snap)
+		return ceph_umount(ceph, rbd->name, err);
+	r = umount_view(ceph, rbd, snap, err);
+	if (r == COPPICE_OK && volume_is_block(ref) &&
+	    ceph_path(pool, ref, &path, err) == COPPICE_OK)
+		(void)unlink(path);
+	return r;
+}
+
+/* ---- in use ---- */
+
+static void queries_free(struct in_use_query *queries, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		free((void *)(uintptr_t)queries[i].what);
+		free((void *)(uintptr_t)queries[i].path);
+	}
+	free(queries);
+}
+
+/* Where others would have it open; false: nowhere. */
+static bool find_used(struct pool *pool, const struct volume_ref *ref, char ret[static PATH_MAX])
+{
+	struct ceph_pool *ceph = ceph_pool_of(pool);
+	_cleanup_(freep) char *path = NULL;
+	struct coppice_error ignored;
+	char name[RBD_NAME_MAX];
+
+	ceph_name(ref, name);
+	if (volume_is_snapshot(ref)) {
+		if (ceph_path(pool, ref, &path, &ignored) < 0 || access(path, F_OK) < 0)
+			return false;
+		if (!volume_is_block(ref)) {
+			(void)snprintf(ret, PATH_MAX, "%s", path);
+			return true;
+		}
+		return realpath(path, ret) != NULL;
+	}
+	return volume_is_block(ref) ? ceph_mapped(ceph, name, ret) : mount_find(ceph, name, ret);
+}
+
+/* What is not mounted, and has no device, is not in use. */
+int ceph_in_use(struct pool *pool, const struct volume_ref *refs, size_t n, in_use_fn *tell,
+		void *user, struct coppice_error *err)
+{
+	struct in_use_query *queries = calloc(n + 1, sizeof(*queries));
+	char where[PATH_MAX], text[VOLUME_REF_TEXT_MAX];
+	int r = COPPICE_OK;
+	size_t used = 0;
+
+	if (!queries)
+		return fail_memory(err);
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		if (!find_used(pool, &refs[i], where))
+			continue;
+		queries[used++] = (struct in_use_query){
+			.what = strdup(volume_ref_format(&refs[i], text)),
+			.path = strdup(where),
+			.top = volume_is_block(&refs[i]) ? "/" : NULL,
+		};
+		if (!queries[used - 1].what || !queries[used - 1].path)
+			r = fail_memory(err);
+	}
+	if (r == COPPICE_OK && used > 0)
+		r = tell ? in_use_each(queries, used, tell, user, err)
+			 : in_use_find(queries, used, NULL, 0, err);
+	queries_free(queries, used);
+	return r;
+}

@@ -1,0 +1,536 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A pool on Ceph: where it lies, making, opening and unmaking it, its record. */
+#include "driver/ceph/ceph.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "driver/generic/explain.h"
+#include "driver/generic/filesystem.h"
+
+#define SIZE_DEFAULT    (UINT64_C(10) << 30)
+#define TIMEOUT_DEFAULT 30
+
+int ceph_probe(const struct pool_spec *spec, struct coppice_error *err)
+{
+	return geteuid() != 0 ? fail(err, COPPICE_UNSUPPORTED, "mapping images of RBD needs root")
+			      : COPPICE_OK;
+}
+
+/* ---- what is asked for ---- */
+
+/* Of what goes into lines of bash, and into commands of the monitors. */
+static int check_word(const char *key, const char *word, struct coppice_error *err)
+{
+	size_t n = word ? strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				       "0123456789_.-")
+			: 0;
+
+	if (!word || (word[n] == '\0' && n > 0 && n < 64 && word[0] != '-'))
+		return COPPICE_OK;
+	return fail(err, COPPICE_INVALID, "%s '%s' cannot be a name in a cluster", key, word);
+}
+
+static const char *or_else(const char *word, const char *other)
+{
+	return word ? word : other;
+}
+
+static int take(char **to, const char *key, const char *word, struct coppice_error *err)
+{
+	int r = check_word(key, word, err);
+
+	if (r < 0 || !word)
+		return r;
+	*to = strdup(word);
+	return *to ? COPPICE_OK : fail_memory(err);
+}
+
+static int read_names(const struct pool_spec *spec, struct ceph_pool *ceph,
+		      struct coppice_error *err)
+{
+	const char *pool =
+		or_else(spec->get(spec, "ceph.osd.pool_name"), or_else(spec->source, spec->name));
+	const char *conf = spec->get(spec, "ceph.conf");
+	int r = take(&ceph->cluster_name, "ceph.cluster_name",
+		     or_else(spec->get(spec, "ceph.cluster_name"), "ceph"), err);
+
+	if (r == COPPICE_OK)
+		r = take(&ceph->user, "ceph.user.name",
+			 or_else(spec->get(spec, "ceph.user.name"), "admin"), err);
+	if (r == COPPICE_OK)
+		r = take(&ceph->osd_pool, "the pool", pool, err);
+	if (r == COPPICE_OK)
+		r = take(&ceph->data_pool, "ceph.osd.data_pool_name",
+			 spec->get(spec, "ceph.osd.data_pool_name"), err);
+	if (r < 0 || !conf)
+		return r;
+	if (conf[0] != '/' || strpbrk(conf, " \t\n'\"\\$"))
+		return fail(err, COPPICE_INVALID, "ceph.conf '%s' is no absolute path", conf);
+	ceph->conf = strdup(conf);
+	return ceph->conf ? COPPICE_OK : fail_memory(err);
+}
+
+static int read_features(const struct pool_spec *spec, struct ceph_pool *ceph,
+			 struct coppice_error *err)
+{
+	const char *features = spec->get(spec, "ceph.rbd.features");
+	uint64_t ignored;
+
+	if (!features)
+		return COPPICE_OK;
+	if (rbd_features_from_string(features, &ignored) < 0)
+		return fail(err, COPPICE_INVALID,
+			    "ceph.rbd.features '%s' are no features of RBD, such as "
+			    "layering,exclusive-lock",
+			    features);
+	ceph->features = strdup(features);
+	return ceph->features ? COPPICE_OK : fail_memory(err);
+}
+
+static int read_settings(const struct pool_spec *spec, struct ceph_pool *ceph,
+			 struct coppice_error *err)
+{
+	const char *type = or_else(spec->get(spec, "volume.block.filesystem"), "ext4");
+	const char *options = or_else(spec->get(spec, "volume.block.mount_options"), "discard");
+	const char *size = spec->get(spec, "volume.size");
+	const char *seconds = spec->get(spec, "ceph.timeout");
+
+	ceph->timeout_seconds = seconds ? (unsigned)strtoul(seconds, NULL, 10) : TIMEOUT_DEFAULT;
+	if (ceph->timeout_seconds == 0 || ceph->timeout_seconds > 3600)
+		return fail(err, COPPICE_INVALID,
+			    "ceph.timeout '%s' is no number of seconds from 1 to 3600", seconds);
+	if (!file_system_maker(type))
+		return fail(err, COPPICE_INVALID,
+			    "volume.block.filesystem '%s' is none of " FILE_SYSTEMS, type);
+	ceph->size_bytes = SIZE_DEFAULT;
+	if (size && (!size_parse(size, &ceph->size_bytes) || ceph->size_bytes == 0))
+		return fail(err, COPPICE_INVALID, "volume.size '%s' is no size, such as 20GiB",
+			    size);
+	ceph->file_system = strdup(type);
+	ceph->mount_options = strdup(options);
+	return ceph->file_system && ceph->mount_options ? read_features(spec, ceph, err)
+							: fail_memory(err);
+}
+
+static int pool_new(const struct pool_spec *spec, struct pool **ret, struct coppice_error *err)
+{
+	struct ceph_pool *ceph = calloc(1, sizeof(*ceph));
+	_cleanup_(ceph_pool_closep) struct pool *pool = NULL;
+	int r;
+
+	if (!ceph)
+		return fail_memory(err);
+	pool = &ceph->pool;
+	pool->driver = &driver_ceph;
+	ceph->files.owed_fd = -1;
+	ceph->files.path = text_format("%s/ceph/%s", spec->state_path, spec->name);
+	ceph->mount = text_format("%s/mnt/%s", spec->state_path, spec->name);
+	if (!ceph->files.path || !ceph->mount)
+		return fail_memory(err);
+	r = read_names(spec, ceph, err);
+	if (r == COPPICE_OK)
+		r = read_settings(spec, ceph, err);
+	if (r == COPPICE_OK)
+		*ret = take_ptr(&pool);
+	return r;
+}
+
+void ceph_reading_end(struct pool *pool)
+{
+	rbd_listing_free(take_ptr(&ceph_pool_of(pool)->reading));
+}
+
+void ceph_pool_close(struct pool *pool)
+{
+	struct ceph_pool *ceph;
+
+	if (!pool)
+		return;
+	ceph = ceph_pool_of(pool);
+	ceph_reading_end(pool);
+	ceph_disconnect(ceph);
+	state_done(&ceph->files);
+	free(ceph->cluster_name);
+	free(ceph->user);
+	free(ceph->conf);
+	free(ceph->osd_pool);
+	free(ceph->data_pool);
+	free(ceph->features);
+	free(ceph->mount);
+	free(ceph->file_system);
+	free(ceph->mount_options);
+	free(ceph);
+}
+
+/* ---- whose it is ---- */
+
+static bool differs(json_t *record, const char *key, const struct uuid *wanted)
+{
+	const char *text = json_string_value(json_object_get(record, key));
+
+	return wanted->text[0] && (!text || strcmp(text, wanted->text) != 0);
+}
+
+static int check_owner(const struct ceph_pool *ceph, const struct pool_spec *spec, const char *text,
+		       struct coppice_error *err)
+{
+	json_t *record = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+	int r = COPPICE_OK;
+
+	if (!record)
+		return fail(err, COPPICE_INVALID, "the record of the pool in '%s' is damaged",
+			    ceph->osd_pool);
+	if (differs(record, "uuid", &spec->uuid)) {
+		r = fail(err, COPPICE_BUSY, "in '%s' there is another pool than '%s'",
+			 ceph->osd_pool, spec->name);
+	} else if (differs(record, "owner", &spec->owner)) {
+		const char *owner = json_string_value(json_object_get(record, "owner_path"));
+
+		r = fail(err, COPPICE_BUSY,
+			 "the pool in '%s' is held by another Coppice, with the state directory "
+			 "'%s'; to take it over: coppice storage recover",
+			 ceph->osd_pool, owner ? owner : "unknown");
+	}
+	json_decref(record);
+	return r;
+}
+
+/* COPPICE_NOT_FOUND: it is no pool of Coppice. */
+static int read_record(struct ceph_pool *ceph, char **ret, struct coppice_error *err)
+{
+	int r = root_get(ceph, "pool", ret, err);
+
+	if (r == COPPICE_OK && !*ret)
+		r = fail(err, COPPICE_INVALID, "the pool '%s' is no pool of Coppice",
+			 ceph->osd_pool);
+	return r;
+}
+
+static int state_ensure(const struct pool_spec *spec, const struct ceph_pool *ceph,
+			struct coppice_error *err)
+{
+	_cleanup_(freep) char *folder = text_format("%s/ceph", spec->state_path);
+	_cleanup_(freep) char *mnt = text_format("%s/mnt", spec->state_path);
+	int r;
+
+	if (!folder || !mnt)
+		return fail_memory(err);
+	r = directory_ensure(AT_FDCWD, folder, 0700, err);
+	if (r == COPPICE_OK)
+		r = directory_ensure(AT_FDCWD, ceph->files.path, 0700, err);
+	if (r == COPPICE_OK)
+		r = directory_ensure(AT_FDCWD, mnt, 0711, err);
+	return r < 0 ? r : directory_ensure(AT_FDCWD, ceph->mount, 0711, err);
+}
+
+/* ---- opening ---- */
+
+int ceph_pool_open(const struct pool_spec *spec, struct pool **ret, struct coppice_error *err)
+{
+	_cleanup_(ceph_pool_closep) struct pool *pool = NULL;
+	_cleanup_(freep) char *record = NULL;
+	struct ceph_pool *ceph;
+	int r = pool_new(spec, &pool, err);
+
+	if (r < 0)
+		return r;
+	ceph = ceph_pool_of(pool);
+	r = ceph_open_pool(ceph, err);
+	if (r == COPPICE_OK)
+		r = read_record(ceph, &record, err);
+	if (r == COPPICE_OK)
+		r = check_owner(ceph, spec, record, err);
+	/* Whose pool it is to be is not known yet: then it is looked at, and nothing made. */
+	if (r == COPPICE_OK && spec->owner.text[0])
+		r = state_ensure(spec, ceph, err);
+	if (r == COPPICE_OK)
+		*ret = take_ptr(&pool);
+	return r;
+}
+
+/* It needs no mounting: what is mounted are its volumes. */
+bool ceph_pool_is_mounted(const struct pool_spec *spec)
+{
+	return true;
+}
+
+int ceph_pool_umount(const struct pool_spec *spec, struct coppice_error *err)
+{
+	_cleanup_(ceph_pool_closep) struct pool *pool = NULL;
+	int r = pool_new(spec, &pool, err);
+
+	return r < 0 ? r : ceph_unmap_all(ceph_pool_of(pool), err);
+}
+
+int ceph_pool_record_read(struct pool *pool, char **ret, struct coppice_error *err)
+{
+	return read_record(ceph_pool_of(pool), ret, err);
+}
+
+int ceph_pool_record_write(struct pool *pool, const char *record, struct coppice_error *err)
+{
+	return pool->is_dry_run ? COPPICE_OK : root_set(ceph_pool_of(pool), "pool", record, err);
+}
+
+const char *ceph_pool_mount_path(struct pool *pool)
+{
+	return ceph_pool_of(pool)->mount;
+}
+
+/* ---- making ---- */
+
+static unsigned placement_groups(const struct pool_spec *spec)
+{
+	const char *text = spec->get(spec, "ceph.osd.pg_num");
+
+	return text ? (unsigned)strtoul(text, NULL, 10) : 32;
+}
+
+static int check_groups(const struct pool_spec *spec, struct coppice_error *err)
+{
+	unsigned n = placement_groups(spec);
+
+	return n == 0 || n > 65536 ? fail(err, COPPICE_INVALID,
+					  "ceph.osd.pg_num '%s' is no number from 1 to 65536",
+					  spec->get(spec, "ceph.osd.pg_num"))
+				   : COPPICE_OK;
+}
+
+static int make_osd_pool(const struct pool_spec *spec, struct ceph_pool *ceph,
+			 struct coppice_error *err)
+{
+	_cleanup_(freep) char *create = text_format(
+		"{\"prefix\":\"osd pool create\",\"pool\":\"%s\",\"pg_num\":%u,\"pgp_num\":%u}",
+		ceph->osd_pool, placement_groups(spec), placement_groups(spec));
+	int r;
+
+	if (!create)
+		return fail_memory(err);
+	r = ceph_command(ceph, create, NULL, err);
+	if (r < 0)
+		return wrap(err, "cannot make the pool '%s'", ceph->osd_pool);
+	(void)rados_wait_for_latest_osdmap(ceph->cluster);
+	return COPPICE_OK;
+}
+
+static int undo_osd_pool(struct ceph_pool *ceph, struct coppice_error *err)
+{
+	_cleanup_(freep) char *delete =
+		text_format("{\"prefix\":\"osd pool delete\",\"pool\":\"%s\",\"pool2\":\"%s\","
+			    "\"yes_i_really_really_mean_it\":true}",
+			    ceph->osd_pool, ceph->osd_pool);
+
+	if (ceph->io)
+		rados_ioctx_destroy(ceph->io);
+	ceph->io = NULL;
+	return delete ? ceph_command(ceph, delete, NULL, err) : fail_memory(err);
+}
+
+/* Is it for RBD? What is not would be refused by each command of RBD. */
+static int check_application(struct ceph_pool *ceph, struct coppice_error *err)
+{
+	char value[8];
+	size_t length = sizeof(value);
+	int r = rados_application_metadata_list(ceph->io, "rbd", value, &length, value, &length);
+
+	if (r == -ENOENT)
+		return fail(err, COPPICE_INVALID,
+			    "the pool '%s' is not for RBD; to make it so: rbd pool init %s",
+			    ceph->osd_pool, ceph->osd_pool);
+	return r < 0 && r != -ERANGE
+		       ? fail_ceph(ceph, r, err, "cannot look at the pool '%s'", ceph->osd_pool)
+		       : COPPICE_OK;
+}
+
+/* One that is there, or not yet: *ret_is_there. COPPICE_EXISTS: it is one of Coppice. */
+static int check_place(const struct pool_spec *spec, struct ceph_pool *ceph, bool *ret_is_there,
+		       struct coppice_error *err)
+{
+	_cleanup_(freep) char *record = NULL;
+	struct coppice_error why = COPPICE_ERROR_INIT;
+	int r = check_groups(spec, err);
+
+	*ret_is_there = false;
+	if (r == COPPICE_OK)
+		r = ceph_connect(ceph, err);
+	if (r < 0)
+		return r;
+	r = ceph_open_pool(ceph, &why);
+	if (r == COPPICE_NOT_FOUND)
+		return COPPICE_OK;
+	if (r < 0) {
+		*err = why;
+		return r;
+	}
+	*ret_is_there = true;
+	r = check_application(ceph, err);
+	if (r < 0)
+		return r;
+	r = read_record(ceph, &record, &why);
+	if (r == COPPICE_INVALID)
+		return COPPICE_OK;
+	if (r < 0) {
+		*err = why;
+		return r;
+	}
+	r = check_owner(ceph, &(struct pool_spec){ .name = spec->name, .owner = spec->owner },
+			record, err);
+	return r < 0 ? r
+		     : fail(err, COPPICE_EXISTS, "there is a pool in '%s' already", ceph->osd_pool);
+}
+
+int ceph_pool_check(const struct pool_spec *spec, struct coppice_error *err)
+{
+	_cleanup_(ceph_pool_closep) struct pool *pool = NULL;
+	bool ignored;
+	int r = pool_new(spec, &pool, err);
+
+	return r < 0 ? r : check_place(spec, ceph_pool_of(pool), &ignored, err);
+}
+
+int ceph_pool_create(const struct pool_spec *spec, const char *record, struct pool **ret,
+		     struct coppice_error *err)
+{
+	_cleanup_(ceph_pool_closep) struct pool *pool = NULL;
+	bool is_there = false, did_make = false;
+	struct coppice_error ignored;
+	struct ceph_pool *ceph;
+	int r = pool_new(spec, &pool, err);
+
+	if (r < 0)
+		return r;
+	ceph = ceph_pool_of(pool);
+	r = check_place(spec, ceph, &is_there, err);
+	if (r == COPPICE_OK && !is_there) {
+		r = make_osd_pool(spec, ceph, err);
+		did_make = r == COPPICE_OK;
+	}
+	if (r == COPPICE_OK)
+		r = ceph_open_pool(ceph, err);
+	if (r == COPPICE_OK && did_make && rbd_pool_init(ceph->io, false) < 0)
+		r = fail(err, COPPICE_FAILED, "cannot make the pool '%s' one for RBD",
+			 ceph->osd_pool);
+	if (r == COPPICE_OK)
+		r = state_ensure(spec, ceph, err);
+	if (r == COPPICE_OK)
+		r = root_make(ceph,
+			      (const char *const[][2]){ { "pool", record },
+							{ "made", did_make ? "true" : "false" },
+							{ "sum", "1" } },
+			      3, err);
+	if (r < 0) {
+		if (did_make)
+			(void)undo_osd_pool(ceph, &ignored);
+		return r;
+	}
+	*ret = take_ptr(&pool);
+	return COPPICE_OK;
+}
+
+void ceph_pool_explain(const struct pool_spec *spec, explain_fn *explain, void *user)
+{
+	_cleanup_(ceph_pool_closep) struct pool *pool = NULL;
+	struct coppice_error ignored;
+	struct ceph_pool *ceph;
+
+	if (pool_new(spec, &pool, &ignored) < 0)
+		return;
+	ceph = ceph_pool_of(pool);
+	explain_line(
+		explain, user,
+		"ceph osd pool stats %s >/dev/null || { ceph osd pool create %s %u && rbd pool "
+		"init %s; }",
+		ceph->osd_pool, ceph->osd_pool, placement_groups(spec), ceph->osd_pool);
+	explain_line(explain, user, "rados -p %s create " ROOT_OBJECT, ceph->osd_pool);
+}
+
+/* ---- unmaking ---- */
+
+/* Users' volumes are gone by now: what is left nobody sees. */
+static int remove_rest(struct ceph_pool *ceph, struct coppice_error *err)
+{
+	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
+	int r = rbd_listing_read(ceph, &listing, err);
+
+	for (size_t i = 0; i < listing.n && r == COPPICE_OK; i++)
+		if (listing.rbd[i].uuid.text[0] || listing.rbd[i].group.text[0] ||
+		    rbd_is_hidden(&listing.rbd[i]))
+			r = ceph_remove_image(ceph, &listing.rbd[i], err);
+	return r < 0 ? r : ceph_reap_trash(ceph, err);
+}
+
+static int unmake(const struct pool_spec *spec, struct ceph_pool *ceph, struct coppice_error *err)
+{
+	_cleanup_(freep) char *record = NULL, *made = NULL;
+	struct coppice_error why = COPPICE_ERROR_INIT;
+	int r = read_record(ceph, &record, &why);
+
+	if (r < 0 || check_owner(ceph, spec, record, &why) < 0) {
+		if (why.code == COPPICE_INVALID || why.code == COPPICE_BUSY)
+			return COPPICE_OK; /* never made by this specification */
+		*err = why;
+		return why.code;
+	}
+	r = root_get(ceph, "made", &made, err);
+	if (r == COPPICE_OK)
+		r = remove_rest(ceph, err);
+	if (r < 0)
+		return r;
+	if (made && strcmp(made, "true") == 0)
+		return undo_osd_pool(ceph, err);
+	r = rados_remove(ceph->io, ROOT_OBJECT);
+	return r < 0 && r != -ENOENT ? fail_ceph(ceph, r, err, "cannot remove '%s/" ROOT_OBJECT "'",
+						 ceph->osd_pool)
+				     : COPPICE_OK;
+}
+
+static void remove_folder(const struct ceph_pool *ceph, const char *above, const char *folder)
+{
+	_cleanup_(freep) char *path =
+		text_format("%s/%s%s%s", ceph->mount, above, folder, folder[0] ? "s" : "");
+
+	if (path)
+		(void)rmdir(path);
+}
+
+static void remove_state(struct ceph_pool *ceph)
+{
+	state_remove(&ceph->files);
+	for (int kind = 0; kind < VOLUME_KINDS; kind++) {
+		remove_folder(ceph, "", ceph_kind_word((enum volume_kind)kind));
+		remove_folder(ceph, "snapshots/", ceph_kind_word((enum volume_kind)kind));
+	}
+	remove_folder(ceph, "snapshots", "");
+	remove_folder(ceph, "drafts", "");
+	remove_folder(ceph, "devices", "");
+	(void)rmdir(ceph->mount);
+}
+
+int ceph_pool_destroy(const struct pool_spec *spec, struct coppice_error *err)
+{
+	_cleanup_(ceph_pool_closep) struct pool *pool = NULL;
+	struct coppice_error why = COPPICE_ERROR_INIT;
+	struct ceph_pool *ceph;
+	int r = pool_new(spec, &pool, err);
+
+	if (r < 0)
+		return r;
+	ceph = ceph_pool_of(pool);
+	r = ceph_unmap_all(ceph, err);
+	if (r < 0)
+		return r;
+	r = ceph_open_pool(ceph, &why);
+	if (r == COPPICE_OK)
+		r = unmake(spec, ceph, &why);
+	if (r < 0 && r != COPPICE_NOT_FOUND) {
+		*err = why;
+		return r;
+	}
+	remove_state(ceph);
+	return COPPICE_OK;
+}

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The object "coppice" of a pool: what all who use the pool must agree on, in its keys.
+ *
+ *	pool       the pool's record
+ *	made       "true": pool_create made the pool of the cluster
+ *	sum        the stamp: what each volume and snapshot adds to it; each change adds what it
+ *makes a difference, in one step with what it does here draft.ID   a draft that is neither
+ *published nor given up
+ */
+#include "driver/ceph/ceph.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/text.h"
+
+#define DRAFT "draft."
+#define SUM   "sum"
+#define MANY  1000
+
+static int operate(struct ceph_pool *ceph, rados_write_op_t op)
+{
+	int r = rados_write_op_operate2(op, ceph->io, ROOT_OBJECT, NULL, 0);
+
+	rados_release_write_op(op);
+	return r;
+}
+
+static int fail_root(struct ceph_pool *ceph, int r, struct coppice_error *err)
+{
+	if (r == -ENOENT)
+		return fail(err, COPPICE_INVALID, "the pool '%s' is no pool of Coppice",
+			    ceph->osd_pool);
+	return fail_ceph(ceph, r, err, "cannot change '%s/" ROOT_OBJECT "'", ceph->osd_pool);
+}
+
+/* ---- single keys ---- */
+
+int root_get(struct ceph_pool *ceph, const char *key, char **ret, struct coppice_error *err)
+{
+	rados_read_op_t op = rados_create_read_op();
+	const char *keys[] = { key };
+	size_t length = strlen(key), value_length = 0;
+	char *found_key = NULL, *value = NULL;
+	rados_omap_iter_t iter = NULL;
+	int r, why = 0;
+
+	*ret = NULL;
+	rados_read_op_omap_get_vals_by_keys2(op, keys, 1, &length, &iter, &why);
+	r = rados_read_op_operate(op, ceph->io, ROOT_OBJECT, 0);
+	rados_release_read_op(op);
+	r = r < 0 ? r : why;
+	if (r == 0)
+		(void)rados_omap_get_next2(iter, &found_key, &value, &length, &value_length);
+	if (r == 0 && value) {
+		*ret = strndup(value, value_length);
+		r = *ret ? 0 : fail_memory(err);
+	}
+	if (iter)
+		rados_omap_get_end(iter);
+	if (r == -ENOENT)
+		return fail(err, COPPICE_INVALID, "the pool '%s' is no pool of Coppice",
+			    ceph->osd_pool);
+	return r < 0 ? fail_ceph(ceph, r, err, "cannot read '%s/" ROOT_OBJECT "'", ceph->osd_pool)
+		     : COPPICE_OK;
+}
+
+static void put(rados_write_op_t op, const char *key, const char *value)
+{
+	size_t key_length = strlen(key), length = strlen(value);
+
+	rados_write_op_omap_set2(op, &key, &value, &key_length, &length, 1);
+}
+
+/* One of these keys is another, or gone. */
+static int change(struct ceph_pool *ceph, const char *key, const char *value,
+		  struct coppice_error *err)
+{
+	rados_write_op_t op = rados_create_write_op();
+	size_t length = strlen(key);
+	int r;
+
+	rados_write_op_assert_exists(op);
+	if (value)
+		put(op, key, value);
+	else
+		rados_write_op_omap_rm_keys2(op, &key, &length, 1);
+	r = operate(ceph, op);
+	return r < 0 ? fail_root(ceph, r, err) : COPPICE_OK;
+}
+
+int root_set(struct ceph_pool *ceph, const char *key, const char *value, struct coppice_error *err)
+{
+	return change(ceph, key, value, err);
+}
+
+int root_make(struct ceph_pool *ceph, const char *const pairs[][2], size_t n,
+	      struct coppice_error *err)
+{
+	rados_write_op_t op = rados_create_write_op();
+	int r;
+
+	rados_write_op_create(op, LIBRADOS_CREATE_EXCLUSIVE, NULL);
+	for (size_t i = 0; i < n; i++)
+		put(op, pairs[i][0], pairs[i][1]);
+	r = operate(ceph, op);
+	if (r == -EEXIST)
+		return fail(err, COPPICE_EXISTS, "there is a pool in '%s' already", ceph->osd_pool);
+	return r < 0 ? fail_root(ceph, r, err) : COPPICE_OK;
+}
+
+/* ---- drafts ---- */
+
+int root_draft_add(struct ceph_pool *ceph, const char *id, const char *text,
+		   struct coppice_error *err)
+{
+	_cleanup_(freep) char *key = text_format(DRAFT "%s", id);
+
+	return key ? change(ceph, key, text, err) : fail_memory(err);
+}
+
+int root_draft_remove(struct ceph_pool *ceph, const char *id, struct coppice_error *err)
+{
+	_cleanup_(freep) char *key = text_format(DRAFT "%s", id);
+
+	return key ? change(ceph, key, NULL, err) : fail_memory(err);
+}
+
+void root_drafts_done(struct root_drafts *drafts)
+{
+	for (size_t i = 0; i < drafts->n; i++)
+		free(drafts->draft[i].text);
+	free(drafts->draft);
+	*drafts = (struct root_drafts){ 0 };
+}
+
+static int add_draft(struct root_drafts *drafts, const char *id, const char *value, size_t length)
+{
+	struct root_draft *more = reallocarray(drafts->draft, drafts->n + 1, sizeof(*more));
+	struct root_draft draft = { 0 };
+
+	if (!more)
+		return -ENOMEM;
+	drafts->draft = more;
+	if (!uuid_parse(id, &draft.id))
+		return 0;
+	draft.text = strndup(value, length);
+	if (!draft.text)
+		return -ENOMEM;
+	drafts->draft[drafts->n++] = draft;
+	return 0;
+}
+
+static int read_some(struct ceph_pool *ceph, struct root_drafts *drafts, char after[static 64],
+		     bool *ret_more)
+{
+	rados_read_op_t op = rados_create_read_op();
+	rados_omap_iter_t iter = NULL;
+	unsigned char more = 0;
+	int r, why = 0;
+
+	rados_read_op_omap_get_vals2(op, after, DRAFT, MANY, &iter, &more, &why);
+	r = rados_read_op_operate(op, ceph->io, ROOT_OBJECT, 0);
+	rados_release_read_op(op);
+	r = r < 0 ? r : why;
+	while (r == 0) {
+		char *key = NULL, *value = NULL;
+		size_t key_length = 0, length = 0;
+
+		r = rados_omap_get_next2(iter, &key, &value, &key_length, &length);
+		if (r < 0 || !key)
+			break;
+		(void)snprintf(after, 64, "%.*s", (int)key_length, key);
+		r = add_draft(drafts, after + strlen(DRAFT), value, length);
+	}
+	if (iter)
+		rados_omap_get_end(iter);
+	*ret_more = r == 0 && more;
+	return r;
+}
+
+int root_drafts_read(struct ceph_pool *ceph, struct root_drafts *ret, struct coppice_error *err)
+{
+	struct root_drafts drafts = { 0 };
+	char after[64] = "";
+	bool is_more = true;
+	int r = 0;
+
+	while (r == 0 && is_more)
+		r = read_some(ceph, &drafts, after, &is_more);
+	if (r < 0) {
+		root_drafts_done(&drafts);
+		return fail_ceph(ceph, r, err, "cannot read '%s/" ROOT_OBJECT "'", ceph->osd_pool);
+	}
+	*ret = drafts;
+	return COPPICE_OK;
+}
+
+bool root_drafts_has(const struct root_drafts *drafts, const char *id)
+{
+	for (size_t i = 0; i < drafts->n; i++)
+		if (strcmp(drafts->draft[i].id.text, id) == 0)
+			return true;
+	return false;
+}
+
+/* ---- the stamp ---- */
+
+int root_sum(struct ceph_pool *ceph, uint64_t *ret, struct coppice_error *err)
+{
+	_cleanup_(freep) char *text = NULL;
+	int r = root_get(ceph, SUM, &text, err);
+
+	*ret = text ? strtoull(text, NULL, 10) : 0;
+	return r;
+}
+
+/* Only if it is @old. -ECANCELED: it is not. */
+static int replace_sum(struct ceph_pool *ceph, const char *old, const char *new, const char *gone)
+{
+	rados_write_op_t op = rados_create_write_op();
+	size_t length = gone ? strlen(gone) : 0;
+	int why = 0;
+
+	rados_write_op_assert_exists(op);
+	rados_write_op_omap_cmp2(op, SUM, LIBRADOS_CMPXATTR_OP_EQ, old, strlen(SUM), strlen(old),
+				 &why);
+	put(op, SUM, new);
+	if (gone)
+		rados_write_op_omap_rm_keys2(op, &gone, &length, 1);
+	return operate(ceph, op);
+}
+
+/* Others add to it meanwhile: then once more. */
+static int add_and_remove(struct ceph_pool *ceph, uint64_t difference, const char *gone,
+			  struct coppice_error *err)
+{
+	int r;
+
+	do {
+		_cleanup_(freep) char *old = NULL;
+		char new[32];
+
+		r = root_get(ceph, SUM, &old, err);
+		if (r < 0)
+			return r;
+		(void)snprintf(
+			new, sizeof(new), "%llu",
+			(unsigned long long)(((old ? strtoull(old, NULL, 10) : 0) + difference) %
+					     STAMP_MODULUS));
+		r = replace_sum(ceph, old ? old : "", new, gone);
+	} while (r == -ECANCELED);
+	return r < 0 ? fail_root(ceph, r, err) : COPPICE_OK;
+}
+
+int root_add(struct ceph_pool *ceph, uint64_t difference, struct coppice_error *err)
+{
+	return difference ? add_and_remove(ceph, difference, NULL, err) : COPPICE_OK;
+}
+
+int root_touch(struct ceph_pool *ceph, struct coppice_error *err)
+{
+	struct volume_ref nothing = { .kind = VOLUME_CUSTOM };
+	struct uuid id;
+	int r = uuid_new(&id, err);
+
+	return r < 0 ? r : root_add(ceph, ceph_hash(&nothing, id.text) % STAMP_MODULUS, err);
+}
+
+int root_draft_publish(struct ceph_pool *ceph, const char *id, uint64_t difference,
+		       struct coppice_error *err)
+{
+	_cleanup_(freep) char *key = text_format(DRAFT "%s", id);
+
+	return key ? add_and_remove(ceph, difference, key, err) : fail_memory(err);
+}

@@ -84,6 +84,8 @@ def why_not(driver):
             return "no Btrfs in this kernel"
     if driver == "lvm" and not os.path.exists("/dev/mapper/control"):
         return "no device mapper in this kernel; tests/tools/with-uml starts one that has it"
+    if driver == "ceph" and not os.path.exists("/etc/ceph/ceph.conf"):
+        return "there is no cluster; tests/tools/with-ceph starts one"
     if driver == "zfs" and subprocess.run(["zpool", "list"], check=False, capture_output=True
                                           ).returncode != 0:
         return "no ZFS answers; tests/tools/with-zfs starts one"
@@ -203,15 +205,17 @@ class Lab:
 
     def pool(self, name, driver, root=None):
         """Where a pool that Coppice made for itself is found; of ZFS, its dataset; of LVM, its
-        volume group."""
-        if driver in ("lvm", "zfs"):
-            return f"lvm:{name}" if driver == "lvm" else name
+        volume group; of Ceph, the cluster's pool."""
+        if driver in ("ceph", "lvm", "zfs"):
+            return name if driver == "zfs" else f"{driver}:{name}"
         return os.path.join(root or self.state, "mnt" if driver == "btrfs" else "storage-pools",
                             name)
 
     def create(self, name, driver, *settings, root=None):
         if driver in ("btrfs", "lvm", "zfs") and not settings:
             settings = ("size=1GiB",) + (("volume.size=100MiB",) if driver == "lvm" else ())
+        if driver == "ceph" and not settings:
+            settings = ("ceph.osd.pg_num=8", "volume.size=100MiB")
         self.must("storage", "create", name, driver, *settings, root=root)
         return self.pool(name, driver, root)
 
@@ -343,6 +347,8 @@ def walk(pool):
     """Whatever the engine."""
     if pool.startswith("lvm:"):
         return LvmWalk(pool[4:])
+    if pool.startswith("ceph:"):
+        return CephWalk(pool[5:])
     return Walk(pool) if pool.startswith("/") else ZfsWalk(pool)
 
 
@@ -614,3 +620,114 @@ class LvmWalk(Walk):
             subprocess.run(["umount", top], check=False)
             lvm("lvremove", "-q", "-y", f"{self.group}/walk")
             os.rmdir(top)
+
+
+# ---- Ceph ----
+
+def ceph(*args):
+    """What a command of Ceph printed; it works, or the test has found something."""
+    done = subprocess.run(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          stdin=subprocess.DEVNULL, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(args)} failed with {done.returncode}: {done.stderr}")
+    return done.stdout
+
+
+class CephWalk(Walk):
+    """The same of a pool on Ceph, by `rbd`; volumes are names of snapshots, or of images."""
+
+    WORDS = {"image": "image", "container": "container", "virtual-machine": "virtual-machine",
+             "custom": "custom"}
+
+    def __init__(self, pool):  # pylint: disable=super-init-not-called
+        self.pool = pool
+        self.volumes, self.records, self.problems = {}, {}, []
+        pending = {key[6:] for key in ceph("rados", "-p", pool, "listomapkeys", "coppice").split()
+                   if key.startswith("draft.")}
+        self.drafts = sorted(pending)
+        self.deleted = [one["name"] for one in self.rbd("trash", "ls")]
+        images = {name: self.look_at(name) for name in self.rbd("ls")}
+        uuids = {}
+        for name, (meta, _) in images.items():
+            word, _, rest = name.partition("_")
+            if word == "draft":
+                self.drafts.append(name)
+            elif word in self.WORDS and meta.get("coppice.draft") not in pending and \
+                    "coppice.deleted" not in meta:
+                self.add(f"{word} {rest}", name, meta, meta.get("coppice.record"))
+                uuids[meta.get("coppice.uuid")] = f"{word} {rest}"
+        for name, (meta, snaps) in images.items():
+            owner = uuids.get(meta.get("coppice.group"))
+            for snap in snaps:
+                if snap.startswith("snapshot_") and owner:
+                    draft = meta.get(f"coppice.pending.{snap[9:]}", meta.get("coppice.draft"))
+                    if draft not in pending:
+                        self.add(f"{owner}/{snap[9:]}", f"{name}@{snap}", meta,
+                                 meta.get(f"coppice.snapshot.{snap[9:]}"))
+                elif snap.startswith("copy_"):
+                    self.problems.append(f"{name} has {snap}")
+            if name.startswith("kept_") and not owner and meta.get("coppice.group"):
+                self.problems.append(f"{name} keeps snapshots of nothing")
+            if name.startswith("view_"):
+                self.problems.append(f"{name} is left")
+            if name.startswith("image_") and "readonly" not in snaps:
+                self.problems.append(f"{name} has no snapshot for clones")
+
+    def rbd(self, *args):
+        return json.loads(ceph("rbd", "-p", self.pool, "--format", "json", *args) or "[]")
+
+    def look_at(self, name):
+        """Its metadata, if that is its own, and its snapshots."""
+        done = subprocess.run(["rbd", "-p", self.pool, "info", name], check=False,
+                              capture_output=True, text=True)
+        if done.returncode != 0:
+            self.problems.append(f"{name} is half made: {done.stderr}")
+            return {}, []
+        meta = self.rbd("image-meta", "list", name) or {}
+        info = self.rbd("info", name)
+        if meta.get("coppice.id") != info["id"]:
+            meta = {}
+        return meta, [snap["name"] for snap in self.rbd("snap", "ls", name)]
+
+    def add(self, key, where, meta, text):
+        if key in self.volumes:
+            self.problems.append(f"{key} is there twice: {where} {self.volumes[key]}")
+        try:
+            found = json.loads(text)
+        except (TypeError, ValueError):
+            found = {}
+        if found.get("kind") != key.split()[0] or \
+                ("/" not in key and found.get("uuid") != meta.get("coppice.uuid")):
+            self.problems.append(f"{key}: no good record: {text}")
+        self.records[key] = found
+        self.volumes[key] = where
+
+    def digest(self, key):
+        """Through a clone, also of what is live: nobody's mount is touched."""
+        if key not in self.volumes:
+            return None
+        top = tempfile.mkdtemp(prefix="coppice-walk-")
+        where, fuse = self.volumes[key], os.path.join(top, "fuse")
+        image = where.partition("@")[0]
+        os.mkdir(fuse)
+        os.mkdir(os.path.join(top, "tree"))
+        if "@" not in where:
+            where = f"{image}@walk"
+            os.sync()  # who has it mounted may not have written it out
+            ceph("rbd", "snap", "create", "--no-progress", f"{self.pool}/{where}")
+        try:
+            ceph("rbd", "clone", "--rbd-default-clone-format", "2", f"{self.pool}/{where}",
+                 f"{self.pool}/walk")
+            ceph("rbd-fuse", "-p", self.pool, "-r", "walk", fuse)
+            ceph("mount", "-o", "loop", os.path.join(fuse, "walk"), os.path.join(top, "tree"))
+            return digest(os.path.join(top, "tree", "rootfs"))
+        finally:
+            subprocess.run(["umount", os.path.join(top, "tree")], check=False)
+            wait_until(lambda: subprocess.run(["umount", fuse], check=False,
+                                              stderr=subprocess.DEVNULL).returncode == 0)
+            wait_until(lambda: subprocess.run(["rbd", "rm", "--no-progress", f"{self.pool}/walk"],
+                                              check=False, stderr=subprocess.DEVNULL
+                                              ).returncode == 0)
+            if where.endswith("@walk"):
+                ceph("rbd", "snap", "rm", "--no-progress", f"{self.pool}/{where}")
+            shutil.rmtree(top)

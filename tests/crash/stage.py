@@ -467,7 +467,8 @@ class Stage:
 
     def storage(self):
         """A pool is there and works, or there is nothing of it."""
-        size = ["size=256MiB"] if self.driver != "dir" else []
+        size = {"dir": [], "ceph": ["ceph.osd.pg_num=8", "volume.size=100MiB"]}.get(
+            self.driver, ["size=256MiB"])
         name = "victim"
 
         def row():
@@ -482,6 +483,9 @@ class Stage:
             found += [p for p in self.lab.mounts() if p.endswith("/" + name)]
             if self.driver == "btrfs" and len(self.lab.loops()) > 1:
                 found.append(f"loop devices {self.lab.loops()}")
+            if self.driver == "ceph":
+                found += [f"the cluster's pool {pool}" for pool in
+                          lab.ceph("ceph", "osd", "pool", "ls").split() if name in pool]
             if self.driver == "zfs" and subprocess.run(["zpool", "list", name], check=False,
                                                        capture_output=True).returncode == 0:
                 found.append("zpool " + name)

@@ -175,6 +175,13 @@ int header_id(struct ceph_pool *ceph, const char *name, char ret[static RBD_ID_M
 int header_unclaim(struct ceph_pool *ceph, const char *name, const char *id,
 		   struct coppice_error *err);
 
+/*
+ * An image that was on its way into the trash when whoever moved it was killed, and cannot be removed
+ * from there: let it arrive. *ret_did: it was so.
+ */
+int header_finish_move(struct ceph_pool *ceph, const char *name, const char *id, bool *ret_did,
+		       struct coppice_error *err);
+
 /* ---- names.c ---- */
 
 /* "container" */
@@ -324,6 +331,14 @@ struct claim {
 int ceph_claim(struct ceph_pool *ceph, const char *name, const char *id, struct claim *ret,
 	       struct coppice_error *err);
 void ceph_claim_end(struct ceph_pool *ceph, struct claim *claim);
+
+/*
+ * state_owe(), with how the cluster knows us; and have it take nothing any more from those who owe
+ * and are dead: what they had sent may still be on its way, and what they had open stays so for
+ * half a minute.
+ */
+void ceph_owe(struct ceph_pool *ceph);
+void ceph_fence_debtors(struct ceph_pool *ceph, const struct state_debts *debts);
 
 int ceph_draft_open(struct pool *pool, struct draft *ret, struct coppice_error *err);
 int ceph_draft_announce(struct draft *draft, const struct new_volume *volumes, size_t n,

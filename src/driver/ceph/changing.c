@@ -74,7 +74,7 @@ int ceph_record_write(struct pool *pool, const struct volume_ref *ref, const cha
 	r = ceph_find(ceph, ref, &listing, &rbd, &snap, err);
 	if (r < 0)
 		return r;
-	state_owe(&ceph->files);
+	ceph_owe(ceph);
 	if (!rbd->uuid.text[0] && !volume_is_snapshot(ref)) {
 		identify(record, &uuid);
 		metas[1] = (struct meta){ META_ID, rbd->id };
@@ -208,7 +208,7 @@ int ceph_rename(struct pool *pool, const struct volume_ref *from, const struct v
 		r = ceph_umount_ref(ceph, &listing, from, err);
 	if (r < 0)
 		return r;
-	state_owe(&ceph->files);
+	ceph_owe(ceph);
 	if (!snap)
 		r = ceph_claim(ceph, new, rbd->id, &claim, err);
 	if (r == COPPICE_OK)
@@ -361,7 +361,7 @@ int ceph_swap(struct draft *draft, const struct new_volume *replacement,
 		r = ceph_umount(ceph, new->name, err);
 	if (r < 0)
 		return r;
-	state_owe(&ceph->files);
+	ceph_owe(ceph);
 	r = take_nested(ceph, &listing, live, draft, err);
 	if (r == COPPICE_OK)
 		r = exchange(ceph, live, new, draft, err);

@@ -75,6 +75,7 @@ static int remove_snaps(rbd_image_t image, const struct rbd *rbd)
 static int empty_one(struct ceph_pool *ceph, const struct rbd *rbd, bool *ret_did,
 		     struct coppice_error *err)
 {
+	bool was_moving = false;
 	rbd_image_t image;
 	int r = 0;
 
@@ -88,6 +89,11 @@ static int empty_one(struct ceph_pool *ceph, const struct rbd *rbd, bool *ret_di
 	}
 	if (r == 0)
 		r = rbd_trash_remove(ceph->io, rbd->id, false);
+	if (r == -EBUSY) {
+		if (header_finish_move(ceph, rbd->name, rbd->id, &was_moving, err) < 0)
+			return err->code;
+		r = was_moving ? rbd_trash_remove(ceph->io, rbd->id, false) : r;
+	}
 	*ret_did = r == 0;
 	/* Others stand on it; or have it open; or have been faster. */
 	if (r == -ENOTEMPTY || r == -EBUSY || r == -ENOENT || r == -EINPROGRESS)
@@ -268,7 +274,7 @@ int ceph_retire(struct pool *pool, const struct volume_ref *refs, const struct u
 		}
 	for (size_t i = 0; i < n_there && r == COPPICE_OK; i++)
 		r = ceph_umount_ref(ceph, &listing, &refs[i], err);
-	state_owe(&ceph->files);
+	ceph_owe(ceph);
 	if (r == COPPICE_OK && n_there > 0)
 		r = parallel_run(n_there, CEPH_THREADS, retire_one, &retiring, err);
 	for (size_t i = 0; i < n_there; i++)
@@ -355,6 +361,7 @@ int ceph_reap(struct pool *pool, struct coppice_error *err)
 	if (pool->is_dry_run || (ceph->files.owed_fd < 0 && state_is_clean(&ceph->files)))
 		return COPPICE_OK;
 	state_debts_take(&ceph->files, &debts);
+	ceph_fence_debtors(ceph, &debts);
 	is_ours_alone = debts.n == 0;
 	if (!is_ours_alone) {
 		r = rbd_listing_read(ceph, &listing, err);

@@ -9,6 +9,7 @@
 
 #include <string.h>
 
+#include "base/file.h"
 #include "base/text.h"
 
 /* Before its lines: what is announced is not to be. */
@@ -35,18 +36,54 @@ int ceph_draft_open(struct pool *pool, struct draft *ret, struct coppice_error *
 	return COPPICE_OK;
 }
 
+/* The first line: how the cluster knows who makes it. */
+#define MAKER "by\t"
+
+static int maker_line(struct ceph_pool *ceph, struct text *to, struct coppice_error *err)
+{
+	char *address = NULL;
+	int r = rados_getaddrs(ceph->cluster, &address);
+
+	if (r < 0)
+		return fail_ceph(ceph, r, err, "cannot tell our own address");
+	text_add(to, MAKER "%s\n", address);
+	rados_buffer_free(address);
+	return COPPICE_OK;
+}
+
+/*
+ * The maker is dead, but what it had sent may still be on its way: the cluster takes nothing from
+ * it any more. Who may not have that done goes on all the same.
+ */
+static void fence(struct ceph_pool *ceph, const char *lines)
+{
+	const char *at = lines ? strstr(lines, MAKER) : NULL;
+	_cleanup_(freep) char *address = NULL;
+
+	if (!at || (at != lines && at[-1] != '\n'))
+		return;
+	at += strlen(MAKER);
+	address = strndup(at, strcspn(at, "\n"));
+	if (address && rados_blocklist_add(ceph->cluster, address, 0) == 0)
+		(void)rados_wait_for_latest_osdmap(ceph->cluster);
+}
+
 int ceph_draft_list(struct draft *draft, const char *name, const char *id,
 		    struct coppice_error *err)
 {
 	struct ceph_making *making = ceph_making_of(draft);
 	_cleanup_(text_done) struct text text = TEXT_INIT;
 	char *lines;
-	int r;
+	int r = COPPICE_OK;
 
 	if (making->is_listed && (!name || ceph_has_line(making->lines, name, NULL)))
 		return COPPICE_OK;
 	if (making->lines)
 		text_add(&text, "%s", making->lines);
+	else
+		r = maker_line(ceph_pool_of(draft->pool), &text, err);
+	if (r < 0)
+		return r;
 	if (name)
 		text_add(&text, "%s%s%s\n", name, id ? "\t" : "", id ? id : "");
 	lines = text_take(&text);
@@ -75,16 +112,44 @@ bool ceph_has_line(const char *lines, const char *name, char *ret_id)
 	return false;
 }
 
+void ceph_owe(struct ceph_pool *ceph)
+{
+	_cleanup_(text_done) struct text text = TEXT_INIT;
+	bool is_new = ceph->files.owed_fd < 0;
+	struct coppice_error ignored;
+
+	state_owe(&ceph->files);
+	if (is_new && ceph->files.owed_fd >= 0 && maker_line(ceph, &text, &ignored) == COPPICE_OK &&
+	    !text.is_failed)
+		(void)write_all(ceph->files.owed_fd, text.data, text.length, "a debt", &ignored);
+}
+
+void ceph_fence_debtors(struct ceph_pool *ceph, const struct state_debts *debts)
+{
+	for (size_t i = 0; i < debts->n; i++) {
+		char text[256];
+		ssize_t n = pread(debts->debt[i].fd, text, sizeof(text) - 1, 0);
+
+		text[n > 0 ? n : 0] = '\0';
+		fence(ceph, text);
+	}
+}
+
 int ceph_claim(struct ceph_pool *ceph, const char *name, const char *id, struct claim *ret,
 	       struct coppice_error *err)
 {
-	_cleanup_(freep) char *line = text_format("%s\t%s\n", name, id);
+	_cleanup_(text_done) struct text text = TEXT_INIT;
+	_cleanup_(freep) char *lines = NULL;
 	struct claim claim = { .fd = -1 };
-	int r = line ? state_lock_new(&ceph->files, "", &claim.id, &claim.fd, err)
-		     : fail_memory(err);
+	int r = maker_line(ceph, &text, err);
 
+	text_add(&text, "%s\t%s\n", name, id);
+	lines = text_take(&text);
 	if (r == COPPICE_OK)
-		r = root_draft_add(ceph, claim.id.text, line, err);
+		r = lines ? state_lock_new(&ceph->files, "", &claim.id, &claim.fd, err)
+			  : fail_memory(err);
+	if (r == COPPICE_OK)
+		r = root_draft_add(ceph, claim.id.text, lines, err);
 	*ret = claim;
 	return r;
 }
@@ -114,7 +179,8 @@ int ceph_draft_announce(struct draft *draft, const struct new_volume *volumes, s
 	struct ceph_making *making = ceph_making_of(draft);
 	_cleanup_(text_done) struct text text = TEXT_INIT;
 	bool is_declined = making->has_items;
-	int r = COPPICE_OK;
+	int r = draft->pool->is_dry_run ? COPPICE_OK
+					: maker_line(ceph_pool_of(draft->pool), &text, err);
 
 	for (size_t i = 0; i < n; i++) {
 		char name[RBD_NAME_MAX];
@@ -124,8 +190,8 @@ int ceph_draft_announce(struct draft *draft, const struct new_volume *volumes, s
 		text_add(&text, "%s%s%s\n", name, volume_is_snapshot(&volumes[i].ref) ? "@" : "",
 			 volumes[i].ref.snapshot.text);
 	}
-	if (is_declined)
-		return COPPICE_OK;
+	if (is_declined || r < 0)
+		return r;
 	free(making->lines);
 	making->lines = text_take(&text);
 	if (!making->lines)
@@ -189,13 +255,18 @@ struct ending {
 	bool is_given_up;
 };
 
-/* The volume whose snapshots it keeps, if that is seen; before, it is of the draft as that is. */
-static const struct rbd *group_of(const struct rbd_list *listing, const struct rbd *kept)
+static bool is_to_go(const struct ending *ending, const struct rbd *rbd);
+
+/* The volume whose snapshots it keeps, if that stays: else it goes with it. */
+static const struct rbd *group_of(const struct ending *ending, const struct rbd *kept)
 {
-	for (size_t i = 0; i < listing->n; i++)
-		if (!rbd_is_hidden(&listing->rbd[i]) && kept->group.text[0] &&
-		    strcmp(listing->rbd[i].uuid.text, kept->group.text) == 0)
-			return &listing->rbd[i];
+	for (size_t i = 0; i < ending->listing->n; i++) {
+		const struct rbd *rbd = &ending->listing->rbd[i];
+
+		if (!is_kept(rbd) && kept->group.text[0] && !rbd_meta(rbd, META_DELETED) &&
+		    strcmp(rbd->uuid.text, kept->group.text) == 0)
+			return is_to_go(ending, rbd) ? NULL : rbd;
+	}
 	return NULL;
 }
 
@@ -211,7 +282,7 @@ static bool is_snapshot_to_be(const struct ending *ending, const struct rbd *vol
 
 static bool is_kept_to_go(const struct ending *ending, const struct rbd *rbd)
 {
-	const struct rbd *volume = group_of(ending->listing, rbd);
+	const struct rbd *volume = group_of(ending, rbd);
 
 	if (!volume)
 		return ceph_has_line(ending->lines, rbd->name, NULL);
@@ -325,8 +396,8 @@ static int unclaim_names(const struct ending *ending, struct coppice_error *err)
 		char name[RBD_NAME_MAX], id[RBD_ID_MAX];
 
 		(void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(at, "\t\n"), at);
-		if (ceph_has_line(ending->lines, name, id) && !strchr(name, '@') &&
-		    !rbd_find(ending->listing, name))
+		if (strcmp(name, "by") != 0 && ceph_has_line(ending->lines, name, id) &&
+		    !strchr(name, '@') && !rbd_find(ending->listing, name))
 			r = header_unclaim(ending->ceph, name, id[0] ? id : NULL, err);
 		at += n + (at[n] == '\n');
 	}
@@ -356,18 +427,33 @@ static bool was_given_up(const char *lines)
 	return lines && strncmp(lines, GIVEN_UP, strlen(GIVEN_UP)) == 0;
 }
 
+static int fence_of(struct ceph_pool *ceph, const char *id, struct coppice_error *err)
+{
+	_cleanup_(root_drafts_done) struct root_drafts drafts = { 0 };
+	int r = root_drafts_read(ceph, &drafts, err);
+
+	for (size_t i = 0; i < drafts.n && r == COPPICE_OK; i++)
+		if (strcmp(drafts.draft[i].id.text, id) == 0)
+			fence(ceph, drafts.draft[i].text);
+	return r;
+}
+
 /*
  * End draft @id, whose lock we have: what it announced is shown, or removed; the rest removed.
  * Without its key all was shown, or removed; but for what a swap left.
  */
-static int draft_end(struct ceph_pool *ceph, const char *id, struct coppice_error *err)
+static int draft_end(struct ceph_pool *ceph, const char *id, bool is_dead,
+		     struct coppice_error *err)
 {
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
 	struct ending ending = { .ceph = ceph, .listing = &listing, .id = id };
 	bool did_recover = false;
-	int r;
+	int r = COPPICE_OK;
 
-	r = rbd_listing_read(ceph, &listing, err);
+	if (is_dead)
+		r = fence_of(ceph, id, err);
+	if (r == COPPICE_OK)
+		r = rbd_listing_read(ceph, &listing, err);
 	if (r == COPPICE_OK)
 		r = recover_swaps(ceph, &listing, id, &did_recover, err);
 	if (r == COPPICE_OK && did_recover) {
@@ -412,7 +498,7 @@ static int discard(struct ceph_pool *ceph, struct draft *draft, struct coppice_e
 	if (!lines)
 		return fail_memory(err);
 	r = root_draft_add(ceph, draft->id.text, lines, err);
-	return r < 0 ? r : draft_end(ceph, draft->id.text, err);
+	return r < 0 ? r : draft_end(ceph, draft->id.text, false, err);
 }
 
 int ceph_draft_discard(struct draft *draft, struct coppice_error *err)
@@ -436,7 +522,7 @@ int ceph_draft_discard(struct draft *draft, struct coppice_error *err)
 
 static int end_dead(void *user, const char *id, int fd, struct coppice_error *err)
 {
-	return draft_end(user, id, err);
+	return draft_end(user, id, true, err);
 }
 
 /* Those whose files are not there: the state directory is not the one that they were made from. */
@@ -450,7 +536,7 @@ static int sweep_lost(struct ceph_pool *ceph, size_t *n, struct coppice_error *e
 
 		if (!state_lock_is_over(&ceph->files, drafts.draft[i].id.text, &fd))
 			continue;
-		r = draft_end(ceph, drafts.draft[i].id.text, err);
+		r = draft_end(ceph, drafts.draft[i].id.text, true, err);
 		*n += r == COPPICE_OK;
 	}
 	return r;
@@ -486,6 +572,7 @@ int ceph_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err
 	r = state_drafts_each(&ceph->files, end_dead, ceph, &n, err);
 	if (r == COPPICE_OK && (n > 0 || !state_is_clean(&ceph->files))) {
 		state_debts_take(&ceph->files, &debts);
+		ceph_fence_debtors(ceph, &debts);
 		r = mend_all(ceph, &n, err);
 		if (r == COPPICE_OK)
 			state_debts_paid(&ceph->files, &debts);

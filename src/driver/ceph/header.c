@@ -187,3 +187,73 @@ int header_unclaim(struct ceph_pool *ceph, const char *name, const char *id,
 		       ? fail_ceph(ceph, r, err, "cannot give back the name '%s'", name)
 		       : COPPICE_OK;
 }
+
+/* ---- the trash ---- */
+
+#define MAX_ERRNO 4095 /* a comparison that finds a difference fails with this and where it is */
+
+/* As RBD numbers the states of what is in it. */
+enum {
+	TRASH_NORMAL,
+	TRASH_MOVING,
+};
+
+/* The name goes only if it is this image's; nobody else is named in between. */
+static int remove_claim(struct ceph_pool *ceph, const char *name, const char *id)
+{
+	rados_write_op_t op = rados_create_write_op();
+	struct text content = TEXT_INIT;
+	char object[RBD_NAME_MAX + 16];
+	int r = -ENOMEM;
+
+	(void)snprintf(object, sizeof(object), "rbd_id.%s", name);
+	encode_string(&content, id);
+	if (!content.is_failed) {
+		rados_write_op_cmpext(op, content.data, content.length, 0, NULL);
+		rados_write_op_remove(op);
+		r = rados_write_op_operate2(op, ceph->io, object, NULL, 0);
+	}
+	text_done(&content);
+	rados_release_write_op(op);
+	return r == -ENOENT || r <= -MAX_ERRNO || r == -ECANCELED ? 0 : r;
+}
+
+static int remove_from_list(struct ceph_pool *ceph, const char *name, const char *id)
+{
+	struct text in = TEXT_INIT;
+	char out[8];
+	int r;
+
+	encode_string(&in, name);
+	encode_string(&in, id);
+	r = in.is_failed ? -ENOMEM
+			 : rados_exec(ceph->io, "rbd_directory", "rbd", "dir_remove_image", in.data,
+				      in.length, out, sizeof(out));
+	text_done(&in);
+	return r == -ENOENT || r == -ESTALE ? 0 : r;
+}
+
+int header_finish_move(struct ceph_pool *ceph, const char *name, const char *id, bool *ret_did,
+		       struct coppice_error *err)
+{
+	const char states[] = { TRASH_NORMAL, TRASH_MOVING };
+	struct text in = TEXT_INIT;
+	char out[8];
+	int r = remove_claim(ceph, name, id);
+
+	if (r == 0)
+		r = remove_from_list(ceph, name, id);
+	encode_string(&in, id);
+	text_add_bytes(&in, states, sizeof(states));
+	if (r == 0)
+		r = in.is_failed ? -ENOMEM
+				 : rados_exec(ceph->io, "rbd_trash", "rbd", "trash_state_set",
+					      in.data, in.length, out, sizeof(out));
+	text_done(&in);
+	*ret_did = r == 0;
+	/* It was in no such state. */
+	return r < 0 && r != -ESTALE && r != -ENOENT
+		       ? fail_ceph(ceph, r, err, "cannot move '%s' into the trash of '%s'", name,
+				   ceph->osd_pool)
+		       : COPPICE_OK;
+}

@@ -301,12 +301,18 @@ static int check_groups(const struct pool_spec *spec, struct coppice_error *err)
 				   : COPPICE_OK;
 }
 
-static int make_osd_pool(const struct pool_spec *spec, struct ceph_pool *ceph,
+/* What a pool of the cluster is called until it is whole: killed before, it is known as ours. */
+static char *unfinished_name(const struct pool_spec *spec, const struct ceph_pool *ceph)
+{
+	return text_format("%s.coppice-%s", ceph->osd_pool, spec->uuid.text);
+}
+
+static int make_osd_pool(const struct pool_spec *spec, struct ceph_pool *ceph, const char *name,
 			 struct coppice_error *err)
 {
 	_cleanup_(freep) char *create = text_format(
 		"{\"prefix\":\"osd pool create\",\"pool\":\"%s\",\"pg_num\":%u,\"pgp_num\":%u}",
-		ceph->osd_pool, placement_groups(spec), placement_groups(spec));
+		name, placement_groups(spec), placement_groups(spec));
 	int r;
 
 	if (!create)
@@ -314,17 +320,34 @@ static int make_osd_pool(const struct pool_spec *spec, struct ceph_pool *ceph,
 	r = ceph_command(ceph, create, NULL, err);
 	if (r < 0)
 		return wrap(err, "cannot make the pool '%s'", ceph->osd_pool);
-	(void)rados_wait_for_latest_osdmap(ceph->cluster);
-	return COPPICE_OK;
+	r = rados_wait_for_latest_osdmap(ceph->cluster);
+	if (r == 0)
+		r = rados_ioctx_create(ceph->cluster, name, &ceph->io);
+	if (r == 0)
+		r = rbd_pool_init(ceph->io, false);
+	return r < 0 ? fail_ceph(ceph, r, err, "cannot make the pool '%s' one for RBD", name)
+		     : COPPICE_OK;
 }
 
-static int undo_osd_pool(struct ceph_pool *ceph, struct coppice_error *err)
+static int name_osd_pool(struct ceph_pool *ceph, const char *name, struct coppice_error *err)
+{
+	_cleanup_(freep) char *rename = text_format(
+		"{\"prefix\":\"osd pool rename\",\"srcpool\":\"%s\",\"destpool\":\"%s\"}", name,
+		ceph->osd_pool);
+
+	return rename ? ceph_command(ceph, rename, NULL, err) : fail_memory(err);
+}
+
+/* No error where there is none. */
+static int remove_osd_pool(struct ceph_pool *ceph, const char *name, struct coppice_error *err)
 {
 	_cleanup_(freep) char *delete =
 		text_format("{\"prefix\":\"osd pool delete\",\"pool\":\"%s\",\"pool2\":\"%s\","
 			    "\"yes_i_really_really_mean_it\":true}",
-			    ceph->osd_pool, ceph->osd_pool);
+			    name, name);
 
+	if (rados_pool_lookup(ceph->cluster, name) < 0)
+		return COPPICE_OK;
 	if (ceph->io)
 		rados_ioctx_destroy(ceph->io);
 	ceph->io = NULL;
@@ -393,39 +416,45 @@ int ceph_pool_check(const struct pool_spec *spec, struct coppice_error *err)
 	return r < 0 ? r : check_place(spec, ceph_pool_of(pool), &ignored, err);
 }
 
+static int make_root(const struct pool_spec *spec, struct ceph_pool *ceph, const char *record,
+		     bool did_make, struct coppice_error *err)
+{
+	int r = state_ensure(spec, ceph, err);
+
+	return r < 0 ? r
+		     : root_make(ceph,
+				 (const char *const[][2]){ { "pool", record },
+							   { "made", did_make ? "true" : "false" },
+							   { "sum", "1" } },
+				 3, err);
+}
+
 int ceph_pool_create(const struct pool_spec *spec, const char *record, struct pool **ret,
 		     struct coppice_error *err)
 {
 	_cleanup_(ceph_pool_closep) struct pool *pool = NULL;
-	bool is_there = false, did_make = false;
+	_cleanup_(freep) char *unfinished = NULL;
 	struct coppice_error ignored;
 	struct ceph_pool *ceph;
+	bool is_there = false;
 	int r = pool_new(spec, &pool, err);
 
 	if (r < 0)
 		return r;
 	ceph = ceph_pool_of(pool);
+	unfinished = unfinished_name(spec, ceph);
+	if (!unfinished)
+		return fail_memory(err);
 	r = check_place(spec, ceph, &is_there, err);
-	if (r == COPPICE_OK && !is_there) {
-		r = make_osd_pool(spec, ceph, err);
-		did_make = r == COPPICE_OK;
-	}
+	if (r == COPPICE_OK && !is_there)
+		r = make_osd_pool(spec, ceph, unfinished, err);
 	if (r == COPPICE_OK)
-		r = ceph_open_pool(ceph, err);
-	if (r == COPPICE_OK && did_make && rbd_pool_init(ceph->io, false) < 0)
-		r = fail(err, COPPICE_FAILED, "cannot make the pool '%s' one for RBD",
-			 ceph->osd_pool);
-	if (r == COPPICE_OK)
-		r = state_ensure(spec, ceph, err);
-	if (r == COPPICE_OK)
-		r = root_make(ceph,
-			      (const char *const[][2]){ { "pool", record },
-							{ "made", did_make ? "true" : "false" },
-							{ "sum", "1" } },
-			      3, err);
+		r = make_root(spec, ceph, record, !is_there, err);
+	if (r == COPPICE_OK && !is_there)
+		r = name_osd_pool(ceph, unfinished, err);
 	if (r < 0) {
-		if (did_make)
-			(void)undo_osd_pool(ceph, &ignored);
+		if (ceph->cluster && !is_there)
+			(void)remove_osd_pool(ceph, unfinished, &ignored);
 		return r;
 	}
 	*ret = take_ptr(&pool);
@@ -482,7 +511,7 @@ static int unmake(const struct pool_spec *spec, struct ceph_pool *ceph, struct c
 	if (r < 0)
 		return r;
 	if (made && strcmp(made, "true") == 0)
-		return undo_osd_pool(ceph, err);
+		return remove_osd_pool(ceph, ceph->osd_pool, err);
 	r = rados_remove(ceph->io, ROOT_OBJECT);
 	return r < 0 && r != -ENOENT ? fail_ceph(ceph, r, err, "cannot remove '%s/" ROOT_OBJECT "'",
 						 ceph->osd_pool)
@@ -515,16 +544,24 @@ int ceph_pool_destroy(const struct pool_spec *spec, struct coppice_error *err)
 {
 	_cleanup_(ceph_pool_closep) struct pool *pool = NULL;
 	struct coppice_error why = COPPICE_ERROR_INIT;
+	_cleanup_(freep) char *unfinished = NULL;
 	struct ceph_pool *ceph;
 	int r = pool_new(spec, &pool, err);
 
 	if (r < 0)
 		return r;
 	ceph = ceph_pool_of(pool);
+	unfinished = unfinished_name(spec, ceph);
+	if (!unfinished)
+		return fail_memory(err);
 	r = ceph_unmap_all(ceph, err);
 	if (r < 0)
 		return r;
-	r = ceph_open_pool(ceph, &why);
+	r = ceph_connect(ceph, &why);
+	if (r == COPPICE_OK)
+		r = remove_osd_pool(ceph, unfinished, &why);
+	if (r == COPPICE_OK)
+		r = ceph_open_pool(ceph, &why);
 	if (r == COPPICE_OK)
 		r = unmake(spec, ceph, &why);
 	if (r < 0 && r != COPPICE_NOT_FOUND) {

@@ -48,7 +48,7 @@ extern const struct driver driver_ceph;
 #define META_DRAFT    "coppice.draft"     /* unseen while the draft of this uuid is pending */
 #define META_SIZE     "coppice.size"      /* bytes that it is to have when it is next mounted */
 #define META_SWAP     "coppice.swap"      /* whose name it had when a swap began */
-#define META_DELETED  "coppice.deleted"   /* retired: it is in the trash, or to go there */
+#define META_DELETED  "coppice.deleted"   /* retired, by whose debt: it is in the trash, or to be */
 #define META_SNAPSHOT "coppice.snapshot." /* SNAP: the record of a snapshot */
 #define META_REMOVED  "coppice.removed."  /* SNAP: retired, and to be removed */
 #define META_PENDING  "coppice.pending."  /* SNAP: the draft that makes it, while that is pending */
@@ -338,6 +338,7 @@ void ceph_claim_end(struct ceph_pool *ceph, struct claim *claim);
  * half a minute.
  */
 void ceph_owe(struct ceph_pool *ceph);
+void ceph_leave_owed(struct ceph_pool *ceph);
 void ceph_fence_debtors(struct ceph_pool *ceph, const struct state_debts *debts);
 
 int ceph_draft_open(struct pool *pool, struct draft *ret, struct coppice_error *err);
@@ -410,7 +411,8 @@ int ceph_remove_image(struct ceph_pool *ceph, const struct rbd *rbd, struct copp
 /* Finish what was retired, and is not in the trash yet, or has snapshots to be removed. */
 int ceph_finish_retired(struct ceph_pool *ceph, const struct rbd_list *listing,
 			struct coppice_error *err);
-int ceph_reap_trash(struct ceph_pool *ceph, struct coppice_error *err);
+/* *ret_all: nothing was left because somebody else is at it. */
+int ceph_reap_trash(struct ceph_pool *ceph, bool *ret_all, struct coppice_error *err);
 
 /* ---- mapping.c: images as block devices ---- */
 

@@ -32,7 +32,7 @@ static int change_part(struct ceph_pool *ceph, const struct rbd_list *before,
 	if (r == COPPICE_OK)
 		state_owe_nothing(&ceph->files);
 	else
-		state_leave_owed(&ceph->files);
+		ceph_leave_owed(ceph);
 	return r;
 }
 

@@ -7,6 +7,7 @@
 #include "driver/ceph/ceph.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/parallel.h"
@@ -30,13 +31,27 @@ int ceph_snap_remove(struct ceph_pool *ceph, const char *name, const char *snaps
 
 /* ---- into the trash ---- */
 
+/* By whom: as long as his debt is held, he is at it, and nobody else. */
 static int mark(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
 {
-	return header_change(ceph, rbd->id,
-			     (const struct meta[]){ { META_ID, rbd->id },
-						    { META_DELETED, "true" },
-						    { NULL, NULL } },
-			     err);
+	const char *by = ceph->files.owed_fd >= 0 ? ceph->files.owed.text : "nobody";
+
+	return header_change(
+		ceph, rbd->id,
+		(const struct meta[]){ { META_ID, rbd->id }, { META_DELETED, by }, { NULL, NULL } },
+		err);
+}
+
+/* Is nobody else at what was retired? */
+static bool is_ours_to_finish(const struct ceph_pool *ceph, const struct rbd *rbd)
+{
+	const char *by = rbd_meta(rbd, META_DELETED);
+	_cleanup_(freep) char *debt = by ? text_format("owed-%s", by) : NULL;
+	_cleanup_(closep) int fd = -1;
+
+	if (!debt || strcmp(by, ceph->files.owed.text) == 0)
+		return true;
+	return state_lock_is_over(&ceph->files, debt, &fd);
 }
 
 static int trash(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
@@ -89,6 +104,7 @@ static int empty_one(struct ceph_pool *ceph, const struct rbd *rbd, bool *ret_di
 	}
 	if (r == 0)
 		r = rbd_trash_remove(ceph->io, rbd->id, false);
+	/* Who moved it is dead, or is us. */
 	if (r == -EBUSY) {
 		if (header_finish_move(ceph, rbd->name, rbd->id, &was_moving, err) < 0)
 			return err->code;
@@ -107,6 +123,7 @@ struct emptying {
 	struct ceph_pool *ceph;
 	const struct rbd_list *trash;
 	bool *did;
+	atomic_size_t n_skipped;
 };
 
 /* One that could not be removed keeps nobody from trying the others. */
@@ -114,14 +131,20 @@ static int empty_step(void *user, size_t i, struct coppice_error *err)
 {
 	struct emptying *emptying = user;
 
+	if (!is_ours_to_finish(emptying->ceph, &emptying->trash->rbd[i])) {
+		emptying->n_skipped++;
+		return COPPICE_OK;
+	}
 	return empty_one(emptying->ceph, &emptying->trash->rbd[i], &emptying->did[i], err);
 }
 
 /* What went may have been the last that stood on another: again, until nothing goes. */
-int ceph_reap_trash(struct ceph_pool *ceph, struct coppice_error *err)
+int ceph_reap_trash(struct ceph_pool *ceph, bool *ret_all, struct coppice_error *err)
 {
 	bool did_any = true;
 	int r = COPPICE_OK;
+
+	*ret_all = true;
 
 	while (did_any && r == COPPICE_OK) {
 		_cleanup_(rbd_listing_done) struct rbd_list trashed = { 0 };
@@ -139,6 +162,7 @@ int ceph_reap_trash(struct ceph_pool *ceph, struct coppice_error *err)
 		r = parallel_run(trashed.n, CEPH_THREADS, empty_step, &emptying, err);
 		for (size_t i = 0; i < trashed.n; i++)
 			did_any |= did[i];
+		*ret_all = emptying.n_skipped == 0;
 	}
 	return r;
 }
@@ -284,7 +308,7 @@ int ceph_retire(struct pool *pool, const struct volume_ref *refs, const struct u
 	else
 		(void)root_touch(ceph, &ignored);
 	if (r < 0) {
-		state_leave_owed(&ceph->files);
+		ceph_leave_owed(ceph);
 		return r;
 	}
 	if (missing.code < 0)
@@ -338,6 +362,8 @@ int ceph_finish_retired(struct ceph_pool *ceph, const struct rbd_list *listing,
 		const struct rbd *rbd = &listing->rbd[i];
 
 		if (rbd_meta(rbd, META_DELETED)) {
+			if (!is_ours_to_finish(ceph, rbd))
+				continue;
 			r = ceph_umount(ceph, rbd->name, err);
 			if (r == COPPICE_OK)
 				r = trash(ceph, rbd, err);
@@ -355,7 +381,7 @@ int ceph_reap(struct pool *pool, struct coppice_error *err)
 	struct ceph_pool *ceph = ceph_pool_of(pool);
 	_cleanup_(state_debts_done) struct state_debts debts = { 0 };
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
-	bool is_ours_alone;
+	bool is_ours_alone, is_all = true;
 	int r = COPPICE_OK;
 
 	if (pool->is_dry_run || (ceph->files.owed_fd < 0 && state_is_clean(&ceph->files)))
@@ -369,11 +395,12 @@ int ceph_reap(struct pool *pool, struct coppice_error *err)
 			r = ceph_finish_retired(ceph, &listing, err);
 	}
 	if (r == COPPICE_OK)
-		r = ceph_reap_trash(ceph, err);
-	if (r == COPPICE_OK)
+		r = ceph_reap_trash(ceph, &is_all, err);
+	/* What others are at they may leave, if ours was the last that stood on it. */
+	if (r == COPPICE_OK && is_all)
 		state_debts_paid(&ceph->files, &debts);
 	else
-		state_leave_owed(&ceph->files);
+		ceph_leave_owed(ceph);
 	return r;
 }
 

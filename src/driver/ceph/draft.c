@@ -124,6 +124,17 @@ void ceph_owe(struct ceph_pool *ceph)
 		(void)write_all(ceph->files.owed_fd, text.data, text.length, "a debt", &ignored);
 }
 
+/* We live: nobody is to fence us for it. */
+void ceph_leave_owed(struct ceph_pool *ceph)
+{
+	/* Where that fails, who comes next looks at everything, too. */
+	if (ceph->files.owed_fd >= 0 && ftruncate(ceph->files.owed_fd, 0) < 0) {
+		state_lock_remove(&ceph->files, "clean");
+		state_owe_nothing(&ceph->files);
+	}
+	state_leave_owed(&ceph->files);
+}
+
 void ceph_fence_debtors(struct ceph_pool *ceph, const struct state_debts *debts)
 {
 	for (size_t i = 0; i < debts->n; i++) {
@@ -494,7 +505,8 @@ static int discard(struct ceph_pool *ceph, struct draft *draft, struct coppice_e
 			state_lock_remove(&ceph->files, draft->id.text);
 		return r;
 	}
-	lines = text_format(GIVEN_UP "%s", making->lines ? making->lines : "");
+	/* Without who made it: if this fails, nobody is to fence us for it. */
+	lines = text_format(GIVEN_UP "%s", making->lines ? strchr(making->lines, '\n') + 1 : "");
 	if (!lines)
 		return fail_memory(err);
 	r = root_draft_add(ceph, draft->id.text, lines, err);
@@ -542,7 +554,7 @@ static int sweep_lost(struct ceph_pool *ceph, size_t *n, struct coppice_error *e
 	return r;
 }
 
-static int mend_all(struct ceph_pool *ceph, size_t *n, struct coppice_error *err)
+static int mend_all(struct ceph_pool *ceph, size_t *n, bool *ret_all, struct coppice_error *err)
 {
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
 	int r = sweep_lost(ceph, n, err);
@@ -554,7 +566,7 @@ static int mend_all(struct ceph_pool *ceph, size_t *n, struct coppice_error *err
 	/* Whoever was killed may have changed what the stamp is to tell of. */
 	if (r == COPPICE_OK)
 		r = root_touch(ceph, err);
-	return r < 0 ? r : ceph_reap_trash(ceph, err);
+	return r < 0 ? r : ceph_reap_trash(ceph, ret_all, err);
 }
 
 /* Not explained: what others left is no part of what was asked for. */
@@ -562,6 +574,7 @@ int ceph_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err
 {
 	struct ceph_pool *ceph = ceph_pool_of(pool);
 	_cleanup_(state_debts_done) struct state_debts debts = { 0 };
+	bool is_all = true;
 	size_t n = 0;
 	int r;
 
@@ -573,8 +586,8 @@ int ceph_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err
 	if (r == COPPICE_OK && (n > 0 || !state_is_clean(&ceph->files))) {
 		state_debts_take(&ceph->files, &debts);
 		ceph_fence_debtors(ceph, &debts);
-		r = mend_all(ceph, &n, err);
-		if (r == COPPICE_OK)
+		r = mend_all(ceph, &n, &is_all, err);
+		if (r == COPPICE_OK && is_all)
 			state_debts_paid(&ceph->files, &debts);
 	}
 	if (r == COPPICE_OK)

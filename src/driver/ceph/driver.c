@@ -174,7 +174,6 @@ __attribute__((visibility("default"))) const struct driver driver_ceph = {
 	.draft_path = ceph_draft_path,
 	.volume_seal = ceph_volume_seal,
 	.clone = ceph_clone,
-	.copy_way = ceph_copy_way,
 	.publish = ceph_publish,
 	.commit = commit,
 	.draft_sweep = ceph_draft_sweep,

@@ -10,7 +10,6 @@ const struct driver_key ceph_pool_keys[] = {
 	{ .name = "ceph.osd.pg_num" },
 	{ .name = "ceph.osd.data_pool_name" },
 	{ .name = "ceph.rbd.features", .is_changeable = true },
-	{ .name = "ceph.rbd.clone_copy", .values = "true|false", .is_changeable = true },
 	{ .name = "volume.size", .is_changeable = true, .is_size = true },
 	{ .name = "volume.block.filesystem", .values = "ext4|xfs|btrfs", .is_changeable = true },
 	{ .name = "volume.block.mount_options", .is_changeable = true },
@@ -22,14 +21,6 @@ const struct driver_key ceph_volume_keys[] = {
 	{ .name = "block.mount_options", .is_changeable = true },
 	{ .name = NULL },
 };
-
-/* LXD's word for it: clones, unless it is "false". */
-enum copy_way ceph_copy_way(const struct pool_spec *spec)
-{
-	const char *text = spec->get(spec, "ceph.rbd.clone_copy");
-
-	return text && strcmp(text, "false") == 0 ? COPY_FULL : COPY_CLONED;
-}
 
 int ceph_choose(struct coppice_error *err)
 {

@@ -18,5 +18,4 @@ extern const struct driver_key ceph_pool_keys[], ceph_volume_keys[];
 #define CEPH_TRAITS { .can_clone = true, .can_limit = true, .has_blocks = true }
 /* clang-format on */
 
-enum copy_way ceph_copy_way(const struct pool_spec *spec);
 int ceph_choose(struct coppice_error *err);

@@ -483,6 +483,7 @@ void ceph_pool_explain(const struct pool_spec *spec, explain_fn *explain, void *
 /* Users' volumes are gone by now: what is left nobody sees. */
 static int remove_rest(struct ceph_pool *ceph, struct coppice_error *err)
 {
+	bool ignored;
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
 	int r = rbd_listing_read(ceph, &listing, err);
 
@@ -490,7 +491,7 @@ static int remove_rest(struct ceph_pool *ceph, struct coppice_error *err)
 		if (listing.rbd[i].uuid.text[0] || listing.rbd[i].group.text[0] ||
 		    rbd_is_hidden(&listing.rbd[i]))
 			r = ceph_remove_image(ceph, &listing.rbd[i], err);
-	return r < 0 ? r : ceph_reap_trash(ceph, err);
+	return r < 0 ? r : ceph_reap_trash(ceph, &ignored, err);
 }
 
 static int unmake(const struct pool_spec *spec, struct ceph_pool *ceph, struct coppice_error *err)

@@ -139,5 +139,4 @@ const struct driver driver_ceph_unloaded = {
 	.pool_is_mounted = pool_is_mounted,
 	.pool_umount = pool_umount,
 	.pool_destroy = pool_destroy,
-	.copy_way = ceph_copy_way,
 };

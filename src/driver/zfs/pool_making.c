@@ -307,6 +307,18 @@ static int make_folders(const struct zfs_pool *zfs, struct undo *undo, struct co
 	return r;
 }
 
+bool zfs_folders_are_there(const struct zfs_pool *zfs, const struct listing *listing)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
+		char name[DATASET_MAX];
+
+		(void)snprintf(name, sizeof(name), "%s/%s", zfs->root, folders[i]);
+		if (!listing_find(listing, name))
+			return false;
+	}
+	return true;
+}
+
 int zfs_folders_ensure(struct zfs_pool *zfs, struct coppice_error *err)
 {
 	_cleanup_(freep) char *record = NULL;

@@ -371,6 +371,9 @@ static int check(struct pool *pool, bool is_repair, scan_fn *fn, void *user,
 		found.problem = "it has a dataset below it that Coppice did not make";
 		r = fn(user, &found, err);
 	}
+	/* Empty ones go with what somebody destroys carelessly, and no command reads them all. */
+	if (r >= 0 && !pool->is_dry_run && !zfs_folders_are_there(zfs, &listing))
+		r = zfs_folders_ensure(zfs, err);
 	if (r >= 0)
 		r = zfs_guard_check(zfs, &listing, is_mending, fn, user, err);
 	if (r >= 0)

@@ -319,6 +319,9 @@ const char *zfs_pool_mount_path(struct pool *pool);
  */
 int zfs_folders_ensure(struct zfs_pool *zfs, struct coppice_error *err);
 
+/* Are all folders of the pool in a listing of all of it? */
+bool zfs_folders_are_there(const struct zfs_pool *zfs, const struct listing *listing);
+
 /* ---- mounting.c ---- */
 
 /* Where a dataset is mounted, as we see it; false: nowhere. */

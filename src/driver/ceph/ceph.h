@@ -72,6 +72,7 @@ struct ceph_pool {
 	char *mount_options;
 	uint64_t size_bytes; /* of new volumes */
 	struct pool_state files;  /* in STATE/ceph/NAME */
+	const struct state_debts *debts; /* of the dead, that we have taken; or NULL */
 	struct rbd_list *reading; /* between reading_begin and reading_end; or NULL */
 };
 

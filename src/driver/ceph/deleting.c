@@ -51,6 +51,9 @@ static bool is_ours_to_finish(const struct ceph_pool *ceph, const struct rbd *rb
 
 	if (!debt || strcmp(by, ceph->files.owed.text) == 0)
 		return true;
+	for (size_t i = 0; ceph->debts && i < ceph->debts->n; i++)
+		if (strcmp(by, ceph->debts->debt[i].id.text) == 0)
+			return true;
 	return state_lock_is_over(&ceph->files, debt, &fd);
 }
 
@@ -388,6 +391,7 @@ int ceph_reap(struct pool *pool, struct coppice_error *err)
 		return COPPICE_OK;
 	state_debts_take(&ceph->files, &debts);
 	ceph_fence_debtors(ceph, &debts);
+	ceph->debts = &debts;
 	is_ours_alone = debts.n == 0;
 	if (!is_ours_alone) {
 		r = rbd_listing_read(ceph, &listing, err);
@@ -396,6 +400,7 @@ int ceph_reap(struct pool *pool, struct coppice_error *err)
 	}
 	if (r == COPPICE_OK)
 		r = ceph_reap_trash(ceph, &is_all, err);
+	ceph->debts = NULL;
 	/* What others are at they may leave, if ours was the last that stood on it. */
 	if (r == COPPICE_OK && is_all)
 		state_debts_paid(&ceph->files, &debts);

@@ -586,7 +586,9 @@ int ceph_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err
 	if (r == COPPICE_OK && (n > 0 || !state_is_clean(&ceph->files))) {
 		state_debts_take(&ceph->files, &debts);
 		ceph_fence_debtors(ceph, &debts);
+		ceph->debts = &debts;
 		r = mend_all(ceph, &n, &is_all, err);
+		ceph->debts = NULL;
 		if (r == COPPICE_OK && is_all)
 			state_debts_paid(&ceph->files, &debts);
 	}

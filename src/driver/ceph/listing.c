@@ -550,7 +550,8 @@ static void find_volumes(struct rbd_list *listing)
 
 static void understand_all(struct rbd_list *listing)
 {
-	qsort(listing->rbd, listing->n, sizeof(*listing->rbd), compare_names);
+	if (listing->n > 0)
+		qsort(listing->rbd, listing->n, sizeof(*listing->rbd), compare_names);
 	for (size_t i = 0; i < listing->n; i++) {
 		struct rbd *rbd = &listing->rbd[i];
 
@@ -610,7 +611,8 @@ int rbd_listing_read_of(struct ceph_pool *ceph, const struct volume_ref *refs, s
 	if (!listing.asked && r == COPPICE_OK)
 		r = fail_memory(err);
 	if (r == COPPICE_OK) {
-		memcpy(listing.asked, refs, n * sizeof(*refs));
+		if (n > 0)
+			memcpy(listing.asked, refs, n * sizeof(*refs));
 		listing.n_asked = n;
 		r = n ? read_names_of(ceph, &listing, refs, n, err) : COPPICE_OK;
 	}

@@ -406,7 +406,8 @@ static int count(struct counting *counting, struct coppice_error *err)
 			r = want_maps(counting, &counting->lists[k]->rbd[i]);
 	if (r < 0)
 		return fail_memory(err);
-	qsort(counting->map, counting->n, sizeof(*counting->map), compare_maps);
+	if (counting->n > 0)
+		qsort(counting->map, counting->n, sizeof(*counting->map), compare_maps);
 	return read_maps(counting, err);
 }
 

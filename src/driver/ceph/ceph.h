@@ -135,6 +135,14 @@ int root_draft_add(struct ceph_pool *ceph, const char *id, const char *text,
 		   struct coppice_error *err);
 int root_draft_remove(struct ceph_pool *ceph, const char *id, struct coppice_error *err);
 
+/*
+ * Be the only one who gives an image this name: RBD lets two rename to it at once. For a draft, which
+ * the root has. COPPICE_EXISTS: somebody else is.
+ */
+int root_name_take(struct ceph_pool *ceph, const char *name, const char *id,
+		   struct coppice_error *err);
+void root_name_give_back(struct ceph_pool *ceph, const char *name);
+
 struct root_draft {
 	struct uuid id;
 	char *text; /* as root_draft_add() was given it; owned */
@@ -375,9 +383,11 @@ char *ceph_item_path(const struct draft *draft, const struct new_volume *volume)
 int ceph_resize_image(struct ceph_pool *ceph, const char *name, uint64_t bytes,
 		      struct coppice_error *err);
 
-/* Give an image another name. */
+/* Give an image another name; one that others may want as well, for draft @id. */
 int ceph_rename_image(struct ceph_pool *ceph, const char *from, const char *to,
 		      struct coppice_error *err);
+int ceph_rename_image_for(struct ceph_pool *ceph, const char *id, const char *from, const char *to,
+			  struct coppice_error *err);
 
 /* ---- changing.c ---- */
 

@@ -213,7 +213,7 @@ int ceph_rename(struct pool *pool, const struct volume_ref *from, const struct v
 		r = ceph_claim(ceph, new, rbd->id, &claim, err);
 	if (r == COPPICE_OK)
 		r = snap ? rename_snapshot(ceph, &listing, rbd, snap, to, err)
-			 : ceph_rename_image(ceph, rbd->name, new, err);
+			 : ceph_rename_image_for(ceph, claim.id.text, rbd->name, new, err);
 	ceph_claim_end(ceph, &claim);
 	return r == COPPICE_EXISTS ? fail_exists(to, err)
 				   : change_part(ceph, &listing, from, to, r, err);

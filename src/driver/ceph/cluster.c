@@ -3,6 +3,7 @@
 #include "driver/ceph/ceph.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -122,6 +123,27 @@ static int fail_connect(struct ceph_pool *ceph, int r, struct coppice_error *err
 	return err->code;
 }
 
+static void *connect_thread(void *cluster)
+{
+	return (void *)(intptr_t)rados_connect(cluster);
+}
+
+/*
+ * On a thread of its own: the random number that tells a client from others comes from a generator
+ * that each thread has, and that a forked process has as its parent left it. Two clients of one
+ * number reset each other's connections.
+ */
+static int connect_apart(rados_t cluster)
+{
+	void *result = NULL;
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, connect_thread, cluster) != 0)
+		return rados_connect(cluster);
+	(void)pthread_join(thread, &result);
+	return (int)(intptr_t)result;
+}
+
 int ceph_connect(struct ceph_pool *ceph, struct coppice_error *err)
 {
 	_cleanup_(freep) char *name = NULL;
@@ -137,7 +159,7 @@ int ceph_connect(struct ceph_pool *ceph, struct coppice_error *err)
 		return fail_ceph(ceph, r, err, "cannot make a connection");
 	r = configure(ceph, err);
 	if (r == COPPICE_OK) {
-		r = rados_connect(ceph->cluster);
+		r = connect_apart(ceph->cluster);
 		r = r < 0 ? fail_connect(ceph, r, err) : COPPICE_OK;
 	}
 	if (r < 0) {

@@ -651,23 +651,47 @@ int ceph_rename_image(struct ceph_pool *ceph, const char *from, const char *to,
 		     : COPPICE_OK;
 }
 
-/* What a dead maker announced and nobody published gives way. */
-static int displace(struct ceph_pool *ceph, const struct rbd_list *listing, const char *name,
-		    bool *ret_did, struct coppice_error *err)
+int ceph_rename_image_for(struct ceph_pool *ceph, const char *id, const char *from, const char *to,
+			  struct coppice_error *err)
 {
-	const struct rbd *rbd = rbd_find(listing, name);
+	int r = root_name_take(ceph, to, id, err);
+
+	if (r < 0)
+		return r;
+	r = ceph_rename_image(ceph, from, to, err);
+	root_name_give_back(ceph, to);
+	return r;
+}
+
+/*
+ * What a dead maker announced and nobody published gives way. Who has his lock looks once more: he
+ * may have published it, and be done.
+ */
+static int displace(struct ceph_pool *ceph, const struct volume_ref *ref, bool *ret_did,
+		    struct coppice_error *err)
+{
+	_cleanup_(rbd_listing_done) struct rbd_list before = { 0 }, now = { 0 };
+	const struct rbd *found, *rbd;
 	_cleanup_(closep) int fd = -1;
+	char name[RBD_NAME_MAX];
+	int r;
 
 	*ret_did = false;
-	if (!rbd || !rbd->is_pending || !rbd->draft.text[0] ||
-	    !state_lock_is_over(&ceph->files, rbd->draft.text, &fd))
-		return COPPICE_OK;
+	ceph_name(ref, name);
+	r = rbd_listing_read_of(ceph, ref, 1, &before, err);
+	found = r == COPPICE_OK ? rbd_find(&before, name) : NULL;
+	if (!found || !found->is_pending || !found->draft.text[0] ||
+	    !state_lock_is_over(&ceph->files, found->draft.text, &fd))
+		return r;
+	r = rbd_listing_read_of(ceph, ref, 1, &now, err);
+	rbd = r == COPPICE_OK ? rbd_find(&now, name) : NULL;
+	if (!rbd || !rbd->is_pending || strcmp(rbd->draft.text, found->draft.text) != 0)
+		return r;
 	*ret_did = true;
 	return ceph_remove_image(ceph, rbd, err);
 }
 
-static int give_name(struct draft *draft, const struct rbd_list *listing,
-		     const struct new_volume *volume, const struct rbd *item,
+static int give_name(struct draft *draft, const struct new_volume *volume, const struct rbd *item,
 		     struct coppice_error *err)
 {
 	struct ceph_pool *ceph = ceph_pool_of(draft->pool);
@@ -678,11 +702,12 @@ static int give_name(struct draft *draft, const struct rbd_list *listing,
 	ceph_name(&volume->ref, name);
 	r = ceph_draft_list(draft, name, item->id, err);
 	if (r == COPPICE_OK)
-		r = ceph_rename_image(ceph, item->name, name, err);
+		r = ceph_rename_image_for(ceph, draft->id.text, item->name, name, err);
 	if (r == COPPICE_EXISTS) {
-		r = displace(ceph, listing, name, &did, err);
+		r = displace(ceph, &volume->ref, &did, err);
 		if (r == COPPICE_OK)
-			r = did ? ceph_rename_image(ceph, item->name, name, err) : COPPICE_EXISTS;
+			r = did ? ceph_rename_image_for(ceph, draft->id.text, item->name, name, err)
+				: COPPICE_EXISTS;
 	}
 	return r == COPPICE_EXISTS ? fail_exists(&volume->ref, err) : r;
 }
@@ -780,8 +805,7 @@ static int publish_items(const struct publishing *publishing, const struct new_v
 			r = fail(err, COPPICE_FAILED, "'%s' is not in the draft",
 				 volumes[i].ref.name.text);
 		else if (!has_name)
-			r = give_name(publishing->draft, publishing->listing, &volumes[i], item,
-				      err);
+			r = give_name(publishing->draft, &volumes[i], item, err);
 	}
 	if (r < 0) {
 		for (i--; i-- > 0;) {

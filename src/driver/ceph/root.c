@@ -205,6 +205,66 @@ bool root_drafts_has(const struct root_drafts *drafts, const char *id)
 	return false;
 }
 
+/* ---- names that are being given ---- */
+
+#define NAME "name."
+
+/* Only if it is what @old says, "" being nobody's. -ECANCELED: it is not. */
+static int replace_name(struct ceph_pool *ceph, const char *key, const char *old, const char *id)
+{
+	rados_write_op_t op = rados_create_write_op();
+	int why = 0;
+
+	rados_write_op_assert_exists(op);
+	rados_write_op_omap_cmp2(op, key, LIBRADOS_CMPXATTR_OP_EQ, old, strlen(key), strlen(old),
+				 &why);
+	put(op, key, id);
+	return operate(ceph, op);
+}
+
+/* One whose draft is no more was killed while it gave it, and has been swept. */
+static int is_free(struct ceph_pool *ceph, const char *owner, bool *ret, struct coppice_error *err)
+{
+	_cleanup_(freep) char *key = text_format(DRAFT "%s", owner), *text = NULL;
+	int r = key ? root_get(ceph, key, &text, err) : fail_memory(err);
+
+	*ret = r == COPPICE_OK && !text;
+	return r;
+}
+
+int root_name_take(struct ceph_pool *ceph, const char *name, const char *id,
+		   struct coppice_error *err)
+{
+	_cleanup_(freep) char *key = text_format(NAME "%s", name);
+	int r;
+
+	if (!key)
+		return fail_memory(err);
+	do {
+		_cleanup_(freep) char *owner = NULL;
+		bool is_so = false;
+
+		r = root_get(ceph, key, &owner, err);
+		if (r == COPPICE_OK && owner)
+			r = is_free(ceph, owner, &is_so, err);
+		if (r < 0)
+			return r;
+		if (owner && !is_so && strcmp(owner, id) != 0)
+			return fail(err, COPPICE_EXISTS, "the name '%s' is just being given", name);
+		r = replace_name(ceph, key, owner ? owner : "", id);
+	} while (r == -ECANCELED);
+	return r < 0 ? fail_root(ceph, r, err) : COPPICE_OK;
+}
+
+void root_name_give_back(struct ceph_pool *ceph, const char *name)
+{
+	_cleanup_(freep) char *key = text_format(NAME "%s", name);
+	struct coppice_error ignored;
+
+	if (key)
+		(void)change(ceph, key, NULL, &ignored);
+}
+
 /* ---- the stamp ---- */
 
 int root_sum(struct ceph_pool *ceph, uint64_t *ret, struct coppice_error *err)

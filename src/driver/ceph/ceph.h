@@ -246,6 +246,7 @@ struct rbd {
 	const char *record; /* its own; NULL: none */
 	struct uuid uuid, group, draft; /* empty: none */
 	bool is_pending;
+	bool is_retired; /* and whoever did that has yet to move it into the trash */
 	struct rbd *volume; /* of one that keeps snapshots: whose; else NULL */
 };
 

@@ -364,7 +364,7 @@ int ceph_finish_retired(struct ceph_pool *ceph, const struct rbd_list *listing,
 	for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++) {
 		const struct rbd *rbd = &listing->rbd[i];
 
-		if (rbd_meta(rbd, META_DELETED)) {
+		if (rbd->is_retired) {
 			if (!is_ours_to_finish(ceph, rbd))
 				continue;
 			r = ceph_umount(ceph, rbd->name, err);

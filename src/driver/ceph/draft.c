@@ -274,7 +274,7 @@ static const struct rbd *group_of(const struct ending *ending, const struct rbd 
 	for (size_t i = 0; i < ending->listing->n; i++) {
 		const struct rbd *rbd = &ending->listing->rbd[i];
 
-		if (!is_kept(rbd) && kept->group.text[0] && !rbd_meta(rbd, META_DELETED) &&
+		if (!is_kept(rbd) && kept->group.text[0] && !rbd->is_retired &&
 		    strcmp(rbd->uuid.text, kept->group.text) == 0)
 			return is_to_go(ending, rbd) ? NULL : rbd;
 	}

@@ -505,12 +505,26 @@ static void understand_snap(const struct root_drafts *drafts, const struct rbd *
 	snap->is_pending = draft && root_drafts_has(drafts, draft);
 }
 
-static void understand(const struct root_drafts *drafts, struct rbd *rbd)
+/*
+ * The mark stays with what somebody takes out of the trash again, by hand: then it is a volume as
+ * it was. It counts as long as there is the debt of who made it.
+ */
+static bool is_retired(const struct ceph_pool *ceph, const struct rbd *rbd)
+{
+	const char *by = rbd_meta(rbd, META_DELETED);
+	_cleanup_(freep) char *debt = by ? text_format("owed-%s", by) : NULL;
+
+	return debt && state_lock_is_there(&ceph->files, debt);
+}
+
+static void understand(const struct ceph_pool *ceph, const struct root_drafts *drafts,
+		       struct rbd *rbd)
 {
 	rbd->record = rbd_meta(rbd, META_RECORD);
 	uuid_get(rbd, META_UUID, &rbd->uuid);
 	uuid_get(rbd, META_GROUP, &rbd->group);
 	uuid_get(rbd, META_DRAFT, &rbd->draft);
+	rbd->is_retired = is_retired(ceph, rbd);
 	rbd->is_pending = rbd->draft.text[0] && root_drafts_has(drafts, rbd->draft.text);
 	for (size_t i = 0; i < rbd->n_snaps; i++)
 		understand_snap(drafts, rbd, &rbd->snap[i]);
@@ -548,26 +562,27 @@ static void find_volumes(struct rbd_list *listing)
 	}
 }
 
-static void understand_all(struct rbd_list *listing)
+static void understand_all(const struct ceph_pool *ceph, struct rbd_list *listing)
 {
 	if (listing->n > 0)
 		qsort(listing->rbd, listing->n, sizeof(*listing->rbd), compare_names);
 	for (size_t i = 0; i < listing->n; i++) {
 		struct rbd *rbd = &listing->rbd[i];
 
-		understand(&listing->drafts, rbd);
+		understand(ceph, &listing->drafts, rbd);
 		rbd->is_pending |= !rbd->uuid.text[0] && is_being_made(&listing->drafts, rbd->name);
 	}
 	find_volumes(listing);
 }
 
-static int finish(struct rbd_list *listing, int r, struct rbd_list *ret)
+static int finish(const struct ceph_pool *ceph, struct rbd_list *listing, int r,
+		  struct rbd_list *ret)
 {
 	if (r < 0) {
 		rbd_listing_done(listing);
 		return r;
 	}
-	understand_all(listing);
+	understand_all(ceph, listing);
 	*ret = *listing;
 	return COPPICE_OK;
 }
@@ -582,7 +597,7 @@ int rbd_listing_read(struct ceph_pool *ceph, struct rbd_list *ret, struct coppic
 		r = read_all_names(ceph, &listing, NAME, err);
 	if (r == COPPICE_OK)
 		r = read_headers(ceph, &listing, 0, err);
-	return finish(&listing, r, ret);
+	return finish(ceph, &listing, r, ret);
 }
 
 /* What keeps snapshots of a volume has its uuid in the name. */
@@ -620,7 +635,7 @@ int rbd_listing_read_of(struct ceph_pool *ceph, const struct volume_ref *refs, s
 		r = read_headers(ceph, &listing, 0, err);
 	if (r == COPPICE_OK)
 		r = read_kept(ceph, &listing, listing.n, err);
-	return finish(&listing, r, ret);
+	return finish(ceph, &listing, r, ret);
 }
 
 /* Does a reading answer what is asked of this volume? */
@@ -704,7 +719,7 @@ int rbd_trash_read(struct ceph_pool *ceph, struct rbd_list *ret, struct coppice_
 		struct rbd *rbd = &all.rbd[i];
 
 		rbd->is_in_trash = true;
-		understand(&all.drafts, rbd);
+		understand(ceph, &all.drafts, rbd);
 		if (rbd_meta(rbd, META_DELETED))
 			all.rbd[n++] = *rbd;
 		else
@@ -729,7 +744,7 @@ bool rbd_is_hidden(const struct rbd *rbd)
 {
 	struct volume_ref ref;
 
-	return rbd->is_pending || rbd->is_in_trash || rbd_meta(rbd, META_DELETED) ||
+	return rbd->is_pending || rbd->is_in_trash || rbd->is_retired ||
 	       !ceph_name_parse(rbd->name, &ref);
 }
 

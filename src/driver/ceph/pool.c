@@ -519,6 +519,21 @@ static int unmake(const struct pool_spec *spec, struct ceph_pool *ceph, struct c
 				     : COPPICE_OK;
 }
 
+/*
+ * What the dead had asked a monitor for may be done only after we have looked. So it is asked for
+ * once more, which is answered when both are done, and then removed.
+ */
+static int remove_unfinished(const struct pool_spec *spec, struct ceph_pool *ceph, const char *name,
+			     struct coppice_error *err)
+{
+	struct coppice_error ignored;
+
+	if (!ceph->cluster) /* its configuration is not there, so no more is it */
+		return COPPICE_OK;
+	(void)make_osd_pool(spec, ceph, name, &ignored);
+	return remove_osd_pool(ceph, name, err);
+}
+
 static void remove_folder(const struct ceph_pool *ceph, const char *above, const char *folder)
 {
 	_cleanup_(freep) char *path =
@@ -558,13 +573,11 @@ int ceph_pool_destroy(const struct pool_spec *spec, struct coppice_error *err)
 	r = ceph_unmap_all(ceph, err);
 	if (r < 0)
 		return r;
-	r = ceph_connect(ceph, &why);
-	if (r == COPPICE_OK)
-		r = remove_osd_pool(ceph, unfinished, &why);
-	if (r == COPPICE_OK)
-		r = ceph_open_pool(ceph, &why);
+	r = ceph_open_pool(ceph, &why);
 	if (r == COPPICE_OK)
 		r = unmake(spec, ceph, &why);
+	else if (r == COPPICE_NOT_FOUND)
+		r = remove_unfinished(spec, ceph, unfinished, &why);
 	if (r < 0 && r != COPPICE_NOT_FOUND) {
 		*err = why;
 		return r;

@@ -184,6 +184,10 @@ int header_id(struct ceph_pool *ceph, const char *name, char ret[static RBD_ID_M
 int header_unclaim(struct ceph_pool *ceph, const char *name, const char *id,
 		   struct coppice_error *err);
 
+/* Of an image that has no header, as whoever made or removed it was killed: its name goes. */
+int header_forget(struct ceph_pool *ceph, const char *name, const char *id,
+		  struct coppice_error *err);
+
 /*
  * An image that was on its way into the trash when whoever moved it was killed, and cannot be removed
  * from there: let it arrive. *ret_did: it was so.

@@ -89,8 +89,9 @@ static int remove_snaps(rbd_image_t image, const struct rbd *rbd)
 	return r;
 }
 
-/* *ret_did: it is no more. What clones stand on stays, and is no error. */
-static int empty_one(struct ceph_pool *ceph, const struct rbd *rbd, bool *ret_did,
+/* *ret_did: it is no more. What clones stand on stays, and is no error; *ret_busy: others have it.
+ */
+static int empty_one(struct ceph_pool *ceph, const struct rbd *rbd, bool *ret_did, bool *ret_busy,
 		     struct coppice_error *err)
 {
 	bool was_moving = false;
@@ -98,6 +99,7 @@ static int empty_one(struct ceph_pool *ceph, const struct rbd *rbd, bool *ret_di
 	int r = 0;
 
 	*ret_did = false;
+	*ret_busy = false;
 	if (rbd->n_snaps > 0) {
 		r = rbd_open_by_id(ceph->io, rbd->id, &image, NULL);
 		if (r == 0) {
@@ -114,6 +116,7 @@ static int empty_one(struct ceph_pool *ceph, const struct rbd *rbd, bool *ret_di
 		r = was_moving ? rbd_trash_remove(ceph->io, rbd->id, false) : r;
 	}
 	*ret_did = r == 0;
+	*ret_busy = r == -EBUSY || r == -EINPROGRESS;
 	/* Others stand on it; or have it open; or have been faster. */
 	if (r == -ENOTEMPTY || r == -EBUSY || r == -ENOENT || r == -EINPROGRESS)
 		return COPPICE_OK;
@@ -133,12 +136,16 @@ struct emptying {
 static int empty_step(void *user, size_t i, struct coppice_error *err)
 {
 	struct emptying *emptying = user;
+	bool is_busy = false;
+	int r;
 
 	if (!is_ours_to_finish(emptying->ceph, &emptying->trash->rbd[i])) {
 		emptying->n_skipped++;
 		return COPPICE_OK;
 	}
-	return empty_one(emptying->ceph, &emptying->trash->rbd[i], &emptying->did[i], err);
+	r = empty_one(emptying->ceph, &emptying->trash->rbd[i], &emptying->did[i], &is_busy, err);
+	emptying->n_skipped += is_busy;
+	return r;
 }
 
 /* What went may have been the last that stood on another: again, until nothing goes. */
@@ -187,7 +194,9 @@ int ceph_remove_image(struct ceph_pool *ceph, const struct rbd *rbd, struct copp
 	}
 	if (r == 0)
 		r = rbd_remove(ceph->io, rbd->name);
-	if (r == 0 || r == -ENOENT)
+	if (r == -ENOENT) /* RBD does not find what has no header, and leaves its name */
+		return header_forget(ceph, rbd->name, rbd->id, err);
+	if (r == 0)
 		return COPPICE_OK;
 	if (r != -ENOTEMPTY)
 		return fail_ceph(ceph, r, err, "cannot remove the image '%s/%s'", ceph->osd_pool,

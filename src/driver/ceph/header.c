@@ -233,6 +233,18 @@ static int remove_from_list(struct ceph_pool *ceph, const char *name, const char
 	return r == -ENOENT || r == -ESTALE ? 0 : r;
 }
 
+int header_forget(struct ceph_pool *ceph, const char *name, const char *id,
+		  struct coppice_error *err)
+{
+	int r = remove_claim(ceph, name, id);
+
+	if (r == 0)
+		r = remove_from_list(ceph, name, id);
+	return r < 0 ? fail_ceph(ceph, r, err, "cannot remove '%s/%s', which is half made",
+				 ceph->osd_pool, name)
+		     : COPPICE_OK;
+}
+
 int header_finish_move(struct ceph_pool *ceph, const char *name, const char *id, bool *ret_did,
 		       struct coppice_error *err)
 {

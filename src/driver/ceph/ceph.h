@@ -18,7 +18,7 @@
  * What is retired lies in RBD's trash until nobody stands on it any more.
  *
  * What an image is, its header says, an object whose keys are read many at a time: to open an
- * image takes ten times as long.
+ * image takes far longer.
  */
 
 #include <limits.h>
@@ -64,7 +64,6 @@ struct ceph_pool {
 	char *data_pool; /* or NULL */
 	char *features;  /* of new images, as "layering,exclusive-lock"; or NULL */
 	unsigned timeout_seconds;
-	bool is_connected;
 	rados_t cluster;
 	rados_ioctx_t io;
 	char *mount;         /* STATE/mnt/NAME: where what is mounted is mounted */

@@ -393,7 +393,7 @@ int ceph_reap(struct pool *pool, struct coppice_error *err)
 	struct ceph_pool *ceph = ceph_pool_of(pool);
 	_cleanup_(state_debts_done) struct state_debts debts = { 0 };
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
-	bool is_ours_alone, is_all = true;
+	bool is_all = true;
 	int r = COPPICE_OK;
 
 	if (pool->is_dry_run || (ceph->files.owed_fd < 0 && state_is_clean(&ceph->files)))
@@ -401,8 +401,7 @@ int ceph_reap(struct pool *pool, struct coppice_error *err)
 	state_debts_take(&ceph->files, &debts);
 	ceph_fence_debtors(ceph, &debts);
 	ceph->debts = &debts;
-	is_ours_alone = debts.n == 0;
-	if (!is_ours_alone) {
+	if (debts.n > 0) {
 		r = rbd_listing_read(ceph, &listing, err);
 		if (r == COPPICE_OK)
 			r = ceph_finish_retired(ceph, &listing, err);

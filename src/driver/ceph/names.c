@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "driver/generic/volume_hash.h"
+
 static const char *const kind_words[VOLUME_KINDS] = {
 	[VOLUME_IMAGE] = "image",
 	[VOLUME_CONTAINER] = "container",
@@ -42,17 +44,7 @@ bool ceph_name_parse(const char *name, struct volume_ref *ret)
 	return false;
 }
 
-/* FNV-1a of all, their ends included; its bits mixed, as sums are made of these. */
 uint64_t ceph_hash(const struct volume_ref *ref, const char *record)
 {
-	const char *const texts[] = { kind_words[ref->kind], ref->name.text, ref->snapshot.text,
-				      record };
-	uint64_t hash = 14695981039346656037ULL;
-
-	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
-		for (const char *c = texts[i]; c == texts[i] || c[-1]; c++)
-			hash = (hash ^ (unsigned char)*c) * 1099511628211ULL;
-	hash ^= hash >> 32;
-	hash *= 0xd6e8feb86659fd93ULL;
-	return hash ^ hash >> 32;
+	return volume_hash(kind_words[ref->kind], ref, record);
 }

@@ -689,3 +689,40 @@ int in_use_each(const struct in_use_query *queries, size_t n, in_use_fn *tell, v
 
 	return search_for(&search, queries, n, err);
 }
+
+static void queries_free(struct in_use_query *queries, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		free((void *)(uintptr_t)queries[i].what);
+		free((void *)(uintptr_t)queries[i].path);
+	}
+	free(queries);
+}
+
+int in_use_where(struct pool *pool, const struct volume_ref *refs, size_t n, in_use_where_fn *where,
+		 in_use_fn *tell, void *user, struct coppice_error *err)
+{
+	struct in_use_query *queries = calloc(n + 1, sizeof(*queries));
+	char path[PATH_MAX], text[VOLUME_REF_TEXT_MAX];
+	int r = COPPICE_OK;
+	size_t used = 0;
+
+	if (!queries)
+		return fail_memory(err);
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		if (!where(pool, &refs[i], path))
+			continue;
+		queries[used++] = (struct in_use_query){
+			.what = strdup(volume_ref_format(&refs[i], text)),
+			.path = strdup(path),
+			.top = volume_is_block(&refs[i]) ? "/" : NULL,
+		};
+		if (!queries[used - 1].what || !queries[used - 1].path)
+			r = fail_memory(err);
+	}
+	if (r == COPPICE_OK && used > 0)
+		r = tell ? in_use_each(queries, used, tell, user, err)
+			 : in_use_find(queries, used, NULL, 0, err);
+	queries_free(queries, used);
+	return r;
+}

@@ -3,6 +3,8 @@
 
 /* Who uses a tree: processes standing in it, files open, mounts, in all namespaces. */
 
+#include <limits.h>
+
 #include "driver/driver.h"
 
 /* A tree to look for; all borrowed. */
@@ -42,3 +44,14 @@ int in_use_find(const struct in_use_query *queries, size_t n, char *who, size_t 
  */
 int in_use_each(const struct in_use_query *queries, size_t n, in_use_fn *tell, void *user,
 		struct coppice_error *err);
+
+/* Where others would have a volume open: its tree, or its device; false: nowhere. */
+typedef bool in_use_where_fn(struct pool *pool, const struct volume_ref *ref,
+			     char ret[static PATH_MAX]);
+
+/*
+ * The op in_use of engines whose volumes are mounted when they are used: what is not mounted, and
+ * has no device, is not in use.
+ */
+int in_use_where(struct pool *pool, const struct volume_ref *refs, size_t n,
+		 in_use_where_fn *where, in_use_fn *tell, void *user, struct coppice_error *err);

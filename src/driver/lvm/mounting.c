@@ -324,19 +324,10 @@ int lvm_volume_umount(struct pool *pool, const struct volume_ref *ref, struct co
 
 /* ---- in use ---- */
 
-static void queries_free(struct in_use_query *queries, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		free((void *)(uintptr_t)queries[i].what);
-		free((void *)(uintptr_t)queries[i].path);
-	}
-	free(queries);
-}
-
 /* Where others would have it open; false: nowhere. */
-static bool find_used(const struct lvm_pool *lvm, const struct volume_ref *ref,
-		      char ret[static PATH_MAX])
+static bool find_used(struct pool *pool, const struct volume_ref *ref, char ret[static PATH_MAX])
 {
+	const struct lvm_pool *lvm = lvm_pool_of(pool);
 	struct coppice_error ignored;
 	char name[LV_NAME_MAX];
 
@@ -348,32 +339,8 @@ static bool find_used(const struct lvm_pool *lvm, const struct volume_ref *ref,
 	return access(ret, F_OK) == 0;
 }
 
-/* What is not mounted, and has no device, is not in use. */
 int lvm_in_use(struct pool *pool, const struct volume_ref *refs, size_t n, in_use_fn *tell,
 	       void *user, struct coppice_error *err)
 {
-	struct lvm_pool *lvm = lvm_pool_of(pool);
-	struct in_use_query *queries = calloc(n + 1, sizeof(*queries));
-	char where[PATH_MAX], text[VOLUME_REF_TEXT_MAX];
-	int r = COPPICE_OK;
-	size_t used = 0;
-
-	if (!queries)
-		return fail_memory(err);
-	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
-		if (!find_used(lvm, &refs[i], where))
-			continue;
-		queries[used++] = (struct in_use_query){
-			.what = strdup(volume_ref_format(&refs[i], text)),
-			.path = strdup(where),
-			.top = volume_is_block(&refs[i]) ? "/" : NULL,
-		};
-		if (!queries[used - 1].what || !queries[used - 1].path)
-			r = fail_memory(err);
-	}
-	if (r == COPPICE_OK && used > 0)
-		r = tell ? in_use_each(queries, used, tell, user, err)
-			 : in_use_find(queries, used, NULL, 0, err);
-	queries_free(queries, used);
-	return r;
+	return in_use_where(pool, refs, n, find_used, tell, user, err);
 }

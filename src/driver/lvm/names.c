@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "driver/generic/volume_hash.h"
 
 static const char *const kind_words[VOLUME_KINDS] = {
 	[VOLUME_IMAGE] = "images",
@@ -95,19 +96,9 @@ static size_t length_in_kernel(const char *name)
 /* Of dm-ioctl.h, without its NUL. */
 #define DM_NAME_MAX 127
 
-/* FNV-1a of all, their ends included; its bits mixed, as sums are made of these. */
 uint64_t lvm_hash(const struct volume_ref *ref, const char *record)
 {
-	const char *const texts[] = { lvm_kind_word(ref->kind), ref->name.text, ref->snapshot.text,
-				      record };
-	uint64_t hash = 14695981039346656037ULL;
-
-	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
-		for (const char *c = texts[i]; c == texts[i] || c[-1]; c++)
-			hash = (hash ^ (unsigned char)*c) * 1099511628211ULL;
-	hash ^= hash >> 32;
-	hash *= 0xd6e8feb86659fd93ULL;
-	return hash ^ hash >> 32;
+	return volume_hash(kind_words[ref->kind], ref, record);
 }
 
 int lvm_name(const struct lvm_pool *lvm, const struct volume_ref *ref, char ret[static LV_NAME_MAX],

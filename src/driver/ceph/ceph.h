@@ -297,6 +297,7 @@ struct rbd *rbd_find_ref(const struct rbd_list *listing, const struct volume_ref
 int ceph_find(struct ceph_pool *ceph, const struct volume_ref *ref, struct rbd_list *listing,
 	      struct rbd **ret, struct rbd_snap **ret_snap, struct coppice_error *err);
 int ceph_fail_missing(const struct volume_ref *ref, struct coppice_error *err);
+int ceph_fail_exists(const struct volume_ref *ref, struct coppice_error *err);
 
 /* What a volume with all of its snapshots adds to the stamp; 0: it is not there. */
 uint64_t rbd_part(const struct rbd_list *listing, const struct volume_ref *ref);

@@ -133,13 +133,6 @@ int ceph_limit_set(struct pool *pool, const struct volume_ref *ref, const struct
 
 /* ---- names ---- */
 
-static int fail_exists(const struct volume_ref *ref, struct coppice_error *err)
-{
-	char name[VOLUME_REF_TEXT_MAX];
-
-	return fail(err, COPPICE_EXISTS, "'%s' exists already", volume_ref_format(ref, name));
-}
-
 /* Its record is under both names until it has the new one. */
 static int rename_snapshot(struct ceph_pool *ceph, const struct rbd_list *listing,
 			   const struct rbd *rbd, const struct rbd_snap *snap,
@@ -151,7 +144,7 @@ static int rename_snapshot(struct ceph_pool *ceph, const struct rbd_list *listin
 	int r;
 
 	if (rbd_find_ref(listing, to, NULL))
-		return fail_exists(to, err);
+		return ceph_fail_exists(to, err);
 	ceph_snapshot_name(to, name);
 	(void)snprintf(old, sizeof(old), META_SNAPSHOT "%s", snap->snapshot);
 	(void)snprintf(new, sizeof(new), META_SNAPSHOT "%s", to->snapshot.text);
@@ -171,7 +164,7 @@ static int rename_snapshot(struct ceph_pool *ceph, const struct rbd_list *listin
 		(void)rbd_close(image);
 	}
 	if (r == -EEXIST)
-		return fail_exists(to, err);
+		return ceph_fail_exists(to, err);
 	if (r < 0)
 		return fail_ceph(ceph, r, err, "cannot rename the snapshot '%s/%s@%s'",
 				 ceph->osd_pool, rbd->name, snap->name);
@@ -215,7 +208,7 @@ int ceph_rename(struct pool *pool, const struct volume_ref *from, const struct v
 		r = snap ? rename_snapshot(ceph, &listing, rbd, snap, to, err)
 			 : ceph_rename_image_for(ceph, claim.id.text, rbd->name, new, err);
 	ceph_claim_end(ceph, &claim);
-	return r == COPPICE_EXISTS ? fail_exists(to, err)
+	return r == COPPICE_EXISTS ? ceph_fail_exists(to, err)
 				   : change_part(ceph, &listing, from, to, r, err);
 }
 

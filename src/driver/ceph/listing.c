@@ -852,6 +852,13 @@ int ceph_fail_missing(const struct volume_ref *ref, struct coppice_error *err)
 		    volume_ref_format(ref, name));
 }
 
+int ceph_fail_exists(const struct volume_ref *ref, struct coppice_error *err)
+{
+	char name[VOLUME_REF_TEXT_MAX];
+
+	return fail(err, COPPICE_EXISTS, "'%s' exists already", volume_ref_format(ref, name));
+}
+
 int ceph_find(struct ceph_pool *ceph, const struct volume_ref *ref, struct rbd_list *listing,
 	      struct rbd **ret, struct rbd_snap **ret_snap, struct coppice_error *err)
 {

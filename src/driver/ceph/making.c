@@ -496,21 +496,6 @@ static int find_origin(struct batch *batch, const struct volume_ref *refs, size_
 	return COPPICE_OK;
 }
 
-/* Before the first is made. */
-static int check_limits(uint64_t origin_bytes, const struct new_volume *volumes, size_t n,
-			struct coppice_error *err)
-{
-	for (size_t i = 0; i < n; i++)
-		if (volumes[i].limit_bytes &&
-		    limit_check(volumes[i].ref.name.text, volumes[i].limit_bytes,
-				volume_is_block(&volumes[i].ref)
-					? "the disk that it is cloned from has"
-					: "the file system that it is cloned from has",
-				origin_bytes, err) < 0)
-			return wrap(err, "cannot clone as '%s'", option_text(&volumes[i]));
-	return COPPICE_OK;
-}
-
 static int clone_dry(struct ceph_pool *ceph, const struct volume_ref *origin,
 		     const struct new_volume *volumes, size_t n, struct coppice_error *err)
 {
@@ -526,7 +511,8 @@ static int clone_dry(struct ceph_pool *ceph, const struct volume_ref *origin,
 		return COPPICE_OK;
 	r = rbd_listing_read_of(ceph, origin, 1, &listing, err);
 	rbd = r == COPPICE_OK ? rbd_find_ref(&listing, origin, &snap) : NULL;
-	return rbd ? check_limits(snap ? snap->size_bytes : rbd_bytes_asked(rbd), volumes, n, err)
+	return rbd ? limits_check_clones(snap ? snap->size_bytes : rbd_bytes_asked(rbd), volumes, n,
+					 err)
 		   : r;
 }
 
@@ -616,7 +602,7 @@ int ceph_clone(struct draft *draft, const struct volume_ref *origin,
 	}
 	r = find_origin(&batch, refs, n + 1, is_to_look, &listing, err);
 	if (r == COPPICE_OK)
-		r = check_limits(batch.origin_bytes, volumes, n, err);
+		r = limits_check_clones(batch.origin_bytes, volumes, n, err);
 	if (r == COPPICE_OK && is_live)
 		r = ceph_settle(ceph, batch.from, err);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
@@ -633,13 +619,6 @@ int ceph_clone(struct draft *draft, const struct volume_ref *origin,
 }
 
 /* ---- publishing ---- */
-
-static int fail_exists(const struct volume_ref *ref, struct coppice_error *err)
-{
-	char name[VOLUME_REF_TEXT_MAX];
-
-	return fail(err, COPPICE_EXISTS, "'%s' exists already", volume_ref_format(ref, name));
-}
 
 int ceph_rename_image(struct ceph_pool *ceph, const char *from, const char *to,
 		      struct coppice_error *err)
@@ -709,7 +688,7 @@ static int give_name(struct draft *draft, const struct new_volume *volume, const
 			r = did ? ceph_rename_image_for(ceph, draft->id.text, item->name, name, err)
 				: COPPICE_EXISTS;
 	}
-	return r == COPPICE_EXISTS ? fail_exists(&volume->ref, err) : r;
+	return r == COPPICE_EXISTS ? ceph_fail_exists(&volume->ref, err) : r;
 }
 
 struct publishing {
@@ -740,7 +719,7 @@ static int check_snapshot(const struct publishing *publishing, const struct new_
 	if (!*ret_parent)
 		return ceph_fail_missing(&parent, err);
 	return rbd_find_ref(publishing->listing, &volume->ref, NULL)
-		       ? fail_exists(&volume->ref, err)
+		       ? ceph_fail_exists(&volume->ref, err)
 		       : COPPICE_OK;
 }
 

@@ -7,9 +7,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 
 #include "base/text.h"
 #include "driver/generic/device_mount.h"
@@ -84,13 +86,15 @@ static int mount_device(struct ceph_pool *ceph, const struct rbd *rbd, const cha
 	return r;
 }
 
-/* Mounted; or, where we are not let do that, before it is mounted again. */
+/* Mounted; or, of ext4, where we are not let do that, before it is mounted again. */
 static int grow(struct ceph_pool *ceph, const struct rbd *rbd, const char *device, const char *path,
 		struct coppice_error *err)
 {
 	int r = file_system_grow(path, device, err);
+	struct statfs fs;
 
-	if (r == COPPICE_OK || umount2(path, UMOUNT_NOFOLLOW) < 0)
+	if (r == COPPICE_OK || statfs(path, &fs) < 0 || fs.f_type != EXT4_SUPER_MAGIC ||
+	    umount2(path, UMOUNT_NOFOLLOW) < 0)
 		return r;
 	r = file_system_grow_unmounted(device, err);
 	return r < 0 ? r : mount_device(ceph, rbd, device, false, path, err);

@@ -4,13 +4,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/text.h"
 #include "driver/generic/explain.h"
 #include "driver/generic/filesystem.h"
+#include "driver/generic/pool_owner.h"
 
 #define SIZE_DEFAULT    (UINT64_C(10) << 30)
 #define TIMEOUT_DEFAULT 30
@@ -169,35 +169,10 @@ void ceph_pool_close(struct pool *pool)
 
 /* ---- whose it is ---- */
 
-static bool differs(json_t *record, const char *key, const struct uuid *wanted)
-{
-	const char *text = json_string_value(json_object_get(record, key));
-
-	return wanted->text[0] && (!text || strcmp(text, wanted->text) != 0);
-}
-
 static int check_owner(const struct ceph_pool *ceph, const struct pool_spec *spec, const char *text,
 		       struct coppice_error *err)
 {
-	json_t *record = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-	int r = COPPICE_OK;
-
-	if (!record)
-		return fail(err, COPPICE_INVALID, "the record of the pool in '%s' is damaged",
-			    ceph->osd_pool);
-	if (differs(record, "uuid", &spec->uuid)) {
-		r = fail(err, COPPICE_BUSY, "in '%s' there is another pool than '%s'",
-			 ceph->osd_pool, spec->name);
-	} else if (differs(record, "owner", &spec->owner)) {
-		const char *owner = json_string_value(json_object_get(record, "owner_path"));
-
-		r = fail(err, COPPICE_BUSY,
-			 "the pool in '%s' is held by another Coppice, with the state directory "
-			 "'%s'; to take it over: coppice storage recover",
-			 ceph->osd_pool, owner ? owner : "unknown");
-	}
-	json_decref(record);
-	return r;
+	return pool_owner_check(spec, text, "in", ceph->osd_pool, err);
 }
 
 /* COPPICE_NOT_FOUND: it is no pool of Coppice. */

@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "driver/generic/explain.h"
 #include "driver/generic/inuse.h"
+#include "driver/generic/pool_owner.h"
 
 #define RECORD_MAX 16384
 
@@ -383,40 +384,13 @@ void layout_done(struct layout *layout)
 	free(layout->quoted);
 }
 
-static bool differs(json_t *record, const char *key, const struct uuid *wanted)
-{
-	const char *text = json_string_value(json_object_get(record, key));
-
-	return wanted->text[0] && (!text || strcmp(text, wanted->text) != 0);
-}
-
 int layout_check_owner(struct layout *layout, const struct pool_spec *spec,
 		       struct coppice_error *err)
 {
 	_cleanup_(freep) char *text = NULL;
-	json_t *record;
-	int r;
+	int r = layout_pool_record_read(&layout->pool, &text, err);
 
-	r = layout_pool_record_read(&layout->pool, &text, err);
-	if (r < 0)
-		return r;
-	record = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-	if (!record)
-		return fail(err, COPPICE_INVALID, "the record of the pool at '%s' is damaged",
-			    layout->path);
-	if (differs(record, "uuid", &spec->uuid)) {
-		r = fail(err, COPPICE_BUSY, "at '%s' there is another pool than '%s'", layout->path,
-			 spec->name);
-	} else if (differs(record, "owner", &spec->owner)) {
-		const char *owner = json_string_value(json_object_get(record, "owner_path"));
-
-		r = fail(err, COPPICE_BUSY,
-			 "the pool at '%s' is held by another Coppice, with the state directory "
-			 "'%s'; to take it over: coppice storage recover",
-			 layout->path, owner ? owner : "unknown");
-	}
-	json_decref(record);
-	return r;
+	return r < 0 ? r : pool_owner_check(spec, text, "at", layout->path, err);
 }
 
 int layout_pool_record_read(struct pool *pool, char **ret, struct coppice_error *err)

@@ -379,21 +379,6 @@ static int find_origin(struct batch *batch, const struct volume_ref *origin, boo
 	return COPPICE_OK;
 }
 
-/* Before the first is made. */
-static int check_limits(uint64_t origin_bytes, const struct new_volume *volumes, size_t n,
-			struct coppice_error *err)
-{
-	for (size_t i = 0; i < n; i++)
-		if (volumes[i].limit_bytes &&
-		    limit_check(volumes[i].ref.name.text, volumes[i].limit_bytes,
-				volume_is_block(&volumes[i].ref)
-					? "the disk that it is cloned from has"
-					: "the file system that it is cloned from has",
-				origin_bytes, err) < 0)
-			return wrap(err, "cannot clone as '%s'", option_text(&volumes[i]));
-	return COPPICE_OK;
-}
-
 /* What would be refused, of an origin that is there already. */
 static int clone_dry(struct lvm_pool *lvm, const struct volume_ref *origin,
 		     const struct new_volume *volumes, size_t n, struct coppice_error *err)
@@ -409,7 +394,7 @@ static int clone_dry(struct lvm_pool *lvm, const struct volume_ref *origin,
 		return COPPICE_OK;
 	r = lvm_list_read(lvm, &listing, err);
 	lv = r == COPPICE_OK ? lv_list_find_ref(lvm, &listing, origin) : NULL;
-	return lv ? check_limits(lv_bytes_asked(lv), volumes, n, err) : r;
+	return lv ? limits_check_clones(lv_bytes_asked(lv), volumes, n, err) : r;
 }
 
 static void clone_explain(struct draft *draft, const struct volume_ref *origin,
@@ -461,7 +446,7 @@ int lvm_clone(struct draft *draft, const struct volume_ref *origin,
 	if (r == COPPICE_OK)
 		r = find_origin(&batch, origin, is_to_look, &listing, err);
 	if (r == COPPICE_OK)
-		r = check_limits(batch.origin_bytes, volumes, n, err);
+		r = limits_check_clones(batch.origin_bytes, volumes, n, err);
 	if (r == COPPICE_OK && is_live && lvm_mount_find(lvm, batch.from, where))
 		r = file_system_settle(where, err);
 	if (r == COPPICE_OK && is_live && n > 1)

@@ -13,6 +13,7 @@
 #include "driver/generic/explain.h"
 #include "driver/generic/loop.h"
 #include "driver/generic/pool_file.h"
+#include "driver/generic/pool_owner.h"
 
 #define THIN_DEFAULT "CoppiceThinPool"
 #define SIZE_DEFAULT (UINT64_C(10) << 30)
@@ -195,35 +196,13 @@ int lvm_pool_tags(struct lvm_pool *lvm, char **ret, struct coppice_error *err)
 	return *ret ? COPPICE_OK : fail_memory(err);
 }
 
-static bool differs(json_t *record, const char *key, const struct uuid *wanted)
-{
-	const char *text = json_string_value(json_object_get(record, key));
-
-	return wanted->text[0] && (!text || strcmp(text, wanted->text) != 0);
-}
-
 int lvm_check_owner(const struct lvm_pool *lvm, const struct pool_spec *spec, const char *text,
 		    struct coppice_error *err)
 {
-	json_t *record = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-	int r = COPPICE_OK;
+	char place[2 * LV_NAME_MAX + 2];
 
-	if (!record)
-		return fail(err, COPPICE_INVALID, "the record of the pool in '%s/%s' is damaged",
-			    lvm->vg, lvm->thin);
-	if (differs(record, "uuid", &spec->uuid)) {
-		r = fail(err, COPPICE_BUSY, "in '%s/%s' there is another pool than '%s'", lvm->vg,
-			 lvm->thin, spec->name);
-	} else if (differs(record, "owner", &spec->owner)) {
-		const char *owner = json_string_value(json_object_get(record, "owner_path"));
-
-		r = fail(err, COPPICE_BUSY,
-			 "the pool in '%s/%s' is held by another Coppice, with the state directory "
-			 "'%s'; to take it over: coppice storage recover",
-			 lvm->vg, lvm->thin, owner ? owner : "unknown");
-	}
-	json_decref(record);
-	return r;
+	(void)snprintf(place, sizeof(place), "%s/%s", lvm->vg, lvm->thin);
+	return pool_owner_check(spec, text, "in", place, err);
 }
 
 bool lvm_pool_device(const struct lvm_pool *lvm, char ret[static PATH_MAX])

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -13,6 +12,7 @@
 #include "base/text.h"
 #include "driver/generic/explain.h"
 #include "driver/generic/pool_file.h"
+#include "driver/generic/pool_owner.h"
 
 static bool is_dataset_name(const char *name)
 {
@@ -161,35 +161,10 @@ int zfs_root_property(const struct zfs_pool *zfs, const char *property, char **r
 	return COPPICE_OK;
 }
 
-static bool differs(json_t *record, const char *key, const struct uuid *wanted)
-{
-	const char *text = json_string_value(json_object_get(record, key));
-
-	return wanted->text[0] && (!text || strcmp(text, wanted->text) != 0);
-}
-
 int zfs_check_owner(const struct zfs_pool *zfs, const struct pool_spec *spec, const char *text,
 		    struct coppice_error *err)
 {
-	json_t *record = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-	int r = COPPICE_OK;
-
-	if (!record)
-		return fail(err, COPPICE_INVALID, "the record of the pool in '%s' is damaged",
-			    zfs->root);
-	if (differs(record, "uuid", &spec->uuid)) {
-		r = fail(err, COPPICE_BUSY, "in '%s' there is another pool than '%s'", zfs->root,
-			 spec->name);
-	} else if (differs(record, "owner", &spec->owner)) {
-		const char *owner = json_string_value(json_object_get(record, "owner_path"));
-
-		r = fail(err, COPPICE_BUSY,
-			 "the pool in '%s' is held by another Coppice, with the state directory "
-			 "'%s'; to take it over: coppice storage recover",
-			 zfs->root, owner ? owner : "unknown");
-	}
-	json_decref(record);
-	return r;
+	return pool_owner_check(spec, text, "in", zfs->root, err);
 }
 
 /* The folder that a zpool's file or device is looked for in. */

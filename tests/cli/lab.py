@@ -636,8 +636,7 @@ def ceph(*args):
 class CephWalk(Walk):
     """The same of a pool on Ceph, by `rbd`; volumes are names of snapshots, or of images."""
 
-    WORDS = {"image": "image", "container": "container", "virtual-machine": "virtual-machine",
-             "custom": "custom"}
+    WORDS = set(KINDS.values())
 
     def __init__(self, pool):  # pylint: disable=super-init-not-called
         self.pool = pool
@@ -678,14 +677,13 @@ class CephWalk(Walk):
 
     def look_at(self, name):
         """Its metadata, if that is its own, and its snapshots."""
-        done = subprocess.run(["rbd", "-p", self.pool, "info", name], check=False,
-                              capture_output=True, text=True)
+        done = subprocess.run(["rbd", "-p", self.pool, "--format", "json", "info", name],
+                              check=False, capture_output=True, text=True)
         if done.returncode != 0:
             self.problems.append(f"{name} is half made: {done.stderr}")
             return {}, []
         meta = self.rbd("image-meta", "list", name) or {}
-        info = self.rbd("info", name)
-        if meta.get("coppice.id") != info["id"]:
+        if meta.get("coppice.id") != json.loads(done.stdout)["id"]:
             meta = {}
         return meta, [snap["name"] for snap in self.rbd("snap", "ls", name)]
 

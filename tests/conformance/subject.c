@@ -349,14 +349,15 @@ const struct subject subject_lvm_xfs = {
 };
 
 #ifdef HAS_CEPH
-#define ON_CEPH                                                                                    \
-	.driver = &driver_ceph, .has_tombstones = true, .n_left = ceph_n_left,                     \
-	.settle = settle_ceph,                                                                     \
-	.why_not = needs_ceph, .put = mounted_put, .get = mounted_get
-
 const struct subject subject_ceph = {
 	.name = "ceph",
-	ON_CEPH,
+	.driver = &driver_ceph,
+	.has_tombstones = true,
+	.n_left = ceph_n_left,
+	.settle = settle_ceph,
+	.why_not = needs_ceph,
+	.put = mounted_put,
+	.get = mounted_get,
 	.file_system = "ext4",
 	.metadata_bytes = 16U << 20, /* objects of 4 MiB are counted whole */
 	.volume_size = "64MiB",

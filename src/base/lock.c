@@ -17,6 +17,11 @@ unsigned lock_byte(unsigned range, const char *name)
 	return range * BYTES_PER_RANGE + (hash ^ hash >> 16) % BYTES_PER_RANGE;
 }
 
+unsigned lock_range_of(unsigned byte)
+{
+	return byte / BYTES_PER_RANGE;
+}
+
 int lock_file_open(int dir_fd, const char *path, unsigned timeout_ms, struct lock_file *ret,
 		   struct coppice_error *err)
 {

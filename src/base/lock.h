@@ -29,6 +29,9 @@ struct lock_want {
 /* The byte of a name. Ranges (0 … 15) keep names of different things apart. */
 _nonnull_ unsigned lock_byte(unsigned range, const char *name);
 
+/* Of which range is a byte? */
+unsigned lock_range_of(unsigned byte);
+
 _nonnull_ int lock_file_open(int dir_fd, const char *path, unsigned timeout_ms,
 			     struct lock_file *ret, struct coppice_error *err);
 

@@ -4,28 +4,30 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* ---- ours, and not another state directory's ---- */
 
-#define HOLD_WAIT_MS 2
+struct holding {
+	struct pool_entry *entry;
+	enum pool_hold how;
+};
+
+static int try_hold(void *user, struct coppice_error *err)
+{
+	const struct holding *holding = user;
+
+	return holding->entry->driver->pool_hold(holding->entry->pool, holding->how, err);
+}
 
 int pool_hold_as(struct coppice *coppice, struct pool_entry *entry, enum pool_hold how,
 		 struct coppice_error *err)
 {
-	unsigned waited_ms = 0;
+	struct holding holding = { entry, how };
 	int r;
 
 	if (!entry->driver->pool_hold)
 		return COPPICE_OK;
-	while ((r = entry->driver->pool_hold(entry->pool, how, err)) == COPPICE_BUSY) {
-		if (is_interrupted(coppice))
-			return fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was changed");
-		if (waited_ms >= coppice->locks.timeout_ms)
-			return r;
-		(void)nanosleep(&(struct timespec){ .tv_nsec = HOLD_WAIT_MS * 1000000 }, NULL);
-		waited_ms += HOLD_WAIT_MS;
-	}
+	r = wait_while_busy(coppice, try_hold, &holding, err);
 	entry->is_held = r == COPPICE_OK;
 	return r;
 }

@@ -59,10 +59,16 @@ struct locks {
 	struct lock_want *want;
 	size_t n, capacity;
 	bool is_failed; /* out of memory */
+
+	/* What of it other hosts must know, and the pools that have been told. */
+	struct lock_want *shared;
+	size_t n_shared;
+	struct pool_entry **told;
+	size_t n_told;
 };
 
 /* clang-format off */
-#define LOCKS_INIT { NULL, NULL, 0, 0, false }
+#define LOCKS_INIT { NULL, NULL, 0, 0, false, NULL, 0, NULL, 0 }
 /* clang-format on */
 
 _nonnull_ void locks_add(struct locks *locks, enum lock_range range, const char *name,
@@ -172,6 +178,10 @@ _nonnull_ void change_abort(struct coppice *coppice);
 _nonnull_ int pool_hold(struct coppice *coppice, struct pool_entry *entry,
 			struct coppice_error *err);
 _nonnull_ void pool_release(struct pool_entry *entry);
+
+/* Call it as long as it says COPPICE_BUSY, until the time for locks is over. */
+typedef int busy_fn(void *user, struct coppice_error *err);
+int wait_while_busy(struct coppice *coppice, busy_fn *fn, void *user, struct coppice_error *err);
 
 /* Wait for it to be had so, as long as for any lock. */
 _nonnull_ int pool_hold_as(struct coppice *coppice, struct pool_entry *entry, enum pool_hold how,

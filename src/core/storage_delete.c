@@ -188,22 +188,14 @@ static bool is_gone(struct pool_entry *entry)
 	return why.code == COPPICE_NOT_FOUND;
 }
 
-/* @why: it cannot be opened. What it lives on may come back: then storage recover finds it. */
-static int forget_gone(struct coppice *coppice, struct pool_entry *entry, const char *why,
-		       struct coppice_error *err)
+/* It is known here no more; nothing of it is destroyed. */
+static int forget_here(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
 {
 	_cleanup_(freep) char *path = text_format("pools/%s.json", entry->name);
-	int r = COPPICE_OK;
+	int r;
 
 	if (!path)
 		return fail_memory(err);
-	if (entry->driver->pool_can_umount)
-		r = entry->driver->pool_can_umount(&entry->spec, err);
-	if (r < 0)
-		return wrap(err, "cannot delete pool '%s'", entry->name);
-	notice(coppice, "%s; so it is only forgotten, and nothing of it destroyed", why);
-	if (coppice->options.is_dry_run)
-		return COPPICE_OK;
 	/* Before the catalog forgets what it could not read again. */
 	r = pool_entry_unmount(coppice, entry, true, err);
 	if (r < 0)
@@ -217,12 +209,55 @@ static int forget_gone(struct coppice *coppice, struct pool_entry *entry, const 
 	return r < 0 ? r : pools_load(coppice, err);
 }
 
+/* @why: it cannot be opened. What it lives on may come back: then storage recover finds it. */
+static int forget_gone(struct coppice *coppice, struct pool_entry *entry, const char *why,
+		       struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	if (entry->driver->pool_can_umount)
+		r = entry->driver->pool_can_umount(&entry->spec, err);
+	if (r < 0)
+		return wrap(err, "cannot delete pool '%s'", entry->name);
+	notice(coppice, "%s; so it is only forgotten, and nothing of it destroyed", why);
+	return coppice->options.is_dry_run ? COPPICE_OK : forget_here(coppice, entry, err);
+}
+
+/* Others use it as well: *ret_did, it is theirs alone now. What is mounted of it here is not. */
+static int leave(struct coppice *coppice, struct pool_entry *entry, bool *ret_did,
+		 struct coppice_error *err)
+{
+	_cleanup_(freep) char *others = NULL;
+	int r;
+
+	*ret_did = false;
+	if (!entry->driver->pool_leave)
+		return COPPICE_OK;
+	r = entry->driver->pool_umount(&entry->spec, err);
+	if (r == COPPICE_OK)
+		r = entry->driver->pool_leave(entry->pool, &others, err);
+	if (r < 0)
+		return wrap(err, "cannot delete pool '%s'", entry->name);
+	if (!others)
+		return COPPICE_OK;
+	*ret_did = true;
+	notice(coppice,
+	       "pool '%s' is used by %s, too; so it is only forgotten here, and nothing of it "
+	       "destroyed",
+	       entry->name, others);
+	if (coppice->options.is_dry_run)
+		return COPPICE_OK;
+	pool_entry_close(entry);
+	return forget_here(coppice, entry, err);
+}
+
 int coppice_storage_delete(struct coppice *coppice, const char *name, bool is_forced,
 			   struct coppice_error *err)
 {
 	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
 	struct coppice_error why;
 	struct pool_entry *entry;
+	bool did_leave = false;
 	int r;
 
 	r = pools_find(coppice, name, &entry, err);
@@ -239,6 +274,9 @@ int coppice_storage_delete(struct coppice *coppice, const char *name, bool is_fo
 		*err = why;
 		return r;
 	}
+	r = leave(coppice, entry, &did_leave, err);
+	if (r < 0 || did_leave)
+		return r;
 	if (entry->is_unswept && !is_forced)
 		r = fail(err, COPPICE_BUSY,
 			 "pool '%s' has leftovers that cannot be swept, and may hold volumes; see: "

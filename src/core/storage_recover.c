@@ -84,6 +84,28 @@ static int check_known(struct coppice *coppice, struct pool_entry *entry, const 
 	return COPPICE_OK;
 }
 
+/* Its record stays as it is: it is others' as well. Opened as ours, it knows who joins. */
+static int join(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	_cleanup_(freep) char *others = NULL;
+	struct coppice_error ignored;
+	struct pool *pool;
+	int r;
+
+	pool_entry_close(entry);
+	r = entry->driver->pool_open(&entry->spec, &pool, err);
+	if (r < 0)
+		return r;
+	pool_adopt(coppice, entry, pool);
+	r = entry->driver->pool_join(entry->pool, err);
+	if (r < 0)
+		return r;
+	r = pool_entry_save(coppice, entry, err);
+	if (r < 0)
+		(void)entry->driver->pool_leave(entry->pool, &others, &ignored);
+	return r;
+}
+
 /* Everything but to write it, in a dry run. */
 static int take_over(struct coppice *coppice, struct pool_entry *entry, bool was_mounted,
 		     struct coppice_error *err)
@@ -100,11 +122,15 @@ static int take_over(struct coppice *coppice, struct pool_entry *entry, bool was
 	if (!was_mounted && entry->driver->pool_open_explain && coppice->options.hooks.explain)
 		entry->driver->pool_open_explain(&entry->spec, coppice->options.hooks.explain,
 						 coppice->options.hooks.user);
-	notice(coppice, "pool '%s' is taken over from the state directory '%s'", entry->name,
-	       owner.path);
+	if (!entry->driver->pool_join)
+		notice(coppice, "pool '%s' is taken over from the state directory '%s'",
+		       entry->name, owner.path);
 	entry->spec.uuid = entry->uuid;
 	entry->spec.owner = coppice->owner;
-	return coppice->options.is_dry_run ? COPPICE_OK : write_both(coppice, entry, record, err);
+	if (coppice->options.is_dry_run)
+		return COPPICE_OK;
+	return entry->driver->pool_join ? join(coppice, entry, err)
+					: write_both(coppice, entry, record, err);
 }
 
 /* Open it, whoever has it, and take it over. */

@@ -43,6 +43,7 @@
 #include "driver/volume.h"
 
 struct driver;
+struct lock_want; /* base/lock.h */
 
 /* What a limit is of, and whether it is a promise as well; none: of the volume's own data. */
 enum {
@@ -268,6 +269,25 @@ struct driver {
 	 * state directory for ever.
 	 */
 	int (*pool_hold)(struct pool *pool, enum pool_hold how, struct coppice_error *err);
+
+	/*
+	 * Of pools that several hosts use at once: lock what is locked in the state directory, for
+	 * all of them. Each byte that lock_byte() gives a name is locked once, @wants or nothing.
+	 * Does not wait: COPPICE_BUSY naming who has one of them. What a dead process had is
+	 * free, and what it left is ended. Unlocking goes as far as it can. NULL, both: pools
+	 * have one state directory at a time.
+	 */
+	int (*names_lock)(struct pool *pool, const struct lock_want *wants, size_t n,
+			  struct coppice_error *err);
+	void (*names_unlock)(struct pool *pool, const struct lock_want *wants, size_t n);
+
+	/*
+	 * This state directory uses it from now on, beside those that do. And not any more:
+	 * *ret_others says who else does, free() it; if nobody does nothing is changed, and it
+	 * is NULL. A dry run changes nothing. NULL, both: it is taken over from who has it.
+	 */
+	int (*pool_join)(struct pool *pool, struct coppice_error *err);
+	int (*pool_leave)(struct pool *pool, char **ret_others, struct coppice_error *err);
 
 	/* Is it mounted, or in no need of it? Mounts nothing. */
 	bool (*pool_is_mounted)(const struct pool_spec *spec);

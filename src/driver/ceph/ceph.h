@@ -25,6 +25,7 @@
 #include <rados/librados.h>
 #include <rbd/librbd.h>
 
+#include "base/lock.h"
 #include "driver/ceph/keys.h"
 #include "driver/driver.h"
 #include "driver/generic/pool_state.h"
@@ -54,6 +55,16 @@ extern const struct driver driver_ceph;
 #define META_PENDING  "coppice.pending."  /* SNAP: the draft that makes it, while that is pending */
 
 struct rbd_list;
+struct ceph_debts;
+struct text;
+
+/* Of a process that changes something: worker.c. */
+struct worker {
+	struct uuid id;
+	int fd;          /* of its file; -1: there is no worker yet */
+	char *address;   /* how the cluster knows us */
+	uint64_t watch;
+};
 
 struct ceph_pool {
 	struct pool pool;
@@ -71,7 +82,10 @@ struct ceph_pool {
 	char *mount_options;
 	uint64_t size_bytes; /* of new volumes */
 	struct pool_state files;  /* in STATE/ceph/NAME */
-	const struct state_debts *debts; /* of the dead, that we have taken; or NULL */
+	struct uuid owner; /* of the state directory */
+	char *state_path;
+	struct worker worker;
+	const struct ceph_debts *debts; /* of the dead, that we have taken; or NULL */
 	struct rbd_list *reading; /* between reading_begin and reading_end; or NULL */
 };
 
@@ -115,6 +129,8 @@ int root_get(struct ceph_pool *ceph, const char *key, char **ret, struct coppice
 int root_set(struct ceph_pool *ceph, const char *key, const char *value,
 	     struct coppice_error *err);
 
+int root_unset(struct ceph_pool *ceph, const char *key, struct coppice_error *err);
+
 /* Make it, with these keys, unless it is there: COPPICE_EXISTS. */
 int root_make(struct ceph_pool *ceph, const char *const pairs[][2], size_t n,
 	      struct coppice_error *err);
@@ -142,19 +158,41 @@ int root_name_take(struct ceph_pool *ceph, const char *name, const char *id,
 		   struct coppice_error *err);
 void root_name_give_back(struct ceph_pool *ceph, const char *name);
 
-struct root_draft {
-	struct uuid id;
-	char *text; /* as root_draft_add() was given it; owned */
+/* Keys that begin so, and end with a uuid, or a number. */
+#define ROOT_DRAFT   "draft."
+#define ROOT_OWED    "owed."
+#define ROOT_WORKER "by."
+#define ROOT_HOST    "host." /* a state directory that uses the pool */
+#define ROOT_LOCK    "lock."
+
+struct root_entry {
+	struct uuid id; /* the rest of the key */
+	char *text;     /* owned */
 };
 
-struct root_drafts {
-	struct root_draft *draft;
+struct root_list {
+	struct root_entry *entry;
 	size_t n;
 };
 
-int root_drafts_read(struct ceph_pool *ceph, struct root_drafts *ret, struct coppice_error *err);
-void root_drafts_done(struct root_drafts *drafts);
-bool root_drafts_has(const struct root_drafts *drafts, const char *id);
+int root_list_read(struct ceph_pool *ceph, const char *prefix, struct root_list *ret,
+		   struct coppice_error *err);
+void root_list_done(struct root_list *list);
+int root_list_add(struct root_list *list, const char *id, struct coppice_error *err);
+bool root_list_has(const struct root_list *list, const char *id);
+const char *root_list_get(const struct root_list *list, const char *id); /* or NULL */
+
+/* The values of @n keys, each once; free() each that is not NULL, also after a failure. */
+int root_values(struct ceph_pool *ceph, const char *const keys[], size_t n, char *ret[],
+		struct coppice_error *err);
+
+struct root_change {
+	const char *key, *old, *value; /* NULL: none */
+};
+
+/* Change all of these in one step, if each is as it was; *ret_did: they were. */
+int root_replace(struct ceph_pool *ceph, const struct root_change *changes, size_t n,
+		 bool *ret_did, struct coppice_error *err);
 
 /* Show all that a draft announced, and add that to the stamp, in one step. */
 int root_draft_publish(struct ceph_pool *ceph, const char *id, uint64_t difference,
@@ -256,7 +294,7 @@ struct rbd {
 struct rbd_list {
 	struct rbd *rbd;
 	size_t n;
-	struct root_drafts drafts;
+	struct root_list drafts, owed;
 	struct volume_ref *asked; /* of which it was read; owned; NULL: all */
 	size_t n_asked;
 };
@@ -311,6 +349,70 @@ typedef int rbd_snap_fn(void *user, struct rbd *rbd, struct rbd_snap *snap,
 int rbd_snaps_each(const struct rbd_list *listing, const struct rbd *volume, rbd_snap_fn *fn,
 		   void *user, struct coppice_error *err);
 
+/* ---- worker.c: who is at work on the pool ---- */
+
+#define WORKER_FILE "by-" /* and its id: the file that it holds */
+
+/* Be known to others, from here to worker_end(). */
+int worker_begin(struct ceph_pool *ceph, struct coppice_error *err);
+void worker_end(struct ceph_pool *ceph);
+
+/* "by WORKER", a line of what we make. Whose lines are these? False: nobody's. */
+int worker_line(struct ceph_pool *ceph, struct text *to, struct coppice_error *err);
+bool worker_of(const char *lines, struct uuid *ret);
+
+/* What ROOT_WORKER has of others, for messages: "process 12 on host 'a'". */
+#define WORKER_NAME_MAX (HOST_NAME_MAX + 64)
+void worker_name(const char *text, char ret[static WORKER_NAME_MAX]);
+
+/* Is it of another host, or another state directory? */
+bool worker_is_foreign(const struct ceph_pool *ceph, const char *text);
+
+/* Is it dead, as far as the kernel, or the cluster, knows for sure? Ours is not. */
+bool worker_is_over(struct ceph_pool *ceph, const char *id, const char *text);
+
+/* Have the cluster take nothing from it any more, which is dead. */
+int worker_fence(struct ceph_pool *ceph, const char *text, struct coppice_error *err);
+
+/* Nothing of it is left: remove what says that there is one. */
+int worker_forget(struct ceph_pool *ceph, const char *id, struct coppice_error *err);
+
+/* ---- locking.c ---- */
+
+int ceph_names_lock(struct pool *pool, const struct lock_want *wants, size_t n,
+		    struct coppice_error *err);
+void ceph_names_unlock(struct pool *pool, const struct lock_want *wants, size_t n);
+
+/* Take away what a dead worker holds. */
+int ceph_locks_break(struct ceph_pool *ceph, const char *worker, struct coppice_error *err);
+
+/* Be the only one who ends what the dead left. COPPICE_BUSY. */
+int ceph_sweeping_begin(struct ceph_pool *ceph, struct coppice_error *err);
+void ceph_sweeping_end(struct ceph_pool *ceph);
+
+/* ---- sweeping.c ---- */
+
+/* What the dead owe, here and on other hosts. */
+struct ceph_debts {
+	struct state_debts here;
+	struct root_list all;
+};
+
+int ceph_debts_take(struct ceph_pool *ceph, struct ceph_debts *ret, struct coppice_error *err);
+void ceph_debts_done(struct ceph_debts *debts);
+void ceph_debts_paid(struct ceph_pool *ceph, struct ceph_debts *debts);
+
+/* state_owe(), for all hosts. To be paid; or there was nothing; or left to whoever comes next. */
+int ceph_owe(struct ceph_pool *ceph, struct coppice_error *err);
+void ceph_owe_nothing(struct ceph_pool *ceph);
+void ceph_leave_owed(struct ceph_pool *ceph);
+
+/* Is its maker dead? *ret_fd, if not -1, keeps others of this host off it. */
+bool ceph_draft_is_over(struct ceph_pool *ceph, const char *id, int *ret_fd);
+
+int ceph_sweep_worker(struct ceph_pool *ceph, const struct uuid *id, struct coppice_error *err);
+int ceph_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err);
+
 /* ---- draft.c ---- */
 
 /* What a draft remembers of what was made in it. */
@@ -346,22 +448,15 @@ int ceph_claim(struct ceph_pool *ceph, const char *name, const char *id, struct 
 	       struct coppice_error *err);
 void ceph_claim_end(struct ceph_pool *ceph, struct claim *claim);
 
-/*
- * state_owe(), with how the cluster knows us; and have it take nothing any more from those who owe
- * and are dead: what they had sent may still be on its way, and what they had open stays so for
- * half a minute.
- */
-void ceph_owe(struct ceph_pool *ceph);
-void ceph_leave_owed(struct ceph_pool *ceph);
-void ceph_fence_debtors(struct ceph_pool *ceph, const struct state_debts *debts);
-
 int ceph_draft_open(struct pool *pool, struct draft *ret, struct coppice_error *err);
 int ceph_draft_announce(struct draft *draft, const struct new_volume *volumes, size_t n,
 			struct coppice_error *err);
 int ceph_draft_discard(struct draft *draft, struct coppice_error *err);
 int ceph_draft_path(struct draft *draft, const struct new_volume *volume, char **ret,
 		    struct coppice_error *err);
-int ceph_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err);
+
+/* End a draft whose maker is dead, or us: what it announced is shown, or removed; the rest removed. */
+int ceph_draft_end(struct ceph_pool *ceph, const char *id, struct coppice_error *err);
 
 /* ---- making.c ---- */
 
@@ -499,4 +594,6 @@ int ceph_pool_destroy(const struct pool_spec *spec, struct coppice_error *err);
 int ceph_pool_record_read(struct pool *pool, char **ret, struct coppice_error *err);
 int ceph_pool_record_write(struct pool *pool, const char *record, struct coppice_error *err);
 const char *ceph_pool_mount_path(struct pool *pool);
+int ceph_pool_join(struct pool *pool, struct coppice_error *err);
+int ceph_pool_leave(struct pool *pool, char **ret_others, struct coppice_error *err);
 void ceph_reading_end(struct pool *pool);

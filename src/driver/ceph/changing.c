@@ -30,7 +30,7 @@ static int change_part(struct ceph_pool *ceph, const struct rbd_list *before,
 		r = root_add(ceph, (rbd_part(&after, to) - rbd_part(before, from)) % STAMP_MODULUS,
 			     err);
 	if (r == COPPICE_OK)
-		state_owe_nothing(&ceph->files);
+		ceph_owe_nothing(ceph);
 	else
 		ceph_leave_owed(ceph);
 	return r;
@@ -74,7 +74,9 @@ int ceph_record_write(struct pool *pool, const struct volume_ref *ref, const cha
 	r = ceph_find(ceph, ref, &listing, &rbd, &snap, err);
 	if (r < 0)
 		return r;
-	ceph_owe(ceph);
+	r = ceph_owe(ceph, err);
+	if (r < 0)
+		return r;
 	if (!rbd->uuid.text[0] && !volume_is_snapshot(ref)) {
 		identify(record, &uuid);
 		metas[1] = (struct meta){ META_ID, rbd->id };
@@ -201,8 +203,8 @@ int ceph_rename(struct pool *pool, const struct volume_ref *from, const struct v
 		r = ceph_umount_ref(ceph, &listing, from, err);
 	if (r < 0)
 		return r;
-	ceph_owe(ceph);
-	if (!snap)
+	r = ceph_owe(ceph, err);
+	if (r == COPPICE_OK && !snap)
 		r = ceph_claim(ceph, new, rbd->id, &claim, err);
 	if (r == COPPICE_OK)
 		r = snap ? rename_snapshot(ceph, &listing, rbd, snap, to, err)
@@ -354,8 +356,9 @@ int ceph_swap(struct draft *draft, const struct new_volume *replacement,
 		r = ceph_umount(ceph, new->name, err);
 	if (r < 0)
 		return r;
-	ceph_owe(ceph);
-	r = take_nested(ceph, &listing, live, draft, err);
+	r = ceph_owe(ceph, err);
+	if (r == COPPICE_OK)
+		r = take_nested(ceph, &listing, live, draft, err);
 	if (r == COPPICE_OK)
 		r = exchange(ceph, live, new, draft, err);
 	return change_part(ceph, &listing, ref, ref, r, err);

@@ -42,19 +42,14 @@ static int mark(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_er
 		err);
 }
 
-/* Is nobody else at what was retired? */
-static bool is_ours_to_finish(const struct ceph_pool *ceph, const struct rbd *rbd)
+/* Is nobody else at what was retired? @owed: read after what @rbd is of. */
+static bool is_ours_to_finish(const struct ceph_pool *ceph, const struct root_list *owed,
+			      const struct rbd *rbd)
 {
 	const char *by = rbd_meta(rbd, META_DELETED);
-	_cleanup_(freep) char *debt = by ? text_format("owed-%s", by) : NULL;
-	_cleanup_(closep) int fd = -1;
 
-	if (!debt || strcmp(by, ceph->files.owed.text) == 0)
-		return true;
-	for (size_t i = 0; ceph->debts && i < ceph->debts->n; i++)
-		if (strcmp(by, ceph->debts->debt[i].id.text) == 0)
-			return true;
-	return state_lock_is_over(&ceph->files, debt, &fd);
+	return !by || strcmp(by, ceph->files.owed.text) == 0 || !root_list_has(owed, by) ||
+	       (ceph->debts && root_list_has(&ceph->debts->all, by));
 }
 
 static int trash(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
@@ -139,7 +134,7 @@ static int empty_step(void *user, size_t i, struct coppice_error *err)
 	bool is_busy = false;
 	int r;
 
-	if (!is_ours_to_finish(emptying->ceph, &emptying->trash->rbd[i])) {
+	if (!is_ours_to_finish(emptying->ceph, &emptying->trash->owed, &emptying->trash->rbd[i])) {
 		emptying->n_skipped++;
 		return COPPICE_OK;
 	}
@@ -310,7 +305,8 @@ int ceph_retire(struct pool *pool, const struct volume_ref *refs, const struct u
 		}
 	for (size_t i = 0; i < n_there && r == COPPICE_OK; i++)
 		r = ceph_umount_ref(ceph, &listing, &refs[i], err);
-	ceph_owe(ceph);
+	if (r == COPPICE_OK)
+		r = ceph_owe(ceph, err);
 	if (r == COPPICE_OK && n_there > 0)
 		r = parallel_run(n_there, CEPH_THREADS, retire_one, &retiring, err);
 	for (size_t i = 0; i < n_there; i++)
@@ -374,7 +370,7 @@ int ceph_finish_retired(struct ceph_pool *ceph, const struct rbd_list *listing,
 		const struct rbd *rbd = &listing->rbd[i];
 
 		if (rbd->is_retired) {
-			if (!is_ours_to_finish(ceph, rbd))
+			if (!is_ours_to_finish(ceph, &listing->owed, rbd))
 				continue;
 			r = ceph_umount(ceph, rbd->name, err);
 			if (r == COPPICE_OK)
@@ -391,17 +387,16 @@ int ceph_finish_retired(struct ceph_pool *ceph, const struct rbd_list *listing,
 int ceph_reap(struct pool *pool, struct coppice_error *err)
 {
 	struct ceph_pool *ceph = ceph_pool_of(pool);
-	_cleanup_(state_debts_done) struct state_debts debts = { 0 };
+	_cleanup_(ceph_debts_done) struct ceph_debts debts = { 0 };
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
 	bool is_all = true;
-	int r = COPPICE_OK;
+	int r;
 
 	if (pool->is_dry_run || (ceph->files.owed_fd < 0 && state_is_clean(&ceph->files)))
 		return COPPICE_OK;
-	state_debts_take(&ceph->files, &debts);
-	ceph_fence_debtors(ceph, &debts);
+	r = ceph_debts_take(ceph, &debts, err);
 	ceph->debts = &debts;
-	if (debts.n > 0) {
+	if (r == COPPICE_OK && debts.all.n > 0) {
 		r = rbd_listing_read(ceph, &listing, err);
 		if (r == COPPICE_OK)
 			r = ceph_finish_retired(ceph, &listing, err);
@@ -411,7 +406,7 @@ int ceph_reap(struct pool *pool, struct coppice_error *err)
 	ceph->debts = NULL;
 	/* What others are at they may leave, if ours was the last that stood on it. */
 	if (r == COPPICE_OK && is_all)
-		state_debts_paid(&ceph->files, &debts);
+		ceph_debts_paid(ceph, &debts);
 	else
 		ceph_leave_owed(ceph);
 	return r;

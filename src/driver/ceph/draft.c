@@ -36,38 +36,6 @@ int ceph_draft_open(struct pool *pool, struct draft *ret, struct coppice_error *
 	return COPPICE_OK;
 }
 
-/* The first line: how the cluster knows who makes it. */
-#define MAKER "by\t"
-
-static int maker_line(struct ceph_pool *ceph, struct text *to, struct coppice_error *err)
-{
-	char *address = NULL;
-	int r = rados_getaddrs(ceph->cluster, &address);
-
-	if (r < 0)
-		return fail_ceph(ceph, r, err, "cannot tell our own address");
-	text_add(to, MAKER "%s\n", address);
-	rados_buffer_free(address);
-	return COPPICE_OK;
-}
-
-/*
- * The maker is dead, but what it had sent may still be on its way: the cluster takes nothing from
- * it any more. Who may not have that done goes on all the same.
- */
-static void fence(struct ceph_pool *ceph, const char *lines)
-{
-	const char *at = lines ? strstr(lines, MAKER) : NULL;
-	_cleanup_(freep) char *address = NULL;
-
-	if (!at || (at != lines && at[-1] != '\n'))
-		return;
-	at += strlen(MAKER);
-	address = strndup(at, strcspn(at, "\n"));
-	if (address && rados_blocklist_add(ceph->cluster, address, 0) == 0)
-		(void)rados_wait_for_latest_osdmap(ceph->cluster);
-}
-
 int ceph_draft_list(struct draft *draft, const char *name, const char *id,
 		    struct coppice_error *err)
 {
@@ -81,7 +49,7 @@ int ceph_draft_list(struct draft *draft, const char *name, const char *id,
 	if (making->lines)
 		text_add(&text, "%s", making->lines);
 	else
-		r = maker_line(ceph_pool_of(draft->pool), &text, err);
+		r = worker_line(ceph_pool_of(draft->pool), &text, err);
 	if (r < 0)
 		return r;
 	if (name)
@@ -112,47 +80,13 @@ bool ceph_has_line(const char *lines, const char *name, char *ret_id)
 	return false;
 }
 
-void ceph_owe(struct ceph_pool *ceph)
-{
-	_cleanup_(text_done) struct text text = TEXT_INIT;
-	bool is_new = ceph->files.owed_fd < 0;
-	struct coppice_error ignored;
-
-	state_owe(&ceph->files);
-	if (is_new && ceph->files.owed_fd >= 0 && maker_line(ceph, &text, &ignored) == COPPICE_OK &&
-	    !text.is_failed)
-		(void)write_all(ceph->files.owed_fd, text.data, text.length, "a debt", &ignored);
-}
-
-/* We live: nobody is to fence us for it. */
-void ceph_leave_owed(struct ceph_pool *ceph)
-{
-	/* Where that fails, who comes next looks at everything, too. */
-	if (ceph->files.owed_fd >= 0 && ftruncate(ceph->files.owed_fd, 0) < 0) {
-		state_lock_remove(&ceph->files, "clean");
-		state_owe_nothing(&ceph->files);
-	}
-	state_leave_owed(&ceph->files);
-}
-
-void ceph_fence_debtors(struct ceph_pool *ceph, const struct state_debts *debts)
-{
-	for (size_t i = 0; i < debts->n; i++) {
-		char text[256];
-		ssize_t n = pread(debts->debt[i].fd, text, sizeof(text) - 1, 0);
-
-		text[n > 0 ? n : 0] = '\0';
-		fence(ceph, text);
-	}
-}
-
 int ceph_claim(struct ceph_pool *ceph, const char *name, const char *id, struct claim *ret,
 	       struct coppice_error *err)
 {
 	_cleanup_(text_done) struct text text = TEXT_INIT;
 	_cleanup_(freep) char *lines = NULL;
 	struct claim claim = { .fd = -1 };
-	int r = maker_line(ceph, &text, err);
+	int r = worker_line(ceph, &text, err);
 
 	text_add(&text, "%s\t%s\n", name, id);
 	lines = text_take(&text);
@@ -191,7 +125,7 @@ int ceph_draft_announce(struct draft *draft, const struct new_volume *volumes, s
 	_cleanup_(text_done) struct text text = TEXT_INIT;
 	bool is_declined = making->has_items;
 	int r = draft->pool->is_dry_run ? COPPICE_OK
-					: maker_line(ceph_pool_of(draft->pool), &text, err);
+					: worker_line(ceph_pool_of(draft->pool), &text, err);
 
 	for (size_t i = 0; i < n; i++) {
 		char name[RBD_NAME_MAX];
@@ -427,8 +361,8 @@ static void remove_folder(struct ceph_pool *ceph, const char *id)
 static const char *lines_of(const struct rbd_list *listing, const char *id)
 {
 	for (size_t i = 0; i < listing->drafts.n; i++)
-		if (strcmp(listing->drafts.draft[i].id.text, id) == 0)
-			return listing->drafts.draft[i].text;
+		if (strcmp(listing->drafts.entry[i].id.text, id) == 0)
+			return listing->drafts.entry[i].text;
 	return NULL;
 }
 
@@ -438,33 +372,17 @@ static bool was_given_up(const char *lines)
 	return lines && strncmp(lines, GIVEN_UP, strlen(GIVEN_UP)) == 0;
 }
 
-static int fence_of(struct ceph_pool *ceph, const char *id, struct coppice_error *err)
-{
-	_cleanup_(root_drafts_done) struct root_drafts drafts = { 0 };
-	int r = root_drafts_read(ceph, &drafts, err);
-
-	for (size_t i = 0; i < drafts.n && r == COPPICE_OK; i++)
-		if (strcmp(drafts.draft[i].id.text, id) == 0)
-			fence(ceph, drafts.draft[i].text);
-	return r;
-}
-
 /*
  * End draft @id, whose lock we have: what it announced is shown, or removed; the rest removed.
  * Without its key all was shown, or removed; but for what a swap left.
  */
-static int draft_end(struct ceph_pool *ceph, const char *id, bool is_dead,
-		     struct coppice_error *err)
+int ceph_draft_end(struct ceph_pool *ceph, const char *id, struct coppice_error *err)
 {
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
 	struct ending ending = { .ceph = ceph, .listing = &listing, .id = id };
 	bool did_recover = false;
-	int r = COPPICE_OK;
+	int r = rbd_listing_read(ceph, &listing, err);
 
-	if (is_dead)
-		r = fence_of(ceph, id, err);
-	if (r == COPPICE_OK)
-		r = rbd_listing_read(ceph, &listing, err);
 	if (r == COPPICE_OK)
 		r = recover_swaps(ceph, &listing, id, &did_recover, err);
 	if (r == COPPICE_OK && did_recover) {
@@ -505,12 +423,11 @@ static int discard(struct ceph_pool *ceph, struct draft *draft, struct coppice_e
 			state_lock_remove(&ceph->files, draft->id.text);
 		return r;
 	}
-	/* Without who made it: if this fails, nobody is to fence us for it. */
-	lines = text_format(GIVEN_UP "%s", making->lines ? strchr(making->lines, '\n') + 1 : "");
+	lines = text_format(GIVEN_UP "%s", making->lines ? making->lines : "");
 	if (!lines)
 		return fail_memory(err);
 	r = root_draft_add(ceph, draft->id.text, lines, err);
-	return r < 0 ? r : draft_end(ceph, draft->id.text, false, err);
+	return r < 0 ? r : ceph_draft_end(ceph, draft->id.text, err);
 }
 
 int ceph_draft_discard(struct draft *draft, struct coppice_error *err)
@@ -527,72 +444,5 @@ int ceph_draft_discard(struct draft *draft, struct coppice_error *err)
 	if (draft->driver)
 		free(ceph_making_of(draft)->lines);
 	free(take_ptr(&draft->driver));
-	return r;
-}
-
-/* ---- after the dead ---- */
-
-static int end_dead(void *user, const char *id, int fd, struct coppice_error *err)
-{
-	return draft_end(user, id, true, err);
-}
-
-/* Those whose files are not there: the state directory is not the one that they were made from. */
-static int sweep_lost(struct ceph_pool *ceph, size_t *n, struct coppice_error *err)
-{
-	_cleanup_(root_drafts_done) struct root_drafts drafts = { 0 };
-	int r = root_drafts_read(ceph, &drafts, err);
-
-	for (size_t i = 0; i < drafts.n && r == COPPICE_OK; i++) {
-		_cleanup_(closep) int fd = -1;
-
-		if (!state_lock_is_over(&ceph->files, drafts.draft[i].id.text, &fd))
-			continue;
-		r = draft_end(ceph, drafts.draft[i].id.text, true, err);
-		*n += r == COPPICE_OK;
-	}
-	return r;
-}
-
-static int mend_all(struct ceph_pool *ceph, size_t *n, bool *ret_all, struct coppice_error *err)
-{
-	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
-	int r = sweep_lost(ceph, n, err);
-
-	if (r == COPPICE_OK)
-		r = rbd_listing_read(ceph, &listing, err);
-	if (r == COPPICE_OK)
-		r = ceph_finish_retired(ceph, &listing, err);
-	/* Whoever was killed may have changed what the stamp is to tell of. */
-	if (r == COPPICE_OK)
-		r = root_touch(ceph, err);
-	return r < 0 ? r : ceph_reap_trash(ceph, ret_all, err);
-}
-
-/* Not explained: what others left is no part of what was asked for. */
-int ceph_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
-{
-	struct ceph_pool *ceph = ceph_pool_of(pool);
-	_cleanup_(state_debts_done) struct state_debts debts = { 0 };
-	bool is_all = true;
-	size_t n = 0;
-	int r;
-
-	if (pool->is_dry_run) {
-		*ret_n = 0;
-		return COPPICE_OK;
-	}
-	r = state_drafts_each(&ceph->files, end_dead, ceph, &n, err);
-	if (r == COPPICE_OK && (n > 0 || !state_is_clean(&ceph->files))) {
-		state_debts_take(&ceph->files, &debts);
-		ceph_fence_debtors(ceph, &debts);
-		ceph->debts = &debts;
-		r = mend_all(ceph, &n, &is_all, err);
-		ceph->debts = NULL;
-		if (r == COPPICE_OK && is_all)
-			state_debts_paid(&ceph->files, &debts);
-	}
-	if (r == COPPICE_OK)
-		*ret_n = n;
 	return r;
 }

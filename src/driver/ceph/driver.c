@@ -166,6 +166,11 @@ __attribute__((visibility("default"))) const struct driver driver_ceph = {
 	.pool_record_write = ceph_pool_record_write,
 	.pool_mount_path = ceph_pool_mount_path,
 
+	.pool_join = ceph_pool_join,
+	.pool_leave = ceph_pool_leave,
+	.names_lock = ceph_names_lock,
+	.names_unlock = ceph_names_unlock,
+
 	.draft_open = ceph_draft_open,
 	.draft_announce = ceph_draft_announce,
 	.draft_discard = ceph_draft_discard,

@@ -33,7 +33,8 @@ void rbd_listing_done(struct rbd_list *listing)
 		rbd_done(&listing->rbd[i]);
 	free(listing->rbd);
 	free(listing->asked);
-	root_drafts_done(&listing->drafts);
+	root_list_done(&listing->drafts);
+	root_list_done(&listing->owed);
 	*listing = (struct rbd_list){ 0 };
 }
 
@@ -488,7 +489,7 @@ static const char *snap_meta(const struct rbd *rbd, const char *prefix, const ch
 	return rbd_meta(rbd, key);
 }
 
-static void understand_snap(const struct root_drafts *drafts, const struct rbd *rbd,
+static void understand_snap(const struct root_list *drafts, const struct rbd *rbd,
 			    struct rbd_snap *snap)
 {
 	const char *draft;
@@ -502,39 +503,38 @@ static void understand_snap(const struct root_drafts *drafts, const struct rbd *
 	snap->record = snap_meta(rbd, META_SNAPSHOT, snap->snapshot);
 	snap->is_removed = snap_meta(rbd, META_REMOVED, snap->snapshot) != NULL;
 	draft = snap_meta(rbd, META_PENDING, snap->snapshot);
-	snap->is_pending = draft && root_drafts_has(drafts, draft);
+	snap->is_pending = draft && root_list_has(drafts, draft);
 }
 
 /*
  * The mark stays with what somebody takes out of the trash again, by hand: then it is a volume as
  * it was. It counts as long as there is the debt of who made it.
  */
-static bool is_retired(const struct ceph_pool *ceph, const struct rbd *rbd)
+static bool is_retired(const struct root_list *owed, const struct rbd *rbd)
 {
 	const char *by = rbd_meta(rbd, META_DELETED);
-	_cleanup_(freep) char *debt = by ? text_format("owed-%s", by) : NULL;
 
-	return debt && state_lock_is_there(&ceph->files, debt);
+	return by && root_list_has(owed, by);
 }
 
-static void understand(const struct ceph_pool *ceph, const struct root_drafts *drafts,
+static void understand(const struct root_list *drafts, const struct root_list *owed,
 		       struct rbd *rbd)
 {
 	rbd->record = rbd_meta(rbd, META_RECORD);
 	uuid_get(rbd, META_UUID, &rbd->uuid);
 	uuid_get(rbd, META_GROUP, &rbd->group);
 	uuid_get(rbd, META_DRAFT, &rbd->draft);
-	rbd->is_retired = is_retired(ceph, rbd);
-	rbd->is_pending = rbd->draft.text[0] && root_drafts_has(drafts, rbd->draft.text);
+	rbd->is_retired = is_retired(owed, rbd);
+	rbd->is_pending = rbd->draft.text[0] && root_list_has(drafts, rbd->draft.text);
 	for (size_t i = 0; i < rbd->n_snaps; i++)
 		understand_snap(drafts, rbd, &rbd->snap[i]);
 }
 
 /* Is it what a draft may be making under this name just now? */
-static bool is_being_made(const struct root_drafts *drafts, const char *name)
+static bool is_being_made(const struct root_list *drafts, const char *name)
 {
 	for (size_t i = 0; i < drafts->n; i++)
-		if (ceph_has_line(drafts->draft[i].text, name, NULL))
+		if (ceph_has_line(drafts->entry[i].text, name, NULL))
 			return true;
 	return false;
 }
@@ -562,27 +562,26 @@ static void find_volumes(struct rbd_list *listing)
 	}
 }
 
-static void understand_all(const struct ceph_pool *ceph, struct rbd_list *listing)
+static void understand_all(struct rbd_list *listing)
 {
 	if (listing->n > 0)
 		qsort(listing->rbd, listing->n, sizeof(*listing->rbd), compare_names);
 	for (size_t i = 0; i < listing->n; i++) {
 		struct rbd *rbd = &listing->rbd[i];
 
-		understand(ceph, &listing->drafts, rbd);
+		understand(&listing->drafts, &listing->owed, rbd);
 		rbd->is_pending |= !rbd->uuid.text[0] && is_being_made(&listing->drafts, rbd->name);
 	}
 	find_volumes(listing);
 }
 
-static int finish(const struct ceph_pool *ceph, struct rbd_list *listing, int r,
-		  struct rbd_list *ret)
+static int finish(struct rbd_list *listing, int r, struct rbd_list *ret)
 {
 	if (r < 0) {
 		rbd_listing_done(listing);
 		return r;
 	}
-	understand_all(ceph, listing);
+	understand_all(listing);
 	*ret = *listing;
 	return COPPICE_OK;
 }
@@ -591,13 +590,15 @@ static int finish(const struct ceph_pool *ceph, struct rbd_list *listing, int r,
 int rbd_listing_read(struct ceph_pool *ceph, struct rbd_list *ret, struct coppice_error *err)
 {
 	struct rbd_list listing = { 0 };
-	int r = root_drafts_read(ceph, &listing.drafts, err);
+	int r = root_list_read(ceph, ROOT_DRAFT, &listing.drafts, err);
 
+	if (r == COPPICE_OK)
+		r = root_list_read(ceph, ROOT_OWED, &listing.owed, err);
 	if (r == COPPICE_OK)
 		r = read_all_names(ceph, &listing, NAME, err);
 	if (r == COPPICE_OK)
 		r = read_headers(ceph, &listing, 0, err);
-	return finish(ceph, &listing, r, ret);
+	return finish(&listing, r, ret);
 }
 
 /* What keeps snapshots of a volume has its uuid in the name. */
@@ -620,8 +621,10 @@ int rbd_listing_read_of(struct ceph_pool *ceph, const struct volume_ref *refs, s
 			struct rbd_list *ret, struct coppice_error *err)
 {
 	struct rbd_list listing = { 0 };
-	int r = root_drafts_read(ceph, &listing.drafts, err);
+	int r = root_list_read(ceph, ROOT_DRAFT, &listing.drafts, err);
 
+	if (r == COPPICE_OK)
+		r = root_list_read(ceph, ROOT_OWED, &listing.owed, err);
 	listing.asked = calloc(n + 1, sizeof(*refs));
 	if (!listing.asked && r == COPPICE_OK)
 		r = fail_memory(err);
@@ -635,7 +638,7 @@ int rbd_listing_read_of(struct ceph_pool *ceph, const struct volume_ref *refs, s
 		r = read_headers(ceph, &listing, 0, err);
 	if (r == COPPICE_OK)
 		r = read_kept(ceph, &listing, listing.n, err);
-	return finish(ceph, &listing, r, ret);
+	return finish(&listing, r, ret);
 }
 
 /* Does a reading answer what is asked of this volume? */
@@ -710,6 +713,8 @@ int rbd_trash_read(struct ceph_pool *ceph, struct rbd_list *ret, struct coppice_
 
 	if (r == COPPICE_OK)
 		r = read_headers(ceph, &all, 0, err);
+	if (r == COPPICE_OK)
+		r = root_list_read(ceph, ROOT_OWED, &all.owed, err);
 	if (r < 0) {
 		rbd_listing_done(&all);
 		return r;
@@ -719,7 +724,7 @@ int rbd_trash_read(struct ceph_pool *ceph, struct rbd_list *ret, struct coppice_
 		struct rbd *rbd = &all.rbd[i];
 
 		rbd->is_in_trash = true;
-		understand(ceph, &all.drafts, rbd);
+		understand(&all.drafts, &all.owed, rbd);
 		if (rbd_meta(rbd, META_DELETED))
 			all.rbd[n++] = *rbd;
 		else

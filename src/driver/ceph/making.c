@@ -660,7 +660,7 @@ static int displace(struct ceph_pool *ceph, const struct volume_ref *ref, bool *
 	r = rbd_listing_read_of(ceph, ref, 1, &before, err);
 	found = r == COPPICE_OK ? rbd_find(&before, name) : NULL;
 	if (!found || !found->is_pending || !found->draft.text[0] ||
-	    !state_lock_is_over(&ceph->files, found->draft.text, &fd))
+	    !ceph_draft_is_over(ceph, found->draft.text, &fd))
 		return r;
 	r = rbd_listing_read_of(ceph, ref, 1, &now, err);
 	rbd = r == COPPICE_OK ? rbd_find(&now, name) : NULL;

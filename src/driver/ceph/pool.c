@@ -128,9 +128,12 @@ static int pool_new(const struct pool_spec *spec, struct pool **ret, struct copp
 	pool = &ceph->pool;
 	pool->driver = &driver_ceph;
 	ceph->files.owed_fd = -1;
+	ceph->worker.fd = -1;
+	ceph->owner = spec->owner;
+	ceph->state_path = strdup(spec->state_path);
 	ceph->files.path = text_format("%s/ceph/%s", spec->state_path, spec->name);
 	ceph->mount = text_format("%s/mnt/%s", spec->state_path, spec->name);
-	if (!ceph->files.path || !ceph->mount)
+	if (!ceph->files.path || !ceph->mount || !ceph->state_path)
 		return fail_memory(err);
 	r = read_names(spec, ceph, err);
 	if (r == COPPICE_OK)
@@ -153,8 +156,11 @@ void ceph_pool_close(struct pool *pool)
 		return;
 	ceph = ceph_pool_of(pool);
 	ceph_reading_end(pool);
+	if (ceph->io)
+		worker_end(ceph);
 	ceph_disconnect(ceph);
 	state_done(&ceph->files);
+	free(ceph->state_path);
 	free(ceph->cluster_name);
 	free(ceph->user);
 	free(ceph->conf);
@@ -169,10 +175,12 @@ void ceph_pool_close(struct pool *pool)
 
 /* ---- whose it is ---- */
 
-static int check_owner(const struct ceph_pool *ceph, const struct pool_spec *spec, const char *text,
-		       struct coppice_error *err)
+/* Any state directory may use it: it is only asked which pool it is. */
+static int check_uuid(const struct ceph_pool *ceph, const struct pool_spec *spec, const char *text,
+		      struct coppice_error *err)
 {
-	return pool_owner_check(spec, text, "in", ceph->osd_pool, err);
+	return pool_owner_check(&(struct pool_spec){ .name = spec->name, .uuid = spec->uuid }, text,
+				"in", ceph->osd_pool, err);
 }
 
 /* COPPICE_NOT_FOUND: it is no pool of Coppice. */
@@ -219,7 +227,7 @@ int ceph_pool_open(const struct pool_spec *spec, struct pool **ret, struct coppi
 	if (r == COPPICE_OK)
 		r = read_record(ceph, &record, err);
 	if (r == COPPICE_OK)
-		r = check_owner(ceph, spec, record, err);
+		r = check_uuid(ceph, spec, record, err);
 	/* Whose pool it is to be is not known yet: then it is looked at, and nothing made. */
 	if (r == COPPICE_OK && spec->owner.text[0])
 		r = state_ensure(spec, ceph, err);
@@ -376,10 +384,10 @@ static int check_place(const struct pool_spec *spec, struct ceph_pool *ceph, boo
 		*err = why;
 		return r;
 	}
-	r = check_owner(ceph, &(struct pool_spec){ .name = spec->name, .owner = spec->owner },
-			record, err);
-	return r < 0 ? r
-		     : fail(err, COPPICE_EXISTS, "there is a pool in '%s' already", ceph->osd_pool);
+	return fail(err, COPPICE_EXISTS,
+		    "there is a pool in '%s' already; to use it from here, too: coppice storage "
+		    "recover %s ceph source=%s",
+		    ceph->osd_pool, spec->name, ceph->osd_pool);
 }
 
 int ceph_pool_check(const struct pool_spec *spec, struct coppice_error *err)
@@ -425,6 +433,8 @@ int ceph_pool_create(const struct pool_spec *spec, const char *record, struct po
 		r = make_osd_pool(spec, ceph, unfinished, err);
 	if (r == COPPICE_OK)
 		r = make_root(spec, ceph, record, !is_there, err);
+	if (r == COPPICE_OK)
+		r = ceph_pool_join(pool, err);
 	if (r == COPPICE_OK && !is_there)
 		r = name_osd_pool(ceph, unfinished, err);
 	if (r < 0) {
@@ -453,6 +463,60 @@ void ceph_pool_explain(const struct pool_spec *spec, explain_fn *explain, void *
 	explain_line(explain, user, "rados -p %s create " ROOT_OBJECT, ceph->osd_pool);
 }
 
+/* ---- who uses it ---- */
+
+/* "host.OWNER" = "HOST\tSTATE DIRECTORY" */
+static int own_key(const struct ceph_pool *ceph, char ret[static 64])
+{
+	return snprintf(ret, 64, ROOT_HOST "%s", ceph->owner.text);
+}
+
+int ceph_pool_join(struct pool *pool, struct coppice_error *err)
+{
+	struct ceph_pool *ceph = ceph_pool_of(pool);
+	char host[HOST_NAME_MAX + 1] = "", key[64];
+	_cleanup_(freep) char *text = NULL;
+
+	if (pool->is_dry_run)
+		return COPPICE_OK;
+	(void)own_key(ceph, key);
+	(void)gethostname(host, sizeof(host) - 1);
+	host[strcspn(host, "\t\n")] = '\0';
+	text = text_format("%s\t%s", host, ceph->state_path);
+	return text ? root_set(ceph, key, text, err) : fail_memory(err);
+}
+
+int ceph_pool_leave(struct pool *pool, char **ret_others, struct coppice_error *err)
+{
+	struct ceph_pool *ceph = ceph_pool_of(pool);
+	_cleanup_(root_list_done) struct root_list hosts = { 0 };
+	_cleanup_(text_done) struct text others = TEXT_INIT;
+	char key[64];
+	size_t n = 0;
+	int r = root_list_read(ceph, ROOT_HOST, &hosts, err);
+
+	*ret_others = NULL;
+	for (size_t i = 0; i < hosts.n && r == COPPICE_OK; i++) {
+		const char *text = hosts.entry[i].text;
+		int length = (int)strcspn(text, "\t");
+
+		if (strcmp(hosts.entry[i].id.text, ceph->owner.text) == 0)
+			continue;
+		text_add(&others, "%s'%s' on host '%.*s'", n++ ? ", " : "",
+			 text + length + (text[length] == '\t'), length, text);
+	}
+	if (r < 0 || n == 0)
+		return r;
+	(void)own_key(ceph, key);
+	if (!pool->is_dry_run) {
+		worker_end(ceph);
+		r = root_unset(ceph, key, err);
+	}
+	if (r == COPPICE_OK)
+		*ret_others = text_take(&others);
+	return r < 0 || *ret_others ? r : fail_memory(err);
+}
+
 /* ---- unmaking ---- */
 
 /* Users' volumes are gone by now: what is left nobody sees. */
@@ -475,7 +539,7 @@ static int unmake(const struct pool_spec *spec, struct ceph_pool *ceph, struct c
 	struct coppice_error why = COPPICE_ERROR_INIT;
 	int r = read_record(ceph, &record, &why);
 
-	if (r < 0 || check_owner(ceph, spec, record, &why) < 0) {
+	if (r < 0 || check_uuid(ceph, spec, record, &why) < 0) {
 		if (why.code == COPPICE_INVALID || why.code == COPPICE_BUSY)
 			return COPPICE_OK; /* never made by this specification */
 		*err = why;

@@ -5,8 +5,13 @@
  *	pool       the pool's record
  *	made       "true": pool_create made the pool of the cluster
  *	sum        the stamp: what each volume and snapshot adds to it; each change adds what it
- *makes a difference, in one step with what it does here draft.ID   a draft that is neither
- *published nor given up
+ *	           makes a difference, in one step with what it does here
+ *	draft.ID   a draft that is neither published nor given up
+ *	owed.ID    somebody took something out of sight, and is to reap it
+ *	by.ID      somebody who is at work, or was killed at it: worker.c
+ *	host.ID    a state directory that uses the pool
+ *	lock.BYTE  by whom it is held: locking.c
+ *	name.NAME  the draft that gives this name
  */
 #include "driver/ceph/ceph.h"
 
@@ -15,7 +20,7 @@
 
 #include "base/text.h"
 
-#define DRAFT "draft."
+#define DRAFT ROOT_DRAFT
 #define SUM   "sum"
 #define MANY  1000
 
@@ -95,6 +100,11 @@ int root_set(struct ceph_pool *ceph, const char *key, const char *value, struct 
 	return change(ceph, key, value, err);
 }
 
+int root_unset(struct ceph_pool *ceph, const char *key, struct coppice_error *err)
+{
+	return change(ceph, key, NULL, err);
+}
+
 int root_make(struct ceph_pool *ceph, const char *const pairs[][2], size_t n,
 	      struct coppice_error *err)
 {
@@ -127,40 +137,39 @@ int root_draft_remove(struct ceph_pool *ceph, const char *id, struct coppice_err
 	return key ? change(ceph, key, NULL, err) : fail_memory(err);
 }
 
-void root_drafts_done(struct root_drafts *drafts)
+void root_list_done(struct root_list *list)
 {
-	for (size_t i = 0; i < drafts->n; i++)
-		free(drafts->draft[i].text);
-	free(drafts->draft);
-	*drafts = (struct root_drafts){ 0 };
+	for (size_t i = 0; i < list->n; i++)
+		free(list->entry[i].text);
+	free(list->entry);
+	*list = (struct root_list){ 0 };
 }
 
-static int add_draft(struct root_drafts *drafts, const char *id, const char *value, size_t length)
+static int add_entry(struct root_list *list, const char *id, const char *value, size_t length)
 {
-	struct root_draft *more = reallocarray(drafts->draft, drafts->n + 1, sizeof(*more));
-	struct root_draft draft = { 0 };
+	struct root_entry *more = reallocarray(list->entry, list->n + 1, sizeof(*more));
+	struct root_entry entry = { 0 };
 
 	if (!more)
 		return -ENOMEM;
-	drafts->draft = more;
-	if (!uuid_parse(id, &draft.id))
-		return 0;
-	draft.text = strndup(value, length);
-	if (!draft.text)
+	list->entry = more;
+	(void)snprintf(entry.id.text, sizeof(entry.id.text), "%s", id);
+	entry.text = strndup(value, length);
+	if (!entry.text)
 		return -ENOMEM;
-	drafts->draft[drafts->n++] = draft;
+	list->entry[list->n++] = entry;
 	return 0;
 }
 
-static int read_some(struct ceph_pool *ceph, struct root_drafts *drafts, char after[static 64],
-		     bool *ret_more)
+static int read_some(struct ceph_pool *ceph, const char *prefix, struct root_list *list,
+		     char after[static 64], bool *ret_more)
 {
 	rados_read_op_t op = rados_create_read_op();
 	rados_omap_iter_t iter = NULL;
 	unsigned char more = 0;
 	int r, why = 0;
 
-	rados_read_op_omap_get_vals2(op, after, DRAFT, MANY, &iter, &more, &why);
+	rados_read_op_omap_get_vals2(op, after, prefix, MANY, &iter, &more, &why);
 	r = rados_read_op_operate(op, ceph->io, ROOT_OBJECT, 0);
 	rados_release_read_op(op);
 	r = r < 0 ? r : why;
@@ -172,7 +181,7 @@ static int read_some(struct ceph_pool *ceph, struct root_drafts *drafts, char af
 		if (r < 0 || !key)
 			break;
 		(void)snprintf(after, 64, "%.*s", (int)key_length, key);
-		r = add_draft(drafts, after + strlen(DRAFT), value, length);
+		r = add_entry(list, after + strlen(prefix), value, length);
 	}
 	if (iter)
 		rados_omap_get_end(iter);
@@ -180,29 +189,106 @@ static int read_some(struct ceph_pool *ceph, struct root_drafts *drafts, char af
 	return r;
 }
 
-int root_drafts_read(struct ceph_pool *ceph, struct root_drafts *ret, struct coppice_error *err)
+int root_list_read(struct ceph_pool *ceph, const char *prefix, struct root_list *ret,
+		   struct coppice_error *err)
 {
-	struct root_drafts drafts = { 0 };
+	struct root_list list = { 0 };
 	char after[64] = "";
 	bool is_more = true;
 	int r = 0;
 
 	while (r == 0 && is_more)
-		r = read_some(ceph, &drafts, after, &is_more);
+		r = read_some(ceph, prefix, &list, after, &is_more);
 	if (r < 0) {
-		root_drafts_done(&drafts);
+		root_list_done(&list);
 		return fail_ceph(ceph, r, err, "cannot read '%s/" ROOT_OBJECT "'", ceph->osd_pool);
 	}
-	*ret = drafts;
+	*ret = list;
 	return COPPICE_OK;
 }
 
-bool root_drafts_has(const struct root_drafts *drafts, const char *id)
+int root_list_add(struct root_list *list, const char *id, struct coppice_error *err)
 {
-	for (size_t i = 0; i < drafts->n; i++)
-		if (strcmp(drafts->draft[i].id.text, id) == 0)
-			return true;
-	return false;
+	return add_entry(list, id, "", 0) < 0 ? fail_memory(err) : COPPICE_OK;
+}
+
+const char *root_list_get(const struct root_list *list, const char *id)
+{
+	for (size_t i = 0; i < list->n; i++)
+		if (strcmp(list->entry[i].id.text, id) == 0)
+			return list->entry[i].text;
+	return NULL;
+}
+
+bool root_list_has(const struct root_list *list, const char *id)
+{
+	return root_list_get(list, id) != NULL;
+}
+
+/* ---- keys that others may change meanwhile ---- */
+
+/* The values of @n keys, into @ret; each free() it; NULL: it has none. */
+int root_values(struct ceph_pool *ceph, const char *const keys[], size_t n, char *ret[],
+		struct coppice_error *err)
+{
+	rados_read_op_t op = rados_create_read_op();
+	_cleanup_(freep) size_t *lengths = calloc(n + 1, sizeof(*lengths));
+	rados_omap_iter_t iter = NULL;
+	int r, why = 0;
+
+	for (size_t i = 0; lengths && i < n; i++)
+		lengths[i] = strlen(keys[i]);
+	if (lengths)
+		rados_read_op_omap_get_vals_by_keys2(op, keys, n, lengths, &iter, &why);
+	r = lengths ? rados_read_op_operate(op, ceph->io, ROOT_OBJECT, 0) : -ENOMEM;
+	rados_release_read_op(op);
+	r = r < 0 ? r : why;
+	while (r == 0) {
+		char *key = NULL, *value = NULL;
+		size_t key_length = 0, length = 0;
+
+		r = rados_omap_get_next2(iter, &key, &value, &key_length, &length);
+		if (r < 0 || !key)
+			break;
+		for (size_t i = 0; i < n; i++)
+			if (lengths[i] == key_length && memcmp(keys[i], key, key_length) == 0 &&
+			    !ret[i] && !(ret[i] = strndup(value, length)))
+				r = -ENOMEM;
+	}
+	if (iter)
+		rados_omap_get_end(iter);
+	return r < 0 ? fail_root(ceph, r, err) : COPPICE_OK;
+}
+
+int root_replace(struct ceph_pool *ceph, const struct root_change *changes, size_t n, bool *ret_did,
+		 struct coppice_error *err)
+{
+	rados_write_op_t op = rados_create_write_op();
+	_cleanup_(freep) int *why = calloc(n + 1, sizeof(*why));
+	int r;
+
+	*ret_did = false;
+	rados_write_op_assert_exists(op);
+	for (size_t i = 0; why && i < n; i++)
+		rados_write_op_omap_cmp2(op, changes[i].key, LIBRADOS_CMPXATTR_OP_EQ,
+					 changes[i].old ? changes[i].old : "",
+					 strlen(changes[i].key),
+					 changes[i].old ? strlen(changes[i].old) : 0, &why[i]);
+	for (size_t i = 0; i < n; i++) {
+		size_t length = strlen(changes[i].key);
+
+		if (changes[i].value)
+			put(op, changes[i].key, changes[i].value);
+		else
+			rados_write_op_omap_rm_keys2(op, &changes[i].key, &length, 1);
+	}
+	if (!why) {
+		rados_release_write_op(op);
+		return fail_memory(err);
+	}
+	r = operate(ceph, op);
+	*ret_did = r == 0;
+	return r < 0 && r != -ECANCELED ? fail_root(ceph, r, err) : COPPICE_OK;
 }
 
 /* ---- names that are being given ---- */

@@ -148,6 +148,28 @@ int state_drafts_each(const struct pool_state *state, state_draft_fn *fn, void *
 	return r;
 }
 
+int state_dead_each(const struct pool_state *state, const char *prefix, state_draft_fn *fn,
+		    void *user, size_t *n, struct coppice_error *err)
+{
+	_cleanup_(closedirp) DIR *dir = opendir(state->path);
+	size_t length = strlen(prefix);
+	struct dirent *entry;
+	int r = COPPICE_OK;
+
+	while (r == COPPICE_OK && dir && (entry = readdir(dir)) != NULL) {
+		_cleanup_(closep) int fd = -1;
+		struct uuid id;
+
+		if (strncmp(entry->d_name, prefix, length) != 0 ||
+		    !uuid_parse(entry->d_name + length, &id) ||
+		    !state_lock_is_over(state, entry->d_name, &fd) || fd < 0)
+			continue;
+		r = fn(user, id.text, fd, err);
+		*n += r == COPPICE_OK;
+	}
+	return r;
+}
+
 /* ---- is there anything to reap? ---- */
 
 #define OWED  "owed-"

@@ -7,6 +7,7 @@
  *
  *	UUID        a draft
  *	UUID.shown  one whose maker is dead, and which a sweep is publishing
+ *	by-UUID     on Ceph: somebody at work, as other hosts know him
  *	owed-UUID   somebody took something out of sight, and is to reap it
  *	clean       since this start of the machine all was reaped; but for what is owed
  *	stamp       what touch changes
@@ -49,6 +50,11 @@ _nonnull_ void state_lock_remove(const struct pool_state *state, const char *nam
 typedef int state_draft_fn(void *user, const char *id, int fd, struct coppice_error *err);
 _nonnull_ int state_drafts_each(const struct pool_state *state, state_draft_fn *fn, void *user,
 				size_t *n, struct coppice_error *err);
+
+/* The same for each file "@prefix""UUID" that nobody holds. */
+_nonnull_ int state_dead_each(const struct pool_state *state, const char *prefix,
+			      state_draft_fn *fn, void *user, size_t *n,
+			      struct coppice_error *err);
 
 /*
  * Show what a dead maker announced. The file stays under another name until that is noted,

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Locks between hosts: what a command locks in its state directory, it locks in the pool as well.
+ * A lock is a key lock.BYTE of the root object, with the byte that lock_byte() makes of a name on
+ * every host:
+ *
+ *	x WORKER            it is held alone
+ *	s WORKER WORKER…   several hold it
+ *
+ * All that a command wants it is given in one step of the object, or nothing: so nobody waits in
+ * a circle. What a dead worker holds, its sweep takes away.
+ */
+#include "driver/ceph/ceph.h"
+
+#include <string.h>
+
+#include "base/text.h"
+
+#define SWEEPING "sweep" /* the lock of who ends what the dead left */
+
+/* ---- what a value says ---- */
+
+static bool is_held_by(const char *value, const char *worker)
+{
+	return value && strstr(value, worker) != NULL;
+}
+
+/* Somebody else who has it; NULL: nobody. */
+static const char *other_holder(const char *value, const char *own, char ret[static UUID_TEXT_SIZE])
+{
+	for (const char *at = value ? value + 1 : ""; *at;) {
+		at += strspn(at, " ");
+		(void)snprintf(ret, UUID_TEXT_SIZE, "%.*s", (int)strcspn(at, " "), at);
+		at += strcspn(at, " ");
+		if (ret[0] && strcmp(ret, own) != 0)
+			return ret;
+	}
+	return NULL;
+}
+
+/* Without @worker; free() it; NULL and *is_good: nobody is left. */
+static char *without(const char *value, const char *worker, bool *is_good)
+{
+	const char *at = strstr(value, worker);
+	char *rest;
+
+	*is_good = true;
+	if (!at || at == value)
+		return strdup(value);
+	rest = text_format("%.*s%s", (int)(at - value - 1), value, at + strlen(worker));
+	*is_good = rest != NULL;
+	if (rest && strlen(rest) <= 1)
+		free(take_ptr(&rest));
+	return rest;
+}
+
+/* With @worker; NULL: no memory. */
+static char *with(const char *value, const char *worker, bool is_exclusive)
+{
+	if (is_exclusive || !value)
+		return text_format("%c %s", is_exclusive ? 'x' : 's', worker);
+	return is_held_by(value, worker) ? strdup(value) : text_format("%s %s", value, worker);
+}
+
+/* ---- taking ---- */
+
+struct keys {
+	size_t n;
+	char (*key)[32];
+	const char **at;
+	char **old, **new;
+	struct root_change *change;
+};
+
+static void keys_done(struct keys *keys)
+{
+	for (size_t i = 0; i < keys->n; i++) {
+		if (keys->old)
+			free(keys->old[i]);
+		if (keys->new)
+			free(keys->new[i]);
+	}
+	free(keys->key);
+	free(keys->at);
+	free(keys->old);
+	free(keys->new);
+	free(keys->change);
+	*keys = (struct keys){ 0 };
+}
+
+static int keys_init(struct keys *keys, size_t n, struct coppice_error *err)
+{
+	*keys = (struct keys){
+		.n = n,
+		.key = calloc(n + 1, sizeof(*keys->key)),
+		.at = calloc(n + 1, sizeof(*keys->at)),
+		.old = calloc(n + 1, sizeof(*keys->old)),
+		.new = calloc(n + 1, sizeof(*keys->new)),
+		.change = calloc(n + 1, sizeof(*keys->change)),
+	};
+	return keys->key && keys->at && keys->old && keys->new && keys->change ? COPPICE_OK
+									       : fail_memory(err);
+}
+
+/* Each byte once, as it is wanted most. */
+static size_t name_keys(struct keys *keys, const struct lock_want *wants, size_t n, bool *is_alone)
+{
+	size_t n_keys = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		size_t k;
+
+		(void)snprintf(keys->key[n_keys], sizeof(*keys->key), ROOT_LOCK "%u",
+			       wants[i].byte);
+		for (k = 0; k < n_keys && strcmp(keys->key[k], keys->key[n_keys]) != 0; k++)
+			;
+		if (k == n_keys)
+			is_alone[n_keys++] = false;
+		is_alone[k] |= wants[i].is_exclusive;
+	}
+	for (size_t k = 0; k < n_keys; k++)
+		keys->at[k] = keys->key[k];
+	return n_keys;
+}
+
+/* COPPICE_BUSY naming who lives and has it; or *ret_dead, who does not. */
+static int refuse(struct ceph_pool *ceph, const char *holder, struct uuid *ret_dead,
+		  struct coppice_error *err)
+{
+	_cleanup_(freep) char *key = text_format(ROOT_WORKER "%s", holder), *text = NULL;
+	char name[WORKER_NAME_MAX];
+	int r = key ? root_get(ceph, key, &text, err) : fail_memory(err);
+
+	if (r < 0)
+		return r;
+	(void)snprintf(ret_dead->text, sizeof(ret_dead->text), "%s", holder);
+	if (!text || worker_is_over(ceph, holder, text))
+		return COPPICE_BUSY;
+	ret_dead->text[0] = '\0';
+	worker_name(text, name);
+	return fail(err, COPPICE_BUSY, "%s is at work on it", name);
+}
+
+/* One try: *ret_did; what others did in between is no failure. */
+static int try_keys(struct ceph_pool *ceph, struct keys *keys, const bool *is_alone, bool *ret_did,
+		    struct uuid *ret_dead, struct coppice_error *err)
+{
+	const char *own = ceph->worker.id.text;
+	char holder[UUID_TEXT_SIZE];
+	int r = root_values(ceph, keys->at, keys->n, keys->old, err);
+
+	for (size_t i = 0; i < keys->n && r == COPPICE_OK; i++) {
+		const char *old = keys->old[i];
+
+		if (old && (is_alone[i] || old[0] == 'x') && other_holder(old, own, holder))
+			return refuse(ceph, holder, ret_dead, err);
+		keys->new[i] = with(old, own, is_alone[i]);
+		keys->change[i] = (struct root_change){ keys->at[i], old, keys->new[i] };
+		r = keys->new[i] ? COPPICE_OK : fail_memory(err);
+	}
+	return r < 0 ? r : root_replace(ceph, keys->change, keys->n, ret_did, err);
+}
+
+static int take_once(struct ceph_pool *ceph, const struct lock_want *wants, size_t n, bool *ret_did,
+		     struct uuid *ret_dead, struct coppice_error *err)
+{
+	_cleanup_(freep) bool *is_alone = calloc(n + 1, sizeof(*is_alone));
+	_cleanup_(keys_done) struct keys keys = { 0 };
+	int r = is_alone ? keys_init(&keys, n, err) : fail_memory(err);
+
+	if (r < 0)
+		return r;
+	keys.n = name_keys(&keys, wants, n, is_alone);
+	return try_keys(ceph, &keys, is_alone, ret_did, ret_dead, err);
+}
+
+int ceph_names_lock(struct pool *pool, const struct lock_want *wants, size_t n,
+		    struct coppice_error *err)
+{
+	struct ceph_pool *ceph = ceph_pool_of(pool);
+	struct uuid dead = { "" };
+	bool did = false;
+	int r = pool->is_dry_run || n == 0 ? COPPICE_OK : worker_begin(ceph, err);
+
+	if (pool->is_dry_run || n == 0)
+		return COPPICE_OK;
+	while (r == COPPICE_OK && !did) {
+		r = take_once(ceph, wants, n, &did, &dead, err);
+		if (r == COPPICE_BUSY && dead.text[0])
+			r = ceph_sweep_worker(ceph, &dead, err);
+	}
+	return r;
+}
+
+/* ---- giving back ---- */
+
+/* Take @worker out of these keys, whatever others do with them meanwhile. */
+static int give_keys(struct ceph_pool *ceph, const char *worker, const char *const names[],
+		     size_t n, struct coppice_error *err)
+{
+	bool did = false;
+	int r = COPPICE_OK;
+
+	while (r == COPPICE_OK && !did) {
+		_cleanup_(keys_done) struct keys keys = { 0 };
+		size_t n_changes = 0;
+
+		r = keys_init(&keys, n, err);
+		if (r == COPPICE_OK)
+			r = root_values(ceph, names, n, keys.old, err);
+		for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+			bool is_good = true;
+
+			if (!is_held_by(keys.old[i], worker))
+				continue;
+			keys.new[i] = without(keys.old[i], worker, &is_good);
+			keys.change[n_changes++] =
+				(struct root_change){ names[i], keys.old[i], keys.new[i] };
+			r = is_good ? COPPICE_OK : fail_memory(err);
+		}
+		if (n_changes == 0)
+			return r;
+		if (r == COPPICE_OK)
+			r = root_replace(ceph, keys.change, n_changes, &did, err);
+	}
+	return r;
+}
+
+void ceph_names_unlock(struct pool *pool, const struct lock_want *wants, size_t n)
+{
+	struct ceph_pool *ceph = ceph_pool_of(pool);
+	_cleanup_(freep) bool *is_alone = calloc(n + 1, sizeof(*is_alone));
+	_cleanup_(keys_done) struct keys keys = { 0 };
+	struct coppice_error ignored;
+
+	if (ceph->worker.fd < 0 || !is_alone || keys_init(&keys, n, &ignored) < 0)
+		return;
+	(void)give_keys(ceph, ceph->worker.id.text, keys.at, name_keys(&keys, wants, n, is_alone),
+			&ignored);
+}
+
+int ceph_locks_break(struct ceph_pool *ceph, const char *worker, struct coppice_error *err)
+{
+	_cleanup_(root_list_done) struct root_list locks = { 0 };
+	int r = root_list_read(ceph, ROOT_LOCK, &locks, err);
+
+	for (size_t i = 0; i < locks.n && r == COPPICE_OK; i++) {
+		_cleanup_(freep) char *key = text_format(ROOT_LOCK "%s", locks.entry[i].id.text);
+
+		if (is_held_by(locks.entry[i].text, worker))
+			r = key ? give_keys(ceph, worker, (const char *const[]){ key }, 1, err)
+				: fail_memory(err);
+	}
+	return r;
+}
+
+/* ---- who sweeps ---- */
+
+int ceph_sweeping_begin(struct ceph_pool *ceph, struct coppice_error *err)
+{
+	const char *key = ROOT_LOCK SWEEPING;
+	_cleanup_(freep) char *old = NULL, *new = NULL, *by = NULL, *text = NULL;
+	char holder[UUID_TEXT_SIZE], name[WORKER_NAME_MAX];
+	bool did = false;
+	int r = worker_begin(ceph, err);
+
+	if (r == COPPICE_OK)
+		r = root_get(ceph, key, &old, err);
+	if (r < 0)
+		return r;
+	if (old && other_holder(old, ceph->worker.id.text, holder)) {
+		by = text_format(ROOT_WORKER "%s", holder);
+		r = by ? root_get(ceph, by, &text, err) : fail_memory(err);
+		if (r == COPPICE_OK && text) {
+			worker_name(text, name);
+			if (!worker_is_over(ceph, holder, text))
+				return fail(err, COPPICE_BUSY, "%s is sweeping it", name);
+			r = worker_fence(ceph, text, err);
+		}
+		if (r < 0)
+			return r;
+	}
+	new = text_format("x %s", ceph->worker.id.text);
+	if (!new)
+		return fail_memory(err);
+	r = root_replace(ceph, &(struct root_change){ key, old, new }, 1, &did, err);
+	return r < 0 || did ? r : fail(err, COPPICE_BUSY, "somebody else is sweeping it");
+}
+
+void ceph_sweeping_end(struct ceph_pool *ceph)
+{
+	struct coppice_error ignored;
+
+	(void)give_keys(ceph, ceph->worker.id.text, (const char *const[]){ ROOT_LOCK SWEEPING }, 1,
+			&ignored);
+}

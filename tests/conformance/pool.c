@@ -4,6 +4,11 @@
 
 #include "conformance.h"
 
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "base/lock.h"
 #include "base/text.h"
 
 static void test_table_is_complete(void)
@@ -86,8 +91,11 @@ static void test_pool_of_another_owner_is_refused(void)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
 	struct pool_spec spec = spec_of_test();
-	struct pool *pool = pool_up();
+	struct pool *pool;
 
+	if (subject->driver->pool_join)
+		skip("%s: several state directories may use a pool", subject->name);
+	pool = pool_up();
 	pool_down(pool);
 	ok_call(uuid_new(&spec.owner, &err), &err);
 	pool = NULL;
@@ -231,8 +239,119 @@ static void test_hold_keeps_others_off(void)
 	pool_down(pool);
 }
 
+/* Another state directory joins, is known, and leaves; whoever is left is the last. */
+static void test_pool_is_joined_and_left(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool_spec spec = spec_of_test();
+	_cleanup_(freep) char *folder = text_format("%s/other", spec.state_path);
+	char *others;
+	struct pool *pool, *other;
+
+	if (!subject->driver->pool_join)
+		skip("%s: a pool has one state directory at a time", subject->name);
+	pool = pool_up();
+	ok_call(subject->driver->pool_leave(pool, &others, &err), &err);
+	ok(!others);
+	ok_call(uuid_new(&spec.owner, &err), &err);
+	ok(folder && mkdir(folder, 0700) == 0);
+	spec.state_path = folder;
+	ok_call(subject->driver->pool_open(&spec, &other, &err), &err);
+	ok_call(subject->driver->pool_join(other, &err), &err);
+	ok_call(subject->driver->pool_leave(other, &others, &err), &err);
+	ok(others && strstr(others, spec_of_test().state_path));
+	free(others);
+	ok_call(subject->driver->pool_leave(pool, &others, &err), &err);
+	ok(!others);
+	ok_call(subject->driver->pool_join(other, &err), &err);
+	ok_call(subject->driver->pool_leave(pool, &others, &err), &err);
+	ok(others && strstr(others, folder));
+	free(others);
+	ok_call(subject->driver->pool_leave(other, &others, &err), &err);
+	ok(!others);
+	subject->driver->pool_close(other);
+	ok_call(subject->driver->pool_join(pool, &err), &err);
+	pool_down(pool);
+}
+
+static void lock_is(struct pool *pool, unsigned byte, bool is_alone, int wanted)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+
+	ok_int(subject->driver->names_lock(pool, &(struct lock_want){ byte, is_alone }, 1, &err),
+	       ==, wanted);
+	if (wanted < 0)
+		ok_has(err.message, "on host");
+}
+
+static void unlock(struct pool *pool, unsigned byte)
+{
+	subject->driver->names_unlock(pool, &(struct lock_want){ byte, true }, 1);
+}
+
+/* What is locked in one state directory is so in all, alone or by several. */
+static void test_names_are_locked_for_all_hosts(void)
+{
+	struct lock_want both[] = { { 12, true }, { 10, true } };
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool *pool, *other;
+
+	if (!subject->driver->names_lock)
+		skip("%s: a pool has one state directory at a time", subject->name);
+	pool = pool_up();
+	other = pool_again(NULL);
+	lock_is(pool, 10, false, COPPICE_OK);
+	lock_is(other, 10, false, COPPICE_OK);
+	lock_is(other, 10, true, COPPICE_BUSY);
+	lock_is(pool, 11, true, COPPICE_OK);
+	lock_is(other, 11, false, COPPICE_BUSY);
+	unlock(pool, 10);
+	lock_is(other, 10, true, COPPICE_OK);
+	lock_is(pool, 10, false, COPPICE_BUSY);
+	/* All that is wanted, or nothing. */
+	ok_int(subject->driver->names_lock(pool, both, 2, &err), ==, COPPICE_BUSY);
+	lock_is(other, 12, true, COPPICE_OK);
+	subject->driver->pool_close(other); /* gives back what it has */
+	ok_call(subject->driver->names_lock(pool, both, 2, &err), &err);
+	subject->driver->names_unlock(pool, both, 2);
+	unlock(pool, 11);
+	pool_down(pool);
+}
+
+/* A process that is killed with a lock keeps nobody out. */
+static void test_a_lock_of_the_dead_is_free(void)
+{
+	const struct lock_want want = { 20, true };
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct pool *pool;
+	pid_t pid;
+	int status;
+
+	if (!subject->driver->names_lock)
+		skip("%s: a pool has one state directory at a time", subject->name);
+	pool = pool_up();
+	pid = fork();
+	ok(pid >= 0);
+	if (pid == 0) {
+		struct pool *own = pool_again(NULL);
+
+		if (subject->driver->names_lock(own, &want, 1, &err) < 0)
+			_exit(1);
+		(void)kill(getpid(), SIGKILL);
+		_exit(2);
+	}
+	ok_int(waitpid(pid, &status, 0), ==, pid);
+	ok(WIFSIGNALED(status));
+	ok_call(subject->driver->names_lock(pool, &want, 1, &err), &err);
+	subject->driver->names_unlock(pool, &want, 1);
+	pool_down(pool);
+}
+
 const struct tap_test cases_pool[] = {
 	TAP(test_hold_keeps_others_off),
+	TAP(test_pool_is_joined_and_left),
+	TAP(test_names_are_locked_for_all_hosts),
+	TAP(test_a_lock_of_the_dead_is_free),
 	TAP(test_table_is_complete),
 	TAP(test_pool_create),
 	TAP(test_pool_opened_again_has_its_volumes),

@@ -64,6 +64,7 @@ struct worker {
 	int fd;          /* of its file; -1: there is no worker yet */
 	char *address;   /* how the cluster knows us */
 	uint64_t watch;
+	size_t n_locked; /* locks that it was given and has not given back */
 };
 
 struct ceph_pool {

@@ -189,6 +189,7 @@ int ceph_names_lock(struct pool *pool, const struct lock_want *wants, size_t n,
 		if (r == COPPICE_BUSY && dead.text[0])
 			r = ceph_sweep_worker(ceph, &dead, err);
 	}
+	ceph->worker.n_locked += did ? n : 0;
 	return r;
 }
 
@@ -235,8 +236,9 @@ void ceph_names_unlock(struct pool *pool, const struct lock_want *wants, size_t 
 
 	if (ceph->worker.fd < 0 || !is_alone || keys_init(&keys, n, &ignored) < 0)
 		return;
-	(void)give_keys(ceph, ceph->worker.id.text, keys.at, name_keys(&keys, wants, n, is_alone),
-			&ignored);
+	if (give_keys(ceph, ceph->worker.id.text, keys.at, name_keys(&keys, wants, n, is_alone),
+		      &ignored) == COPPICE_OK)
+		ceph->worker.n_locked -= n < ceph->worker.n_locked ? n : ceph->worker.n_locked;
 }
 
 int ceph_locks_break(struct ceph_pool *ceph, const char *worker, struct coppice_error *err)

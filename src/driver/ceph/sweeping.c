@@ -154,21 +154,7 @@ bool ceph_draft_is_over(struct ceph_pool *ceph, const char *id, int *ret_fd)
 
 /* ---- one who is dead ---- */
 
-/* Who was at work when he died: his drafts that have no file here, then what he locked. */
-static int end_worker(struct ceph_pool *ceph, const char *id, const char *text,
-		      const struct root_list *drafts, struct coppice_error *err)
-{
-	int r = worker_fence(ceph, text, err);
-
-	for (size_t i = 0; i < drafts->n && r == COPPICE_OK; i++) {
-		struct uuid worker;
-
-		if (worker_of(drafts->entry[i].text, &worker) && strcmp(worker.text, id) == 0)
-			r = ceph_draft_end(ceph, drafts->entry[i].id.text, err);
-	}
-	return r;
-}
-
+/* What he locked is free, and then he is known no more. */
 static int free_worker(struct ceph_pool *ceph, const char *id, struct coppice_error *err)
 {
 	int r = ceph_locks_break(ceph, id, err);
@@ -223,7 +209,25 @@ static int end_dead(void *user, const char *id, int fd, struct coppice_error *er
 	return r < 0 ? r : ceph_draft_end(sweeping->ceph, id, err);
 }
 
-/* Those whose makers have no worker, and no file here: a state directory that is lost. */
+/* Who was at work when he died: his drafts that have no file here. */
+static int end_worker(struct sweeping *sweeping, const struct root_entry *dead,
+		      struct coppice_error *err)
+{
+	int r = worker_fence(sweeping->ceph, dead->text, err);
+
+	for (size_t i = 0; i < sweeping->drafts.n && r == COPPICE_OK; i++) {
+		const struct root_entry *draft = &sweeping->drafts.entry[i];
+		struct uuid worker;
+
+		if (!worker_of(draft->text, &worker) || strcmp(worker.text, dead->id.text) != 0)
+			continue;
+		r = ceph_draft_end(sweeping->ceph, draft->id.text, err);
+		sweeping->n += r == COPPICE_OK;
+	}
+	return r;
+}
+
+/* Those whose makers are known no more, and no file here: a state directory that is lost. */
 static int end_lost(struct sweeping *sweeping, struct coppice_error *err)
 {
 	struct ceph_pool *ceph = sweeping->ceph;
@@ -272,11 +276,8 @@ static int sweep_all(struct sweeping *sweeping, struct coppice_error *err)
 	if (r == COPPICE_OK)
 		r = root_list_read(ceph, ROOT_DRAFT, &sweeping->drafts, err);
 	for (size_t i = 0; i < sweeping->workers.n && r == COPPICE_OK; i++)
-		if (is_to_end(sweeping, i)) {
-			r = end_worker(ceph, sweeping->workers.entry[i].id.text,
-				       sweeping->workers.entry[i].text, &sweeping->drafts, err);
-			sweeping->n += r == COPPICE_OK;
-		}
+		if (is_to_end(sweeping, i))
+			r = end_worker(sweeping, &sweeping->workers.entry[i], err);
 	root_list_done(&sweeping->drafts);
 	if (r == COPPICE_OK)
 		r = root_list_read(ceph, ROOT_DRAFT, &sweeping->drafts, err);

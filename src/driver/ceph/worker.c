@@ -135,6 +135,8 @@ void worker_end(struct ceph_pool *ceph)
 	free(take_ptr(&worker->address));
 	if (worker->fd < 0)
 		return;
+	if (worker->n_locked > 0)
+		(void)ceph_locks_break(ceph, worker->id.text, &ignored);
 	if (worker->watch)
 		(void)rados_unwatch2(ceph->io, worker->watch);
 	worker->watch = 0;

@@ -50,6 +50,7 @@ extern const struct driver driver_ceph;
 #define META_SIZE     "coppice.size"      /* bytes that it is to have when it is next mounted */
 #define META_SWAP     "coppice.swap"      /* whose name it had when a swap began */
 #define META_DELETED  "coppice.deleted"   /* retired, by whose debt: it is in the trash, or to be */
+#define META_HOST     "coppice.host"      /* which one has it mapped, or had when it died */
 #define META_SNAPSHOT "coppice.snapshot." /* SNAP: the record of a snapshot */
 #define META_REMOVED  "coppice.removed."  /* SNAP: retired, and to be removed */
 #define META_PENDING  "coppice.pending."  /* SNAP: the draft that makes it, while that is pending */
@@ -209,6 +210,10 @@ struct meta {
 /* Change several keys of an image's metadata, in one step. */
 int header_change(struct ceph_pool *ceph, const char *id, const struct meta *metas,
 		  struct coppice_error *err);
+
+/* Change one of them, if it is as it was; *ret_did: it was. NULL: none. */
+int header_replace(struct ceph_pool *ceph, const char *id, const char *key, const char *old,
+		   const char *value, bool *ret_did, struct coppice_error *err);
 
 /* The id of an image by its name. COPPICE_NOT_FOUND. */
 int header_id(struct ceph_pool *ceph, const char *name, char ret[static RBD_ID_MAX],
@@ -544,6 +549,15 @@ int ceph_unmap_all(struct ceph_pool *ceph, struct coppice_error *err);
 
 /* "rbd-fuse", what images are mapped by; NULL: nothing on this machine can. */
 const char *ceph_mapper(void);
+
+/* ---- holding.c: which host has it ---- */
+
+/* COPPICE_BUSY naming the other host that has it mounted. */
+int ceph_check_elsewhere(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err);
+
+/* Be the host that has it; and no more. COPPICE_BUSY. */
+int ceph_hold(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err);
+void ceph_let_go(struct ceph_pool *ceph, const char *name);
 
 /* ---- mounting.c ---- */
 

@@ -351,7 +351,9 @@ int ceph_swap(struct draft *draft, const struct new_volume *replacement,
 	if (!new)
 		return fail(err, COPPICE_FAILED, "'%s' is not in the draft",
 			    replacement->ref.name.text);
-	r = ceph_umount(ceph, live->name, err);
+	r = ceph_check_elsewhere(ceph, live, err);
+	if (r == COPPICE_OK)
+		r = ceph_umount(ceph, live->name, err);
 	if (r == COPPICE_OK)
 		r = ceph_umount(ceph, new->name, err);
 	if (r < 0)

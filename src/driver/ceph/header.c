@@ -85,6 +85,36 @@ int header_change(struct ceph_pool *ceph, const char *id, const struct meta *met
 		     : COPPICE_OK;
 }
 
+int header_replace(struct ceph_pool *ceph, const char *id, const char *key, const char *old,
+		   const char *value, bool *ret_did, struct coppice_error *err)
+{
+	const struct meta metas[] = { { key, value }, { NULL, NULL } };
+	_cleanup_(freep) char *stored = text_format("metadata_%s", key);
+	rados_write_op_t op;
+	char object[RBD_ID_MAX + 16];
+	int r, why = 0;
+
+	*ret_did = false;
+	if (!stored)
+		return fail_memory(err);
+	op = rados_create_write_op();
+	(void)snprintf(object, sizeof(object), "rbd_header.%s", id);
+	rados_write_op_assert_exists(op);
+	rados_write_op_omap_cmp2(op, stored, LIBRADOS_CMPXATTR_OP_EQ, old ? old : "",
+				 strlen(stored), old ? strlen(old) : 0, &why);
+	r = add_steps(op, metas);
+	if (r == 0)
+		r = rados_write_op_operate2(op, ceph->io, object, NULL, 0);
+	rados_release_write_op(op);
+	*ret_did = r == 0;
+	return r < 0 && r != -ECANCELED
+		       ? fail_ceph(
+				 ceph, r, err,
+				 "cannot change the metadata of the image with the id '%s' in '%s'",
+				 id, ceph->osd_pool)
+		       : COPPICE_OK;
+}
+
 /* ---- names ---- */
 
 /* The content of rbd_id.NAME: -ENOENT, or 0. */

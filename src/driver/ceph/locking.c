@@ -123,7 +123,7 @@ static size_t name_keys(struct keys *keys, const struct lock_want *wants, size_t
 	return n_keys;
 }
 
-/* COPPICE_BUSY naming who lives and has it; or *ret_dead, who does not. */
+/* COPPICE_BUSY naming who lives and has it; or who does not, *ret_dead. COPPICE_OK: nobody has. */
 static int refuse(struct ceph_pool *ceph, const char *holder, struct uuid *ret_dead,
 		  struct coppice_error *err)
 {
@@ -133,10 +133,12 @@ static int refuse(struct ceph_pool *ceph, const char *holder, struct uuid *ret_d
 
 	if (r < 0)
 		return r;
-	(void)snprintf(ret_dead->text, sizeof(ret_dead->text), "%s", holder);
-	if (!text || worker_is_over(ceph, holder, text))
-		return COPPICE_BUSY;
-	ret_dead->text[0] = '\0';
+	if (!text) /* it ended while we looked: once more */
+		return ceph_locks_break(ceph, holder, err);
+	if (worker_is_over(ceph, holder, text)) {
+		(void)snprintf(ret_dead->text, sizeof(ret_dead->text), "%s", holder);
+		return fail(err, COPPICE_BUSY, "who was at work on it is dead");
+	}
 	worker_name(text, name);
 	return fail(err, COPPICE_BUSY, "%s is at work on it", name);
 }
@@ -185,6 +187,7 @@ int ceph_names_lock(struct pool *pool, const struct lock_want *wants, size_t n,
 	if (pool->is_dry_run || n == 0)
 		return COPPICE_OK;
 	while (r == COPPICE_OK && !did) {
+		dead.text[0] = '\0';
 		r = take_once(ceph, wants, n, &did, &dead, err);
 		if (r == COPPICE_BUSY && dead.text[0])
 			r = ceph_sweep_worker(ceph, &dead, err);

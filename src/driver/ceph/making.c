@@ -96,6 +96,7 @@ static int describe(struct ceph_pool *ceph, const struct draft *draft,
 	if (is_kept)
 		metas[n++] = (struct meta){ META_RECORD, NULL };
 	metas[n++] = (struct meta){ META_SWAP, NULL };
+	metas[n++] = (struct meta){ META_HOST, NULL };
 	for (size_t i = 0; i < n_inherited; i++) {
 		const char *key = origin->meta[2 * i];
 		bool is_of_snapshot = strncmp(key, META_SNAPSHOT, strlen(META_SNAPSHOT)) == 0 ||

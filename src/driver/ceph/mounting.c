@@ -109,7 +109,9 @@ int ceph_mount_at(struct ceph_pool *ceph, const struct rbd *rbd, const char *pat
 
 	if (mount_find(ceph, rbd->name, where))
 		return COPPICE_OK;
-	if (!is_read_only && !ceph_mapped(ceph, rbd->name, device))
+	if (!is_read_only)
+		r = ceph_hold(ceph, rbd, err);
+	if (r == COPPICE_OK && !is_read_only && !ceph_mapped(ceph, rbd->name, device))
 		r = extend(ceph, rbd, err);
 	if (r == COPPICE_OK)
 		r = ceph_map(ceph, rbd->name, device, err);
@@ -123,6 +125,8 @@ int ceph_mount_at(struct ceph_pool *ceph, const struct rbd *rbd, const char *pat
 int ceph_umount(struct ceph_pool *ceph, const char *name, struct coppice_error *err)
 {
 	char where[PATH_MAX];
+	bool was_mapped = ceph_mapped(ceph, name, where);
+	int r;
 
 	while (find_mount(ceph, name, true, where)) {
 		if (umount2(where, UMOUNT_NOFOLLOW) == 0) {
@@ -138,16 +142,20 @@ int ceph_umount(struct ceph_pool *ceph, const char *name, struct coppice_error *
 		return fail(err, COPPICE_BUSY,
 			    "'%s/%s' is in use: it is mounted at '%s', and not by Coppice",
 			    ceph->osd_pool, name, where);
-	return ceph_unmap(ceph, name, err);
+	r = ceph_unmap(ceph, name, err);
+	if (r == COPPICE_OK && was_mapped)
+		ceph_let_go(ceph, name);
+	return r;
 }
 
 /* ---- snapshots ---- */
 
-/* Of an image's snapshot: what it is read through. */
-static void view_name(const struct rbd *rbd, const struct rbd_snap *snap,
-		      char ret[static RBD_NAME_MAX])
+/* Of an image's snapshot: what this host reads it through. */
+static void view_name(const struct ceph_pool *ceph, const struct rbd *rbd,
+		      const struct rbd_snap *snap, char ret[static RBD_NAME_MAX])
 {
-	(void)snprintf(ret, RBD_NAME_MAX, "view_%s.%llu", rbd->id, (unsigned long long)snap->id);
+	(void)snprintf(ret, RBD_NAME_MAX, "view_%s.%llu.%s", rbd->id, (unsigned long long)snap->id,
+		       ceph->owner.text);
 }
 
 static int umount_view(struct ceph_pool *ceph, const struct rbd *rbd, const struct rbd_snap *snap,
@@ -157,7 +165,7 @@ static int umount_view(struct ceph_pool *ceph, const struct rbd *rbd, const stru
 	struct coppice_error ignored;
 	int r;
 
-	view_name(rbd, snap, name);
+	view_name(ceph, rbd, snap, name);
 	r = ceph_umount(ceph, name, err);
 	if (r < 0 || header_id(ceph, name, id, &ignored) < 0)
 		return r;
@@ -174,7 +182,7 @@ static int open_view(struct ceph_pool *ceph, const struct rbd *rbd, const struct
 	rbd_image_options_t options;
 	int r;
 
-	view_name(rbd, snap, name);
+	view_name(ceph, rbd, snap, name);
 	rbd_image_options_create(&options);
 	r = rbd_clone3(ceph->io, rbd->name, snap->name, ceph->io, name, options);
 	rbd_image_options_destroy(options);
@@ -190,7 +198,7 @@ static int mount_view(struct ceph_pool *ceph, const struct rbd *rbd, const struc
 	char name[RBD_NAME_MAX], where[PATH_MAX], device[PATH_MAX];
 	int r;
 
-	view_name(rbd, snap, name);
+	view_name(ceph, rbd, snap, name);
 	if (mount_find(ceph, name, where))
 		return COPPICE_OK;
 	r = open_view(ceph, rbd, snap, device, err);
@@ -211,7 +219,7 @@ static int umount_snap(void *user, struct rbd *rbd, struct rbd_snap *snap,
 	const struct umounting *umounting = user;
 	char name[RBD_NAME_MAX], device[PATH_MAX];
 
-	view_name(rbd, snap, name);
+	view_name(umounting->ceph, rbd, snap, name);
 	return ceph_mapped(umounting->ceph, name, device)
 		       ? umount_view(umounting->ceph, rbd, snap, err)
 		       : COPPICE_OK;
@@ -229,7 +237,9 @@ int ceph_umount_ref(struct ceph_pool *ceph, const struct rbd_list *listing,
 		return COPPICE_OK;
 	if (snap)
 		return umount_snap(&umounting, rbd, snap, err);
-	r = ceph_umount(ceph, rbd->name, err);
+	r = ceph_check_elsewhere(ceph, rbd, err);
+	if (r == COPPICE_OK)
+		r = ceph_umount(ceph, rbd->name, err);
 	return r < 0 ? r : rbd_snaps_each(listing, rbd, umount_snap, &umounting, err);
 }
 
@@ -279,11 +289,13 @@ static int open_block(struct ceph_pool *ceph, const struct rbd *rbd, const struc
 
 	(void)snprintf(name, sizeof(name), "%s", rbd->name);
 	if (snap)
-		view_name(rbd, snap, name);
+		view_name(ceph, rbd, snap, name);
 	*ret_did = !ceph_mapped(ceph, name, device);
 	if (!*ret_did)
 		return COPPICE_OK;
 	if (!snap)
+		r = ceph_hold(ceph, rbd, err);
+	if (r == COPPICE_OK && !snap)
 		r = extend(ceph, rbd, err);
 	if (r == COPPICE_OK)
 		r = snap ? open_view(ceph, rbd, snap, device, err)

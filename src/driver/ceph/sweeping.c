@@ -7,6 +7,7 @@
 #include "driver/ceph/ceph.h"
 
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/text.h"
@@ -356,26 +357,40 @@ static bool is_anybody_dead(struct ceph_pool *ceph, const struct root_list *work
 	return n > 0 || !state_is_clean(&ceph->files);
 }
 
+/* COPPICE_BUSY: somebody else sweeps. */
+static int sweep_if_needed(struct ceph_pool *ceph, size_t *ret_n, struct coppice_error *err)
+{
+	_cleanup_(root_list_done) struct root_list workers = { 0 };
+	struct uuid asked;
+	bool is_asked;
+	int r = root_list_read(ceph, ROOT_WORKER, &workers, err);
+
+	if (r < 0)
+		return r;
+	is_asked = ask_one(ceph, &workers, &asked);
+	return is_asked || is_anybody_dead(ceph, &workers)
+		       ? sweep(ceph, is_asked ? &asked : NULL, ret_n, err)
+		       : COPPICE_OK;
+}
+
+#define WAIT_MS 20
+
 /* Not explained: what others left is no part of what was asked for. */
 int ceph_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
 {
 	struct ceph_pool *ceph = ceph_pool_of(pool);
-	_cleanup_(root_list_done) struct root_list workers = { 0 };
-	struct uuid asked;
-	bool is_asked;
+	unsigned waited_ms = 0;
 	size_t n = 0;
 	int r;
 
 	*ret_n = 0;
 	if (pool->is_dry_run)
 		return COPPICE_OK;
-	r = root_list_read(ceph, ROOT_WORKER, &workers, err);
-	if (r < 0)
-		return r;
-	is_asked = ask_one(ceph, &workers, &asked);
-	if (!is_asked && !is_anybody_dead(ceph, &workers))
-		return COPPICE_OK;
-	r = sweep(ceph, is_asked ? &asked : NULL, &n, err);
+	while ((r = sweep_if_needed(ceph, &n, err)) == COPPICE_BUSY &&
+	       waited_ms < 1000 * ceph->timeout_seconds) {
+		(void)nanosleep(&(struct timespec){ .tv_nsec = WAIT_MS * 1000000 }, NULL);
+		waited_ms += WAIT_MS;
+	}
 	if (r == COPPICE_OK)
 		*ret_n = n;
 	return r;

@@ -108,22 +108,32 @@ int worker_begin(struct ceph_pool *ceph, struct coppice_error *err)
 	return r;
 }
 
-/* Take away what is there of a worker; the key last, by which it is found. */
-static int forget(struct ceph_pool *ceph, const char *id, struct coppice_error *err)
+static int forget_object(struct ceph_pool *ceph, const char *id, struct coppice_error *err)
 {
-	char object[64], key[64], file[64];
+	char object[64];
 	int r;
 
 	object_of(id, object);
-	file_of(id, file);
-	(void)snprintf(key, sizeof(key), ROOT_WORKER "%s", id);
 	r = rados_remove(ceph->io, object);
-	if (r < 0 && r != -ENOENT)
-		return fail_ceph(ceph, r, err, "cannot remove '%s/%s'", ceph->osd_pool, object);
-	r = root_unset(ceph, key, err);
-	if (r == COPPICE_OK)
-		state_lock_remove(&ceph->files, file);
-	return r;
+	return r < 0 && r != -ENOENT
+		       ? fail_ceph(ceph, r, err, "cannot remove '%s/%s'", ceph->osd_pool, object)
+		       : COPPICE_OK;
+}
+
+static int forget_key(struct ceph_pool *ceph, const char *id, struct coppice_error *err)
+{
+	char key[64];
+
+	(void)snprintf(key, sizeof(key), ROOT_WORKER "%s", id);
+	return root_unset(ceph, key, err);
+}
+
+static void forget_file(struct ceph_pool *ceph, const char *id)
+{
+	char file[64];
+
+	file_of(id, file);
+	state_lock_remove(&ceph->files, file);
 }
 
 /* What fails here is found by who comes next. */
@@ -131,16 +141,20 @@ void worker_end(struct ceph_pool *ceph)
 {
 	struct worker *worker = &ceph->worker;
 	struct coppice_error ignored;
+	int r;
 
 	free(take_ptr(&worker->address));
 	if (worker->fd < 0)
 		return;
 	if (worker->n_locked > 0)
 		(void)ceph_locks_break(ceph, worker->id.text, &ignored);
+	/* Who has a key and no watch would be taken for dead. */
+	r = forget_key(ceph, worker->id.text, &ignored);
 	if (worker->watch)
 		(void)rados_unwatch2(ceph->io, worker->watch);
 	worker->watch = 0;
-	(void)forget(ceph, worker->id.text, &ignored);
+	if (r == COPPICE_OK && forget_object(ceph, worker->id.text, &ignored) == COPPICE_OK)
+		forget_file(ceph, worker->id.text);
 	(void)close(take_fd(&worker->fd));
 }
 
@@ -225,6 +239,17 @@ static bool is_unwatched(struct ceph_pool *ceph, const char *id)
 	return is_so;
 }
 
+/* It may have come to its end, properly, while we asked. */
+static bool is_known(struct ceph_pool *ceph, const char *id)
+{
+	_cleanup_(freep) char *text = NULL;
+	struct coppice_error ignored;
+	char key[64];
+
+	(void)snprintf(key, sizeof(key), ROOT_WORKER "%s", id);
+	return root_get(ceph, key, &text, &ignored) == COPPICE_OK && text;
+}
+
 bool worker_is_over(struct ceph_pool *ceph, const char *id, const char *text)
 {
 	_cleanup_(closep) int fd = -1;
@@ -234,7 +259,7 @@ bool worker_is_over(struct ceph_pool *ceph, const char *id, const char *text)
 		return false;
 	file_of(id, file);
 	return is_here(ceph, text) ? state_lock_is_over(&ceph->files, file, &fd)
-				   : is_unwatched(ceph, id);
+				   : is_unwatched(ceph, id) && is_known(ceph, id);
 }
 
 bool worker_is_foreign(const struct ceph_pool *ceph, const char *text)
@@ -262,5 +287,12 @@ int worker_fence(struct ceph_pool *ceph, const char *text, struct coppice_error 
 
 int worker_forget(struct ceph_pool *ceph, const char *id, struct coppice_error *err)
 {
-	return forget(ceph, id, err);
+	int r = forget_object(ceph, id, err);
+
+	/* The key last, by which it is found. */
+	if (r == COPPICE_OK)
+		r = forget_key(ceph, id, err);
+	if (r == COPPICE_OK)
+		forget_file(ceph, id);
+	return r;
 }

@@ -10,6 +10,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -22,6 +23,7 @@
 
 /* One thread of it does this, on stacks that are small. */
 static char whole[64 << 10];
+static bool is_short; /* what it gives is not enough here */
 
 static long call(long request, long pid, void *address, void *data)
 {
@@ -75,9 +77,9 @@ __attribute__((visibility("default"))) long ptrace(enum __ptrace_request request
 		r = call(request, pid, address, &word);
 		return r < 0 ? r : word;
 	}
-	r = call(request, pid, address, data);
-	if (r < 0 && errno == EFAULT && request == PTRACE_SETREGSET &&
-	    (unsigned long)address == NT_X86_XSTATE)
-		r = set_whole(pid, address, data);
-	return r;
+	if (request != PTRACE_SETREGSET || (unsigned long)address != NT_X86_XSTATE)
+		return call(request, pid, address, data);
+	r = is_short ? -1 : call(request, pid, address, data);
+	is_short |= r < 0 && errno == EFAULT;
+	return is_short ? set_whole(pid, address, data) : r;
 }

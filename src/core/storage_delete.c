@@ -227,15 +227,22 @@ static int forget_gone(struct coppice *coppice, struct pool_entry *entry, const 
 static int leave(struct coppice *coppice, struct pool_entry *entry, bool *ret_did,
 		 struct coppice_error *err)
 {
-	_cleanup_(freep) char *others = NULL;
+	_cleanup_(freep) char *others = NULL, *others_still = NULL;
 	int r;
 
 	*ret_did = false;
 	if (!entry->driver->pool_leave)
 		return COPPICE_OK;
-	r = entry->driver->pool_umount(&entry->spec, err);
-	if (r == COPPICE_OK)
-		r = entry->driver->pool_leave(entry->pool, &others, err);
+	entry->pool->is_dry_run = true; /* it is only asked who they are */
+	r = entry->driver->pool_leave(entry->pool, &others, err);
+	entry->pool->is_dry_run = coppice->options.is_dry_run;
+	if (r == COPPICE_OK && others && !coppice->options.is_dry_run) {
+		r = entry->driver->pool_umount(&entry->spec, err);
+		if (r == COPPICE_OK)
+			r = entry->driver->pool_leave(entry->pool, &others_still, err);
+		if (r == COPPICE_OK && !others_still)
+			r = fail(err, COPPICE_BUSY, "the others have just left it");
+	}
 	if (r < 0)
 		return wrap(err, "cannot delete pool '%s'", entry->name);
 	if (!others)

@@ -284,7 +284,7 @@ struct driver {
 	/*
 	 * This state directory uses it from now on, beside those that do. And not any more:
 	 * *ret_others says who else does, free() it; if nobody does nothing is changed, and it
-	 * is NULL. A dry run changes nothing. NULL, both: it is taken over from who has it.
+	 * is NULL. A dry run tells, and changes nothing. NULL, both: it is taken over from who has it.
 	 */
 	int (*pool_join)(struct pool *pool, struct coppice_error *err);
 	int (*pool_leave)(struct pool *pool, char **ret_others, struct coppice_error *err);

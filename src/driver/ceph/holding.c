@@ -90,6 +90,7 @@ void ceph_let_go(struct ceph_pool *ceph, const char *name)
 	char id[RBD_ID_MAX];
 	bool did;
 
-	if (own && header_id(ceph, name, id, &ignored) == COPPICE_OK)
+	/* Without a connection it stays, and counts as long as somebody has the image open. */
+	if (own && ceph->io && header_id(ceph, name, id, &ignored) == COPPICE_OK)
 		(void)header_replace(ceph, id, META_HOST, own, NULL, &did, &ignored);
 }

@@ -87,6 +87,8 @@ bench:
 	COPPICE_LIBEXECDIR=$$PWD/$(BUILD)/src/image COPPICE_BUILD=$$PWD/$(BUILD) \
 	tests/tools/with-uml -t 3600 -M dm-thin-pool,dm-snapshot -d 8192 \
 		tests/tools/on-lvm /dev/ubda tests/bench/lvm $(BUILD)/src/cli/coppice || missed=1; \
+	[ ! -e $(BUILD)/tests/bench/ceph-floor ] || \
+		tests/tools/with-ceph -m tests/bench/ceph $(BUILD) || missed=1; \
 	exit $$missed
 
 demo:

@@ -3,7 +3,7 @@
  * The floor of tests/bench/ceph: what librbd itself needs for what Coppice does on RBD, on one
  * connection. No records, no drafts, no checks. librbd has no asynchronous call for these, so more
  * than one at a time takes threads; the bench has as many as are fastest: one after another takes
- * twice as long as sixteen at once, and more than sixteen gain nothing.
+ * nearly twice as long as sixteen at once, and more than sixteen gain nothing.
  *
  *	ceph-floor clone POOL IMAGE@SNAPSHOT PREFIX N THREADS    PREFIX1 … PREFIXN
  *	ceph-floor remove POOL PREFIX N THREADS                  those

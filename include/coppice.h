@@ -243,7 +243,7 @@ struct coppice_space_list {
  *
  * @param coppice   handle
  * @param name      of the pool; must be free
- * @param driver    "btrfs", "zfs", "lvm" or "dir"; NULL takes the best that this machine has
+ * @param driver    "btrfs", "zfs", "lvm", "ceph" or "dir"; NULL takes the best that this machine has
  * @param settings  pool configuration: source, size, btrfs.mount_options, …
  * @param n         how many settings
  * @param err       filled on failure, untouched on success
@@ -260,11 +260,12 @@ COPPICE_API int coppice_storage_create(struct coppice *coppice, const char *name
  *
  * The pool's own record gives its configuration; every volume in it is listed
  * again. Whatever state directory owned it before is refused from now on; commands
- * of it that use the pool are waited for.
+ * of it that use the pool are waited for. A pool on Ceph is joined instead: those who use it
+ * go on to.
  *
  * @param coppice   handle
  * @param name      to know it by; must be free, or that of this pool, which another has
- * @param driver    "btrfs" or "dir"
+ * @param driver    as it was made with
  * @param settings  must hold source
  * @param n         how many settings
  * @param err       filled on failure, untouched on success
@@ -279,7 +280,8 @@ COPPICE_API int coppice_storage_recover(struct coppice *coppice, const char *nam
  * Delete a pool.
  *
  * What Coppice made for it goes too (its file, what it put on a device); a
- * source that it did not make stays, emptied of the pool.
+ * source that it did not make stays, emptied of the pool. One on Ceph that other state
+ * directories use is only forgotten here.
  *
  * @param coppice   handle
  * @param name      of the pool

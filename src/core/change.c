@@ -7,6 +7,8 @@
 
 /* ---- ours, and not another state directory's ---- */
 
+#define HOLD_WAIT_MS 2
+
 struct holding {
 	struct pool_entry *entry;
 	enum pool_hold how;
@@ -27,7 +29,7 @@ int pool_hold_as(struct coppice *coppice, struct pool_entry *entry, enum pool_ho
 
 	if (!entry->driver->pool_hold)
 		return COPPICE_OK;
-	r = wait_while_busy(coppice, try_hold, &holding, err);
+	r = wait_while_busy(coppice, try_hold, &holding, HOLD_WAIT_MS, err);
 	entry->is_held = r == COPPICE_OK;
 	return r;
 }

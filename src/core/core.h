@@ -45,7 +45,7 @@ _nonnull_ _printf_(2, 3) void notice(struct coppice *coppice, const char *fmt, .
 _nonnull_ _printf_(2, 3) void explain(struct coppice *coppice, const char *fmt, ...);
 _nonnull_ bool is_interrupted(struct coppice *coppice);
 
-/* ---- locks: names of what is locked, in one file of the state directory ---- */
+/* ---- locks: names of what is locked, in one file of the state directory (locks.c) ---- */
 
 enum lock_range {
 	LOCK_POOLS,     /* shared while a pool is used, exclusive to make or delete it */
@@ -75,6 +75,11 @@ _nonnull_ void locks_add(struct locks *locks, enum lock_range range, const char 
 			 bool is_exclusive);
 _nonnull_ int locks_take(struct coppice *coppice, struct locks *locks, struct coppice_error *err);
 _nonnull_ void locks_done(struct locks *locks); /* gives back what is held */
+
+/* Call it as long as it says COPPICE_BUSY, until the time for locks is over; at least so often. */
+typedef int busy_fn(void *user, struct coppice_error *err);
+_nonnull_ int wait_while_busy(struct coppice *coppice, busy_fn *fn, void *user, unsigned most_ms,
+			      struct coppice_error *err);
 
 /* ---- pools (pools.c) ---- */
 
@@ -178,10 +183,6 @@ _nonnull_ void change_abort(struct coppice *coppice);
 _nonnull_ int pool_hold(struct coppice *coppice, struct pool_entry *entry,
 			struct coppice_error *err);
 _nonnull_ void pool_release(struct pool_entry *entry);
-
-/* Call it as long as it says COPPICE_BUSY, until the time for locks is over. */
-typedef int busy_fn(void *user, struct coppice_error *err);
-int wait_while_busy(struct coppice *coppice, busy_fn *fn, void *user, struct coppice_error *err);
 
 /* Wait for it to be had so, as long as for any lock. */
 _nonnull_ int pool_hold_as(struct coppice *coppice, struct pool_entry *entry, enum pool_hold how,

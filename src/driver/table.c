@@ -108,5 +108,9 @@ const char *driver_problem(const struct driver *driver)
 		return "volume_mount or volume_umount, which go together";
 	if (!driver->volume_fill != !driver->draft_path)
 		return "volume_fill or draft_path, which go together";
+	if (!driver->names_lock != !driver->names_unlock)
+		return "names_lock or names_unlock, which go together";
+	if (!driver->pool_join != !driver->pool_leave)
+		return "pool_join or pool_leave, which go together";
 	return NULL;
 }

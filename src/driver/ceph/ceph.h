@@ -63,7 +63,6 @@ struct text;
 struct worker {
 	struct uuid id;
 	int fd;          /* of its file; -1: there is no worker yet */
-	char *address;   /* how the cluster knows us */
 	uint64_t watch;
 	size_t n_locked; /* locks that it was given and has not given back */
 };
@@ -362,6 +361,9 @@ int rbd_snaps_each(const struct rbd_list *listing, const struct rbd *volume, rbd
 /* Be known to others, from here to worker_end(). */
 int worker_begin(struct ceph_pool *ceph, struct coppice_error *err);
 void worker_end(struct ceph_pool *ceph);
+
+/* The name of this host, without what would end a word of ours. */
+void worker_host(char ret[static HOST_NAME_MAX + 1]);
 
 /* "by WORKER", a line of what we make. Whose lines are these? False: nobody's. */
 int worker_line(struct ceph_pool *ceph, struct text *to, struct coppice_error *err);

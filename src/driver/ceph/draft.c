@@ -357,15 +357,6 @@ static void remove_folder(struct ceph_pool *ceph, const char *id)
 		(void)rmdir(folder);
 }
 
-/* Its lines; NULL: the root has no such draft. */
-static const char *lines_of(const struct rbd_list *listing, const char *id)
-{
-	for (size_t i = 0; i < listing->drafts.n; i++)
-		if (strcmp(listing->drafts.entry[i].id.text, id) == 0)
-			return listing->drafts.entry[i].text;
-	return NULL;
-}
-
 /* The first line says so, of what is announced: none of it is to be. */
 static bool was_given_up(const char *lines)
 {
@@ -391,7 +382,7 @@ int ceph_draft_end(struct ceph_pool *ceph, const char *id, struct coppice_error 
 	}
 	if (r < 0)
 		return r;
-	ending.lines = lines_of(&listing, id);
+	ending.lines = root_list_get(&listing.drafts, id);
 	ending.is_given_up = was_given_up(ending.lines);
 	r = remove_content(&ending, err);
 	if (r == COPPICE_OK)

@@ -10,17 +10,15 @@
 
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/text.h"
 
 /* "OWNER\tHOST" */
 static char *own_text(const struct ceph_pool *ceph)
 {
-	char host[HOST_NAME_MAX + 1] = "";
+	char host[HOST_NAME_MAX + 1];
 
-	(void)gethostname(host, sizeof(host) - 1);
-	host[strcspn(host, "\t\n")] = '\0';
+	worker_host(host);
 	return text_format("%s\t%s", ceph->owner.text, host);
 }
 

@@ -182,10 +182,11 @@ int ceph_names_lock(struct pool *pool, const struct lock_want *wants, size_t n,
 	struct ceph_pool *ceph = ceph_pool_of(pool);
 	struct uuid dead = { "" };
 	bool did = false;
-	int r = pool->is_dry_run || n == 0 ? COPPICE_OK : worker_begin(ceph, err);
+	int r;
 
 	if (pool->is_dry_run || n == 0)
 		return COPPICE_OK;
+	r = worker_begin(ceph, err);
 	while (r == COPPICE_OK && !did) {
 		dead.text[0] = '\0';
 		r = take_once(ceph, wants, n, &did, &dead, err);

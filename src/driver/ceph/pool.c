@@ -466,22 +466,21 @@ void ceph_pool_explain(const struct pool_spec *spec, explain_fn *explain, void *
 /* ---- who uses it ---- */
 
 /* "host.OWNER" = "HOST\tSTATE DIRECTORY" */
-static int own_key(const struct ceph_pool *ceph, char ret[static 64])
+static void own_key(const struct ceph_pool *ceph, char ret[static 64])
 {
-	return snprintf(ret, 64, ROOT_HOST "%s", ceph->owner.text);
+	(void)snprintf(ret, 64, ROOT_HOST "%s", ceph->owner.text);
 }
 
 int ceph_pool_join(struct pool *pool, struct coppice_error *err)
 {
 	struct ceph_pool *ceph = ceph_pool_of(pool);
-	char host[HOST_NAME_MAX + 1] = "", key[64];
+	char host[HOST_NAME_MAX + 1], key[64];
 	_cleanup_(freep) char *text = NULL;
 
 	if (pool->is_dry_run)
 		return COPPICE_OK;
-	(void)own_key(ceph, key);
-	(void)gethostname(host, sizeof(host) - 1);
-	host[strcspn(host, "\t\n")] = '\0';
+	own_key(ceph, key);
+	worker_host(host);
 	text = text_format("%s\t%s", host, ceph->state_path);
 	return text ? root_set(ceph, key, text, err) : fail_memory(err);
 }
@@ -507,7 +506,7 @@ int ceph_pool_leave(struct pool *pool, char **ret_others, struct coppice_error *
 	}
 	if (r < 0 || n == 0)
 		return r;
-	(void)own_key(ceph, key);
+	own_key(ceph, key);
 	if (!pool->is_dry_run) {
 		worker_end(ceph);
 		r = root_unset(ceph, key, err);

@@ -20,9 +20,8 @@
 
 #include "base/text.h"
 
-#define DRAFT ROOT_DRAFT
-#define SUM   "sum"
-#define MANY  1000
+#define SUM  "sum"
+#define MANY 1000
 
 static int operate(struct ceph_pool *ceph, rados_write_op_t op)
 {
@@ -40,35 +39,51 @@ static int fail_root(struct ceph_pool *ceph, int r, struct coppice_error *err)
 	return fail_ceph(ceph, r, err, "cannot change '%s/" ROOT_OBJECT "'", ceph->osd_pool);
 }
 
-/* ---- single keys ---- */
+/* ---- values of keys ---- */
 
-int root_get(struct ceph_pool *ceph, const char *key, char **ret, struct coppice_error *err)
+static int fail_reading(struct ceph_pool *ceph, int r, struct coppice_error *err)
+{
+	return r == -ENOENT ? fail_root(ceph, r, err)
+			    : fail_ceph(ceph, r, err, "cannot read '%s/" ROOT_OBJECT "'",
+					ceph->osd_pool);
+}
+
+int root_values(struct ceph_pool *ceph, const char *const keys[], size_t n, char *ret[],
+		struct coppice_error *err)
 {
 	rados_read_op_t op = rados_create_read_op();
-	const char *keys[] = { key };
-	size_t length = strlen(key), value_length = 0;
-	char *found_key = NULL, *value = NULL;
+	_cleanup_(freep) size_t *lengths = calloc(n + 1, sizeof(*lengths));
 	rados_omap_iter_t iter = NULL;
 	int r, why = 0;
 
-	*ret = NULL;
-	rados_read_op_omap_get_vals_by_keys2(op, keys, 1, &length, &iter, &why);
-	r = rados_read_op_operate(op, ceph->io, ROOT_OBJECT, 0);
+	for (size_t i = 0; lengths && i < n; i++)
+		lengths[i] = strlen(keys[i]);
+	if (lengths)
+		rados_read_op_omap_get_vals_by_keys2(op, keys, n, lengths, &iter, &why);
+	r = lengths ? rados_read_op_operate(op, ceph->io, ROOT_OBJECT, 0) : -ENOMEM;
 	rados_release_read_op(op);
 	r = r < 0 ? r : why;
-	if (r == 0)
-		(void)rados_omap_get_next2(iter, &found_key, &value, &length, &value_length);
-	if (r == 0 && value) {
-		*ret = strndup(value, value_length);
-		r = *ret ? 0 : fail_memory(err);
+	while (r == 0) {
+		char *key = NULL, *value = NULL;
+		size_t key_length = 0, length = 0;
+
+		r = rados_omap_get_next2(iter, &key, &value, &key_length, &length);
+		if (r < 0 || !key)
+			break;
+		for (size_t i = 0; i < n; i++)
+			if (lengths[i] == key_length && memcmp(keys[i], key, key_length) == 0 &&
+			    !ret[i] && !(ret[i] = strndup(value, length)))
+				r = -ENOMEM;
 	}
 	if (iter)
 		rados_omap_get_end(iter);
-	if (r == -ENOENT)
-		return fail(err, COPPICE_INVALID, "the pool '%s' is no pool of Coppice",
-			    ceph->osd_pool);
-	return r < 0 ? fail_ceph(ceph, r, err, "cannot read '%s/" ROOT_OBJECT "'", ceph->osd_pool)
-		     : COPPICE_OK;
+	return r < 0 ? fail_reading(ceph, r, err) : COPPICE_OK;
+}
+
+int root_get(struct ceph_pool *ceph, const char *key, char **ret, struct coppice_error *err)
+{
+	*ret = NULL;
+	return root_values(ceph, &key, 1, ret, err);
 }
 
 static void put(rados_write_op_t op, const char *key, const char *value)
@@ -125,14 +140,14 @@ int root_make(struct ceph_pool *ceph, const char *const pairs[][2], size_t n,
 int root_draft_add(struct ceph_pool *ceph, const char *id, const char *text,
 		   struct coppice_error *err)
 {
-	_cleanup_(freep) char *key = text_format(DRAFT "%s", id);
+	_cleanup_(freep) char *key = text_format(ROOT_DRAFT "%s", id);
 
 	return key ? change(ceph, key, text, err) : fail_memory(err);
 }
 
 int root_draft_remove(struct ceph_pool *ceph, const char *id, struct coppice_error *err)
 {
-	_cleanup_(freep) char *key = text_format(DRAFT "%s", id);
+	_cleanup_(freep) char *key = text_format(ROOT_DRAFT "%s", id);
 
 	return key ? change(ceph, key, NULL, err) : fail_memory(err);
 }
@@ -227,39 +242,6 @@ bool root_list_has(const struct root_list *list, const char *id)
 
 /* ---- keys that others may change meanwhile ---- */
 
-/* The values of @n keys, into @ret; each free() it; NULL: it has none. */
-int root_values(struct ceph_pool *ceph, const char *const keys[], size_t n, char *ret[],
-		struct coppice_error *err)
-{
-	rados_read_op_t op = rados_create_read_op();
-	_cleanup_(freep) size_t *lengths = calloc(n + 1, sizeof(*lengths));
-	rados_omap_iter_t iter = NULL;
-	int r, why = 0;
-
-	for (size_t i = 0; lengths && i < n; i++)
-		lengths[i] = strlen(keys[i]);
-	if (lengths)
-		rados_read_op_omap_get_vals_by_keys2(op, keys, n, lengths, &iter, &why);
-	r = lengths ? rados_read_op_operate(op, ceph->io, ROOT_OBJECT, 0) : -ENOMEM;
-	rados_release_read_op(op);
-	r = r < 0 ? r : why;
-	while (r == 0) {
-		char *key = NULL, *value = NULL;
-		size_t key_length = 0, length = 0;
-
-		r = rados_omap_get_next2(iter, &key, &value, &key_length, &length);
-		if (r < 0 || !key)
-			break;
-		for (size_t i = 0; i < n; i++)
-			if (lengths[i] == key_length && memcmp(keys[i], key, key_length) == 0 &&
-			    !ret[i] && !(ret[i] = strndup(value, length)))
-				r = -ENOMEM;
-	}
-	if (iter)
-		rados_omap_get_end(iter);
-	return r < 0 ? fail_root(ceph, r, err) : COPPICE_OK;
-}
-
 int root_replace(struct ceph_pool *ceph, const struct root_change *changes, size_t n, bool *ret_did,
 		 struct coppice_error *err)
 {
@@ -295,23 +277,10 @@ int root_replace(struct ceph_pool *ceph, const struct root_change *changes, size
 
 #define NAME "name."
 
-/* Only if it is what @old says, "" being nobody's. -ECANCELED: it is not. */
-static int replace_name(struct ceph_pool *ceph, const char *key, const char *old, const char *id)
-{
-	rados_write_op_t op = rados_create_write_op();
-	int why = 0;
-
-	rados_write_op_assert_exists(op);
-	rados_write_op_omap_cmp2(op, key, LIBRADOS_CMPXATTR_OP_EQ, old, strlen(key), strlen(old),
-				 &why);
-	put(op, key, id);
-	return operate(ceph, op);
-}
-
 /* One whose draft is no more was killed while it gave it, and has been swept. */
 static int is_free(struct ceph_pool *ceph, const char *owner, bool *ret, struct coppice_error *err)
 {
-	_cleanup_(freep) char *key = text_format(DRAFT "%s", owner), *text = NULL;
+	_cleanup_(freep) char *key = text_format(ROOT_DRAFT "%s", owner), *text = NULL;
 	int r = key ? root_get(ceph, key, &text, err) : fail_memory(err);
 
 	*ret = r == COPPICE_OK && !text;
@@ -322,11 +291,10 @@ int root_name_take(struct ceph_pool *ceph, const char *name, const char *id,
 		   struct coppice_error *err)
 {
 	_cleanup_(freep) char *key = text_format(NAME "%s", name);
-	int r;
+	int r = key ? COPPICE_OK : fail_memory(err);
+	bool did = false;
 
-	if (!key)
-		return fail_memory(err);
-	do {
+	while (r == COPPICE_OK && !did) {
 		_cleanup_(freep) char *owner = NULL;
 		bool is_so = false;
 
@@ -337,9 +305,9 @@ int root_name_take(struct ceph_pool *ceph, const char *name, const char *id,
 			return r;
 		if (owner && !is_so && strcmp(owner, id) != 0)
 			return fail(err, COPPICE_EXISTS, "the name '%s' is just being given", name);
-		r = replace_name(ceph, key, owner ? owner : "", id);
-	} while (r == -ECANCELED);
-	return r < 0 ? fail_root(ceph, r, err) : COPPICE_OK;
+		r = root_replace(ceph, &(struct root_change){ key, owner, id }, 1, &did, err);
+	}
+	return r;
 }
 
 void root_name_give_back(struct ceph_pool *ceph, const char *name)
@@ -417,7 +385,7 @@ int root_touch(struct ceph_pool *ceph, struct coppice_error *err)
 int root_draft_publish(struct ceph_pool *ceph, const char *id, uint64_t difference,
 		       struct coppice_error *err)
 {
-	_cleanup_(freep) char *key = text_format(DRAFT "%s", id);
+	_cleanup_(freep) char *key = text_format(ROOT_DRAFT "%s", id);
 
 	return key ? add_and_remove(ceph, difference, key, err) : fail_memory(err);
 }

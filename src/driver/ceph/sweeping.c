@@ -33,11 +33,15 @@ int ceph_owe(struct ceph_pool *ceph, struct coppice_error *err)
 
 	if (r < 0 || !is_new)
 		return r;
+	if (text.is_failed)
+		return fail_memory(err);
 	state_owe(&ceph->files);
 	if (ceph->files.owed_fd < 0)
 		return COPPICE_OK;
-	return text.is_failed ? fail_memory(err)
-			      : debt_put(ceph, ceph->files.owed.text, text.data, err);
+	r = debt_put(ceph, ceph->files.owed.text, text.data, err);
+	if (r < 0)
+		state_owe_nothing(&ceph->files);
+	return r;
 }
 
 void ceph_owe_nothing(struct ceph_pool *ceph)
@@ -352,7 +356,7 @@ static bool is_anybody_dead(struct ceph_pool *ceph, const struct root_list *work
 		if (!worker_is_foreign(ceph, workers->entry[i].text) &&
 		    worker_is_over(ceph, workers->entry[i].id.text, workers->entry[i].text))
 			return true;
-	(void)state_dead_each(&ceph->files, "", note_dead, &n, &n, &ignored);
+	(void)state_drafts_each(&ceph->files, note_dead, &n, &n, &ignored);
 	(void)state_dead_each(&ceph->files, WORKER_FILE, note_dead, &n, &n, &ignored);
 	return n > 0 || !state_is_clean(&ceph->files);
 }

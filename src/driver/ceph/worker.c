@@ -64,14 +64,20 @@ static int watch(struct ceph_pool *ceph, const char *id, struct coppice_error *e
 		     : COPPICE_OK;
 }
 
+void worker_host(char ret[static HOST_NAME_MAX + 1])
+{
+	ret[0] = ret[HOST_NAME_MAX] = '\0';
+	(void)gethostname(ret, HOST_NAME_MAX);
+	ret[strcspn(ret, "\t\n")] = '\0';
+}
+
 /* "ADDRESS\tHOST\tPROCESS\tOWNER\tBOOT" */
 static char *describe(const struct ceph_pool *ceph, const char *address)
 {
 	_cleanup_(freep) char *boot = boot_id();
-	char host[HOST_NAME_MAX + 1] = "";
+	char host[HOST_NAME_MAX + 1];
 
-	(void)gethostname(host, sizeof(host) - 1);
-	host[strcspn(host, "\t\n")] = '\0';
+	worker_host(host);
 	return boot ? text_format("%s\t%s\t%ld\t%s\t%s", address, host, (long)getpid(),
 				  ceph->owner.text, boot)
 		    : NULL;
@@ -80,8 +86,8 @@ static char *describe(const struct ceph_pool *ceph, const char *address)
 int worker_begin(struct ceph_pool *ceph, struct coppice_error *err)
 {
 	struct worker *worker = &ceph->worker;
-	char *address = NULL;
-	char key[64];
+	_cleanup_(freep) char *text = NULL;
+	char *address = NULL, key[64];
 	int r;
 
 	if (worker->fd >= 0)
@@ -89,20 +95,16 @@ int worker_begin(struct ceph_pool *ceph, struct coppice_error *err)
 	r = rados_getaddrs(ceph->cluster, &address);
 	if (r < 0)
 		return fail_ceph(ceph, r, err, "cannot tell our own address");
-	worker->address = strdup(address);
+	text = describe(ceph, address);
 	rados_buffer_free(address);
-	r = worker->address
-		    ? state_lock_new(&ceph->files, WORKER_FILE, &worker->id, &worker->fd, err)
-		    : fail_memory(err);
-	if (r == COPPICE_OK) {
-		_cleanup_(freep) char *text = describe(ceph, worker->address);
-
-		/* Who finds the key without a watch takes us for dead. */
+	r = text ? state_lock_new(&ceph->files, WORKER_FILE, &worker->id, &worker->fd, err)
+		 : fail_memory(err);
+	/* Who finds the key without a watch takes us for dead. */
+	if (r == COPPICE_OK)
 		r = watch(ceph, worker->id.text, err);
-		(void)snprintf(key, sizeof(key), ROOT_WORKER "%s", worker->id.text);
-		if (r == COPPICE_OK)
-			r = text ? root_set(ceph, key, text, err) : fail_memory(err);
-	}
+	(void)snprintf(key, sizeof(key), ROOT_WORKER "%s", worker->id.text);
+	if (r == COPPICE_OK)
+		r = root_set(ceph, key, text, err);
 	if (r < 0)
 		worker_end(ceph);
 	return r;
@@ -143,7 +145,6 @@ void worker_end(struct ceph_pool *ceph)
 	struct coppice_error ignored;
 	int r;
 
-	free(take_ptr(&worker->address));
 	if (worker->fd < 0)
 		return;
 	if (worker->n_locked > 0)

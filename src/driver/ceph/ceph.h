@@ -326,6 +326,9 @@ const char *rbd_meta(const struct rbd *rbd, const char *key);
 
 struct rbd *rbd_find(const struct rbd_list *listing, const char *name);
 
+/* How many clones stand on its snapshots. */
+uint64_t rbd_children_of(const struct rbd *rbd);
+
 /* Is it made, or deleted: nothing that users see? */
 bool rbd_is_hidden(const struct rbd *rbd);
 
@@ -393,6 +396,14 @@ void ceph_names_unlock(struct pool *pool, const struct lock_want *wants, size_t 
 
 /* Take away what a dead worker holds. */
 int ceph_locks_break(struct ceph_pool *ceph, const char *worker, struct coppice_error *err);
+
+/*
+ * Be the only one who takes these images, by their ids, out of the trash: @claimed says of each
+ * whether one is, or somebody else, who lives. ceph_removal_end() those that one is.
+ */
+int ceph_removal_begin(struct ceph_pool *ceph, const char *const ids[], size_t n, bool *claimed,
+	       struct coppice_error *err);
+void ceph_removal_end(struct ceph_pool *ceph, const char *const ids[], size_t n);
 
 /* Be the only one who ends what the dead left. COPPICE_BUSY. */
 int ceph_sweeping_begin(struct ceph_pool *ceph, struct coppice_error *err);

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/parallel.h"
 #include "base/text.h"
@@ -67,6 +68,12 @@ static int trash(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_e
 
 /* ---- out of the trash ---- */
 
+static bool is_own_snap(const char *name)
+{
+	return strcmp(name, IMAGE_SNAPSHOT) == 0 || strncmp(name, "snapshot_", 9) == 0 ||
+	       strncmp(name, "copy_", 5) == 0;
+}
+
 /* Snapshots that are ours, of an image that is open; others may stand on them. */
 static int remove_snaps(rbd_image_t image, const struct rbd *rbd)
 {
@@ -75,8 +82,7 @@ static int remove_snaps(rbd_image_t image, const struct rbd *rbd)
 	for (size_t i = 0; i < rbd->n_snaps && r >= 0; i++) {
 		const char *name = rbd->snap[i].name;
 
-		if (strcmp(name, IMAGE_SNAPSHOT) != 0 && strncmp(name, "snapshot_", 9) != 0 &&
-		    strncmp(name, "copy_", 5) != 0)
+		if (!is_own_snap(name))
 			continue;
 		r = rbd_snap_remove(image, name);
 		r = r == -ENOENT ? 0 : r;
@@ -120,54 +126,99 @@ static int empty_one(struct ceph_pool *ceph, const struct rbd *rbd, bool *ret_di
 		     : COPPICE_OK;
 }
 
+/* Clones stand on it, and nothing else of it could go. */
+static bool is_pinned(const struct rbd *rbd)
+{
+	for (size_t i = 0; i < rbd->n_snaps; i++)
+		if (is_own_snap(rbd->snap[i].name))
+			return false;
+	return rbd_children_of(rbd) > 0;
+}
+
 struct emptying {
 	struct ceph_pool *ceph;
-	const struct rbd_list *trash;
-	bool *did;
-	atomic_size_t n_skipped;
+	const struct rbd **rbd; /* those that we claimed */
+	const char **id;
+	size_t n, n_claimed;
+	atomic_size_t n_removed, n_skipped;
 };
 
 /* One that could not be removed keeps nobody from trying the others. */
 static int empty_step(void *user, size_t i, struct coppice_error *err)
 {
 	struct emptying *emptying = user;
-	bool is_busy = false;
-	int r;
+	bool is_busy = false, did = false;
+	int r = empty_one(emptying->ceph, emptying->rbd[i], &did, &is_busy, err);
 
-	if (!is_ours_to_finish(emptying->ceph, &emptying->trash->owed, &emptying->trash->rbd[i])) {
-		emptying->n_skipped++;
-		return COPPICE_OK;
-	}
-	r = empty_one(emptying->ceph, &emptying->trash->rbd[i], &emptying->did[i], &is_busy, err);
+	emptying->n_removed += did;
 	emptying->n_skipped += is_busy;
 	return r;
 }
 
+/* What may go now; of it those that nobody else is at. */
+static int choose(struct emptying *emptying, const struct rbd_list *trashed,
+		  struct coppice_error *err)
+{
+	_cleanup_(freep) bool *claimed = calloc(trashed->n + 1, sizeof(*claimed));
+	int r;
+
+	emptying->rbd = calloc(trashed->n + 1, sizeof(*emptying->rbd));
+	emptying->id = calloc(trashed->n + 1, sizeof(*emptying->id));
+	if (!claimed || !emptying->rbd || !emptying->id)
+		return fail_memory(err);
+	for (size_t i = 0; i < trashed->n; i++) {
+		const struct rbd *rbd = &trashed->rbd[i];
+
+		if (is_pinned(rbd))
+			continue;
+		if (!is_ours_to_finish(emptying->ceph, &trashed->owed, rbd)) {
+			emptying->n_skipped++;
+			continue;
+		}
+		emptying->rbd[emptying->n] = rbd;
+		emptying->id[emptying->n++] = rbd->id;
+	}
+	r = ceph_removal_begin(emptying->ceph, emptying->id, emptying->n, claimed, err);
+	for (size_t i = 0; i < emptying->n && r == COPPICE_OK; i++) {
+		if (!claimed[i])
+			continue;
+		emptying->rbd[emptying->n_claimed] = emptying->rbd[i];
+		emptying->id[emptying->n_claimed++] = emptying->id[i];
+	}
+	return r;
+}
+
+#define OTHERS_MS 1000 /* how long to wait for who is at the same */
+#define WAIT_MS   10
+
 /* What went may have been the last that stood on another: again, until nothing goes. */
 int ceph_reap_trash(struct ceph_pool *ceph, bool *ret_all, struct coppice_error *err)
 {
-	bool did_any = true;
+	unsigned waited_ms = 0;
+	bool is_done = false;
 	int r = COPPICE_OK;
 
-	*ret_all = true;
-
-	while (did_any && r == COPPICE_OK) {
+	while (!is_done && r == COPPICE_OK) {
 		_cleanup_(rbd_listing_done) struct rbd_list trashed = { 0 };
-		struct emptying emptying = { .ceph = ceph, .trash = &trashed };
-		_cleanup_(freep) bool *did = NULL;
+		struct emptying emptying = { .ceph = ceph };
+		bool is_others;
 
-		did_any = false;
 		r = rbd_trash_read(ceph, &trashed, err);
-		if (r < 0 || trashed.n == 0)
-			return r;
-		did = calloc(trashed.n, sizeof(*did));
-		if (!did)
-			return fail_memory(err);
-		emptying.did = did;
-		r = parallel_run(trashed.n, CEPH_THREADS, empty_step, &emptying, err);
-		for (size_t i = 0; i < trashed.n; i++)
-			did_any |= did[i];
-		*ret_all = emptying.n_skipped == 0;
+		if (r == COPPICE_OK)
+			r = choose(&emptying, &trashed, err);
+		if (r == COPPICE_OK)
+			r = parallel_run(emptying.n_claimed, CEPH_THREADS, empty_step, &emptying,
+					 err);
+		ceph_removal_end(ceph, emptying.id, emptying.n_claimed);
+		free(emptying.rbd);
+		free(emptying.id);
+		is_others = emptying.n_claimed < emptying.n;
+		*ret_all = emptying.n_skipped == 0 && !is_others;
+		is_done = emptying.n_removed == 0 && (!is_others || waited_ms >= OTHERS_MS);
+		if (emptying.n_removed > 0 || is_done)
+			continue;
+		(void)nanosleep(&(struct timespec){ .tv_nsec = WAIT_MS * 1000000 }, NULL);
+		waited_ms += WAIT_MS;
 	}
 	return r;
 }

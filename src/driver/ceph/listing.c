@@ -745,6 +745,15 @@ struct rbd *rbd_find(const struct rbd_list *listing, const char *name)
 			  : NULL;
 }
 
+uint64_t rbd_children_of(const struct rbd *rbd)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < rbd->n_snaps; i++)
+		n += rbd->snap[i].n_children;
+	return n;
+}
+
 bool rbd_is_hidden(const struct rbd *rbd)
 {
 	struct volume_ref ref;

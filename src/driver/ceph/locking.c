@@ -9,6 +9,10 @@
  *
  * All that a command wants it is given in one step of the object, or nothing: so nobody waits in
  * a circle. What a dead worker holds, its sweep takes away.
+ *
+ * So are claims: lock.rm-ID is of who takes the image ID out of the trash. Two who do it at once
+ * do no harm, but the slower one's librbd may wait for ever for an image that is gone, or abort
+ *(16.2.15).
  */
 #include "driver/ceph/ceph.h"
 
@@ -17,6 +21,8 @@
 #include "base/text.h"
 
 #define SWEEPING "sweep" /* the lock of who ends what the dead left */
+#define REMOVING "rm-"   /* with an image's id: of who takes it out of the trash */
+#define KEY_MAX  64
 
 /* ---- what a value says ---- */
 
@@ -66,7 +72,7 @@ static char *with(const char *value, const char *worker, bool is_exclusive)
 
 struct keys {
 	size_t n;
-	char (*key)[32];
+	char (*key)[KEY_MAX];
 	const char **at;
 	char **old, **new;
 	struct root_change *change;
@@ -260,33 +266,117 @@ int ceph_locks_break(struct ceph_pool *ceph, const char *worker, struct coppice_
 	return r;
 }
 
+/* ---- who removes what ---- */
+
+/*
+ * The living one, but us, who has @value: his name; "": nobody. Who had it and is dead may do
+ * nothing any more from here on.
+ */
+static int find_holder(struct ceph_pool *ceph, const char *value, char ret[static WORKER_NAME_MAX],
+		       struct coppice_error *err)
+{
+	_cleanup_(freep) char *key = NULL, *text = NULL;
+	char holder[UUID_TEXT_SIZE];
+	int r;
+
+	ret[0] = '\0';
+	if (!other_holder(value, ceph->worker.id.text, holder))
+		return COPPICE_OK;
+	key = text_format(ROOT_WORKER "%s", holder);
+	r = key ? root_get(ceph, key, &text, err) : fail_memory(err);
+	if (r < 0 || !text)
+		return r;
+	if (worker_is_over(ceph, holder, text))
+		return worker_fence(ceph, text, err);
+	worker_name(text, ret);
+	return COPPICE_OK;
+}
+
+static int try_claim(struct ceph_pool *ceph, struct keys *keys, bool *claimed, bool *ret_did,
+		     struct coppice_error *err)
+{
+	char holder[WORKER_NAME_MAX] = "";
+	size_t n_changes = 0;
+	int r = root_values(ceph, keys->at, keys->n, keys->old, err);
+
+	for (size_t i = 0; i < keys->n && r == COPPICE_OK; i++) {
+		const char *old = keys->old[i];
+
+		/* One who has many of them is asked once. */
+		if (i == 0 || !old || !keys->old[i - 1] || strcmp(old, keys->old[i - 1]) != 0)
+			r = find_holder(ceph, old, holder, err);
+		claimed[i] = r == COPPICE_OK && !holder[0];
+		if (!claimed[i])
+			continue;
+		keys->new[i] = with(NULL, ceph->worker.id.text, true);
+		keys->change[n_changes++] = (struct root_change){ keys->at[i], old, keys->new[i] };
+		r = keys->new[i] ? COPPICE_OK : fail_memory(err);
+	}
+	*ret_did = true;
+	if (r == COPPICE_OK && n_changes > 0)
+		r = root_replace(ceph, keys->change, n_changes, ret_did, err);
+	if (r == COPPICE_OK && *ret_did)
+		ceph->worker.n_locked += n_changes;
+	return r;
+}
+
+static void name_claims(struct keys *keys, const char *const ids[])
+{
+	for (size_t i = 0; i < keys->n; i++) {
+		(void)snprintf(keys->key[i], KEY_MAX, ROOT_LOCK REMOVING "%s", ids[i]);
+		keys->at[i] = keys->key[i];
+	}
+}
+
+int ceph_removal_begin(struct ceph_pool *ceph, const char *const ids[], size_t n, bool *claimed,
+		       struct coppice_error *err)
+{
+	bool did = n == 0;
+	int r = did ? COPPICE_OK : worker_begin(ceph, err);
+
+	while (r == COPPICE_OK && !did) {
+		_cleanup_(keys_done) struct keys keys = { 0 };
+
+		r = keys_init(&keys, n, err);
+		if (r < 0)
+			break;
+		name_claims(&keys, ids);
+		r = try_claim(ceph, &keys, claimed, &did, err);
+	}
+	return r;
+}
+
+void ceph_removal_end(struct ceph_pool *ceph, const char *const ids[], size_t n)
+{
+	_cleanup_(keys_done) struct keys keys = { 0 };
+	struct coppice_error ignored;
+
+	if (n == 0 || keys_init(&keys, n, &ignored) < 0)
+		return;
+	name_claims(&keys, ids);
+	if (give_keys(ceph, ceph->worker.id.text, keys.at, n, &ignored) == COPPICE_OK)
+		ceph->worker.n_locked -= n < ceph->worker.n_locked ? n : ceph->worker.n_locked;
+}
+
 /* ---- who sweeps ---- */
 
 int ceph_sweeping_begin(struct ceph_pool *ceph, struct coppice_error *err)
 {
 	const char *key = ROOT_LOCK SWEEPING;
-	_cleanup_(freep) char *old = NULL, *new = NULL, *by = NULL, *text = NULL;
-	char holder[UUID_TEXT_SIZE], name[WORKER_NAME_MAX];
+	_cleanup_(freep) char *old = NULL, *new = NULL;
+	char holder[WORKER_NAME_MAX];
 	bool did = false;
 	int r = worker_begin(ceph, err);
 
 	if (r == COPPICE_OK)
 		r = root_get(ceph, key, &old, err);
+	if (r == COPPICE_OK)
+		r = find_holder(ceph, old, holder, err);
+	if (r == COPPICE_OK && holder[0])
+		r = fail(err, COPPICE_BUSY, "%s is sweeping it", holder);
 	if (r < 0)
 		return r;
-	if (old && other_holder(old, ceph->worker.id.text, holder)) {
-		by = text_format(ROOT_WORKER "%s", holder);
-		r = by ? root_get(ceph, by, &text, err) : fail_memory(err);
-		if (r == COPPICE_OK && text) {
-			worker_name(text, name);
-			if (!worker_is_over(ceph, holder, text))
-				return fail(err, COPPICE_BUSY, "%s is sweeping it", name);
-			r = worker_fence(ceph, text, err);
-		}
-		if (r < 0)
-			return r;
-	}
-	new = text_format("x %s", ceph->worker.id.text);
+	new = with(NULL, ceph->worker.id.text, true);
 	if (!new)
 		return fail_memory(err);
 	r = root_replace(ceph, &(struct root_change){ key, old, new }, 1, &did, err);

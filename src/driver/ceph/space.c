@@ -344,15 +344,6 @@ static bool add_image(const struct counting *counting, const struct rbd *rbd, ui
 	return is_known;
 }
 
-static uint64_t children_of(const struct rbd *rbd)
-{
-	uint64_t n = 0;
-
-	for (size_t i = 0; i < rbd->n_snaps; i++)
-		n += rbd->snap[i].n_children;
-	return n;
-}
-
 /* What goes with the last that stands on it. */
 static uint64_t freed_above(const struct counting *counting, const struct rbd *rbd)
 {
@@ -360,7 +351,7 @@ static uint64_t freed_above(const struct counting *counting, const struct rbd *r
 
 	while (rbd->parent.id[0]) {
 		rbd = find_id(counting, rbd->parent.id);
-		if (!rbd || !rbd->is_in_trash || children_of(rbd) != 1 ||
+		if (!rbd || !rbd->is_in_trash || rbd_children_of(rbd) != 1 ||
 		    !add_image(counting, rbd, &bytes))
 			break;
 	}
@@ -381,7 +372,7 @@ static void figures_of(const struct counting *counting, const struct rbd *volume
 		if (rbd != volume && rbd->volume != volume)
 			continue;
 		is_known = add_image(counting, rbd, &written) && is_known;
-		n_children += children_of(rbd);
+		n_children += rbd_children_of(rbd);
 		parent = rbd->parent.id[0] ? find_id(counting, rbd->parent.id) : NULL;
 		if (parent && (parent == volume || parent->volume == volume))
 			n_children--; /* it goes, too */

@@ -34,6 +34,7 @@ struct coppice {
 	struct uuid owner; /* of the state directory */
 	struct coppice_options options;
 	struct lock_file locks;
+	struct locks *held; /* by this handle, the last first */
 	struct catalog *catalog;
 	struct pool_entry **pools; /* sorted by name */
 	size_t n_pools;
@@ -60,6 +61,8 @@ struct locks {
 	size_t n, capacity;
 	bool is_failed; /* out of memory */
 
+	struct locks *next; /* that are held */
+
 	/* What of it other hosts must know, and the pools that have been told. */
 	struct lock_want *shared;
 	size_t n_shared;
@@ -68,13 +71,17 @@ struct locks {
 };
 
 /* clang-format off */
-#define LOCKS_INIT { NULL, NULL, 0, 0, false, NULL, 0, NULL, 0 }
+#define LOCKS_INIT { NULL, NULL, 0, 0, false, NULL, NULL, 0, NULL, 0 }
 /* clang-format on */
 
 _nonnull_ void locks_add(struct locks *locks, enum lock_range range, const char *name,
 			 bool is_exclusive);
 _nonnull_ int locks_take(struct coppice *coppice, struct locks *locks, struct coppice_error *err);
 _nonnull_ void locks_done(struct locks *locks); /* gives back what is held */
+
+/* A pool was opened: other hosts that use it know now what is held. COPPICE_BUSY. */
+_nonnull_ int locks_tell(struct coppice *coppice, struct pool_entry *entry,
+			 struct coppice_error *err);
 
 /* Call it as long as it says COPPICE_BUSY, until the time for locks is over; at least so often. */
 typedef int busy_fn(void *user, struct coppice_error *err);

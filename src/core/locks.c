@@ -73,26 +73,32 @@ static int try_tell(void *user, struct coppice_error *err)
 						  telling->locks->n_shared, err);
 }
 
-/* Each pool that other hosts use knows what is locked, too. */
-static int tell_pools(struct coppice *coppice, struct locks *locks, struct coppice_error *err)
+/* A pool that other hosts use knows what is locked, too. */
+static int tell(struct coppice *coppice, struct locks *locks, struct pool_entry *entry,
+		struct coppice_error *err)
 {
-	int r = choose_shared(locks, err);
+	struct telling telling = { locks, entry };
+	struct pool_entry **more;
+	int r;
 
-	for (size_t i = 0; i < coppice->n_pools && r == COPPICE_OK; i++) {
-		struct telling telling = { locks, coppice->pools[i] };
-		struct pool_entry **more;
+	if (!entry->pool || !entry->driver->names_lock || locks->n_shared == 0)
+		return COPPICE_OK;
+	more = reallocarray(locks->told, locks->n_told + 1, sizeof(struct pool_entry *));
+	if (!more)
+		return fail_memory(err);
+	locks->told = more;
+	r = wait_while_busy(coppice, try_tell, &telling, WAIT_MS_MOST, err);
+	if (r == COPPICE_OK)
+		more[locks->n_told++] = entry;
+	return r;
+}
 
-		if (!telling.entry->pool || !telling.entry->driver->names_lock ||
-		    locks->n_shared == 0)
-			continue;
-		more = reallocarray(locks->told, locks->n_told + 1, sizeof(struct pool_entry *));
-		if (!more)
-			return fail_memory(err);
-		locks->told = more;
-		r = wait_while_busy(coppice, try_tell, &telling, WAIT_MS_MOST, err);
-		if (r == COPPICE_OK)
-			more[locks->n_told++] = telling.entry;
-	}
+int locks_tell(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (struct locks *locks = coppice->held; locks && r == COPPICE_OK; locks = locks->next)
+		r = tell(coppice, locks, entry, err);
 	return r;
 }
 
@@ -108,6 +114,21 @@ static void untell_pools(struct coppice *coppice, struct locks *locks)
 	}
 }
 
+/*
+ * On this host whoever had the locks before us brought the catalog up to date. On another host he
+ * did not, and may have changed the pool after we compared it.
+ */
+static int compare_told(struct coppice *coppice, const struct locks *locks,
+			struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < locks->n_told && r == COPPICE_OK; i++)
+		if (locks->told[i]->is_fresh)
+			r = catalog_refresh(coppice, locks->told[i], err);
+	return r;
+}
+
 /* After a failure it holds what locks_done() gives back. */
 int locks_take(struct coppice *coppice, struct locks *locks, struct coppice_error *err)
 {
@@ -119,14 +140,30 @@ int locks_take(struct coppice *coppice, struct locks *locks, struct coppice_erro
 	if (r < 0)
 		return r;
 	locks->coppice = coppice;
+	locks->next = coppice->held;
+	coppice->held = locks;
 	if (!coppice->options.is_dry_run)
-		r = tell_pools(coppice, locks, err);
-	return r < 0 ? r : pools_settle(coppice, err);
+		r = choose_shared(locks, err);
+	for (size_t i = 0; i < coppice->n_pools && r == COPPICE_OK; i++)
+		r = tell(coppice, locks, coppice->pools[i], err);
+	if (r == COPPICE_OK)
+		r = pools_settle(coppice, err);
+	return r < 0 ? r : compare_told(coppice, locks, err);
+}
+
+static void unhold(struct coppice *coppice, const struct locks *locks)
+{
+	struct locks **at = &coppice->held;
+
+	while (*at != locks)
+		at = &(*at)->next;
+	*at = locks->next;
 }
 
 void locks_done(struct locks *locks)
 {
 	if (locks->coppice) {
+		unhold(locks->coppice, locks);
 		untell_pools(locks->coppice, locks);
 		lock_give(&locks->coppice->locks, locks->want, locks->n);
 	}

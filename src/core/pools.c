@@ -494,7 +494,10 @@ static int open_and_sweep(struct coppice *coppice, struct pool_entry *entry,
 	pool_adopt(coppice, entry, pool);
 	tell_of_read_only(coppice, entry);
 	sweep(coppice, entry);
-	return COPPICE_OK;
+	r = locks_tell(coppice, entry, err);
+	if (r < 0)
+		pool_entry_close(entry);
+	return r;
 }
 
 int pools_open(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)

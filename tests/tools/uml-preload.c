@@ -1,21 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Preloaded into User-Mode Linux: lets it run on processors with AMX.
+ * Preloaded into User-Mode Linux 6.1: what it needs to run on hosts of today.
  *
- * It keeps 2,696 bytes of its processes' floating-point registers (HOST_FP_SIZE of Linux 6.1),
- * and Linux on the host wants all that the processor has, or says EFAULT
- * (xstateregs_set()): 11,008 bytes where there is AMX. So what is set is filled up to that; what is
- * behind then has its initial state, which the bits at the beginning say as well.
+ * Registers: it keeps 2,696 bytes of its processes' floating-point registers (HOST_FP_SIZE), and
+ * Linux on the host wants all that the processor has, or says EFAULT (xstateregs_set()): 11,008
+ * bytes where there is AMX. So what is set is filled up to that; what is behind then has its
+ * initial state, which the bits at the beginning say as well.
+ *
+ * Time: when its timer expires while it handles the timer, with interrupts off, it forgets so
+ * (unblock_signals() clears what is pending, and calls no handler that is active). Nothing sets the
+ * timer again then: whoever sleeps there sleeps for ever, and the idle loop turns, as it asks with
+ * timer_gettime() how long to sleep and hears 0. Who asks that is idle, so it is the place to
+ * remind it.
  */
 #include <elf.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
-#include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define BEFORE_BITS 512 /* the part of FXSAVE, before the bits that say which state is there */
@@ -82,4 +89,14 @@ __attribute__((visibility("default"))) long ptrace(enum __ptrace_request request
 	r = is_short ? -1 : call(request, pid, address, data);
 	is_short |= r < 0 && errno == EFAULT;
 	return is_short ? set_whole(pid, address, data) : r;
+}
+
+/* It blocks SIGALRM while it asks: one that is pending already is not doubled. */
+__attribute__((visibility("default"))) int timer_gettime(timer_t timer, struct itimerspec *ret)
+{
+	int r = (int)syscall(SYS_timer_gettime, (int)(intptr_t)timer, ret);
+
+	if (r == 0 && ret->it_value.tv_sec == 0 && ret->it_value.tv_nsec == 0)
+		(void)kill(getpid(), SIGALRM);
+	return r;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "core/copying.h"
 
 /* ---- the common end of everything that makes volumes ---- */
 
@@ -212,20 +213,27 @@ static int describe(struct coppice *coppice, const struct init *init, struct mak
 	return r;
 }
 
-/* Each by a stream of its own, in a pool whose copies share nothing. */
-static int publish_full(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
-			const struct volume_ref *image, const struct makings *makings,
-			struct coppice_error *err)
+/* Each by itself, in a pool whose copies share nothing. */
+static int publish_full(struct coppice *coppice, const struct init *init, struct draft *draft,
+			const struct makings *makings, struct coppice_error *err)
 {
+	const struct copying copying = {
+		.source = { .entry = init->entry,
+			    .ref = init->image,
+			    .record = init->image_record },
+		.target = init->entry,
+		.way = COPY_FULL,
+	};
 	int r = COPPICE_OK;
 
 	for (size_t i = 0; i < makings->n && r == COPPICE_OK; i++) {
+		const struct makings one = { .making = &makings->making[i], .n = 1 };
+
 		if (is_interrupted(coppice))
 			return fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was changed");
-		r = entry->driver->transfer(draft, entry->pool, image, &makings->making[i].volume,
-					    1, COPY_FULL, NULL, err);
+		r = copying_make(&copying, draft, &one, err);
 	}
-	return r < 0 ? r : publish(coppice, entry, draft, makings, err);
+	return r < 0 ? r : publish(coppice, init->entry, draft, makings, err);
 }
 
 /* Under the locks: all is as it was looked up. */
@@ -248,8 +256,8 @@ static int make_instances(struct coppice *coppice, struct init *init, struct cop
 		r = draft_begin(entry, &draft, &undo, err);
 	if (r == COPPICE_OK)
 		r = describe(coppice, init, &makings, err);
-	if (r == COPPICE_OK && pool_copy_way(entry) == COPY_FULL && entry->driver->transfer)
-		r = publish_full(coppice, entry, &draft, &init->image, &makings, err);
+	if (r == COPPICE_OK && pool_copy_way(entry) == COPY_FULL)
+		r = publish_full(coppice, init, &draft, &makings, err);
 	else if (r == COPPICE_OK)
 		r = publish_clones(coppice, entry, &draft, &init->image, &makings, false, err);
 	if (r == COPPICE_OK)

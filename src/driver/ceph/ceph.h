@@ -87,6 +87,8 @@ struct ceph_pool {
 	char *state_path;
 	struct worker worker;
 	const struct ceph_debts *debts; /* of the dead, that we have taken; or NULL */
+	unsigned max_depth;		/* of clones, on clones */
+	bool has_noted_depth;		/* one is deeper, by us */
 	struct rbd_list *reading; /* between reading_begin and reading_end; or NULL */
 };
 
@@ -329,6 +331,10 @@ struct rbd *rbd_find(const struct rbd_list *listing, const char *name);
 /* How many clones stand on its snapshots. */
 uint64_t rbd_children_of(const struct rbd *rbd);
 
+/* Add what the header of this id says; no more is known of it. */
+int rbd_listing_add(struct ceph_pool *ceph, struct rbd_list *listing, const char *id,
+		    struct coppice_error *err);
+
 /* Is it made, or deleted: nothing that users see? */
 bool rbd_is_hidden(const struct rbd *rbd);
 
@@ -543,6 +549,24 @@ int ceph_finish_retired(struct ceph_pool *ceph, const struct rbd_list *listing,
 			struct coppice_error *err);
 /* *ret_all: nothing was left because somebody else is at it. */
 int ceph_reap_trash(struct ceph_pool *ceph, bool *ret_all, struct coppice_error *err);
+
+/* ---- depth.c: chains of clones ---- */
+
+/* In the directory of the pool's state: some are too long. */
+#define DEPTH_NOTE "deep"
+
+/* ceph.rbd.max_depth */
+int ceph_depth_read(const struct pool_spec *spec, struct ceph_pool *ceph,
+		    struct coppice_error *err);
+
+/*
+ * Before clones of an image are made: note whether they will stand too deep. COPPICE_BUSY: so deep
+ * that nothing could be read from them.
+ */
+int ceph_depth_check(struct ceph_pool *ceph, const char *name, struct coppice_error *err);
+
+/* When a change is done: if an earlier one has noted that, flatten one link of the longest chain. */
+void ceph_shorten(struct pool *pool);
 
 /* ---- mapping.c: images as block devices ---- */
 

@@ -12,6 +12,27 @@ static int commit(struct pool *pool, struct coppice_error *err)
 	return COPPICE_OK;
 }
 
+/* ---- when a change is done ---- */
+
+static int publish(struct draft *draft, const struct new_volume *volumes, size_t n,
+		   struct coppice_error *err)
+{
+	int r = ceph_publish(draft, volumes, n, err);
+
+	if (r == COPPICE_OK)
+		ceph_shorten(draft->pool);
+	return r;
+}
+
+static int reap(struct pool *pool, struct coppice_error *err)
+{
+	int r = ceph_reap(pool, err);
+
+	if (r == COPPICE_OK)
+		ceph_shorten(pool);
+	return r;
+}
+
 /* ---- the stamp ---- */
 
 /* It is kept in the pool, as all who change something add to it. */
@@ -179,7 +200,8 @@ __attribute__((visibility("default"))) const struct driver driver_ceph = {
 	.draft_path = ceph_draft_path,
 	.volume_seal = ceph_volume_seal,
 	.clone = ceph_clone,
-	.publish = ceph_publish,
+	.copy_way = ceph_copy_way,
+	.publish = publish,
 	.commit = commit,
 	.draft_sweep = ceph_draft_sweep,
 
@@ -189,7 +211,7 @@ __attribute__((visibility("default"))) const struct driver driver_ceph = {
 	.limit_set = ceph_limit_set,
 
 	.retire = ceph_retire,
-	.reap = ceph_reap,
+	.reap = reap,
 	.pinned = ceph_pinned,
 
 	.stamp = stamp,

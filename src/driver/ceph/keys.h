@@ -19,3 +19,6 @@ extern const struct driver_key ceph_pool_keys[], ceph_volume_keys[];
 /* clang-format on */
 
 int ceph_choose(struct coppice_error *err);
+
+/* ceph.rbd.clone_copy */
+enum copy_way ceph_copy_way(const struct pool_spec *spec);

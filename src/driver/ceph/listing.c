@@ -735,6 +735,14 @@ int rbd_trash_read(struct ceph_pool *ceph, struct rbd_list *ret, struct coppice_
 	return COPPICE_OK;
 }
 
+int rbd_listing_add(struct ceph_pool *ceph, struct rbd_list *listing, const char *id,
+		    struct coppice_error *err)
+{
+	if (add_image(listing, "", 0, id, strlen(id)) < 0)
+		return fail_memory(err);
+	return read_headers(ceph, listing, listing->n - 1, err);
+}
+
 /* ---- finding ---- */
 
 struct rbd *rbd_find(const struct rbd_list *listing, const char *name)

@@ -604,6 +604,8 @@ int ceph_clone(struct draft *draft, const struct volume_ref *origin,
 	r = find_origin(&batch, refs, n + 1, is_to_look, &listing, err);
 	if (r == COPPICE_OK)
 		r = limits_check_clones(batch.origin_bytes, volumes, n, err);
+	if (r == COPPICE_OK && !(n == 1 && is_of_itself(origin, &volumes[0])))
+		r = ceph_depth_check(ceph, batch.from, err);
 	if (r == COPPICE_OK && is_live)
 		r = ceph_settle(ceph, batch.from, err);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++)

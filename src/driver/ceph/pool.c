@@ -139,6 +139,8 @@ static int pool_new(const struct pool_spec *spec, struct pool **ret, struct copp
 	if (r == COPPICE_OK)
 		r = read_settings(spec, ceph, err);
 	if (r == COPPICE_OK)
+		r = ceph_depth_read(spec, ceph, err);
+	if (r == COPPICE_OK)
 		*ret = take_ptr(&pool);
 	return r;
 }
@@ -583,6 +585,7 @@ static void remove_folder(const struct ceph_pool *ceph, const char *above, const
 
 static void remove_state(struct ceph_pool *ceph)
 {
+	state_lock_remove(&ceph->files, DEPTH_NOTE);
 	state_remove(&ceph->files);
 	for (int kind = 0; kind < VOLUME_KINDS; kind++) {
 		remove_folder(ceph, "", ceph_kind_word((enum volume_kind)kind));

@@ -139,4 +139,5 @@ const struct driver driver_ceph_unloaded = {
 	.pool_is_mounted = pool_is_mounted,
 	.pool_umount = pool_umount,
 	.pool_destroy = pool_destroy,
+	.copy_way = ceph_copy_way,
 };

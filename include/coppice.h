@@ -229,6 +229,7 @@ struct coppice_pool_space {
 	struct coppice_bytes exposure; /* needed if all clones rewrote what they share */
 	struct coppice_bytes metadata_total; /* set aside for the engine's own books; or unknown */
 	struct coppice_bytes metadata_used;  /* a thin pool whose metadata is full cannot be written */
+	char *mapper; /* what makes block devices of volumes here, as "krbd"; NULL: none are needed */
 };
 
 struct coppice_space_list {

@@ -132,6 +132,8 @@ static void pool_doc(struct doc *doc, const struct coppice_pool *pool,
 	doc_number(doc, "volumes", pool->n_volumes);
 	if (space)
 		space_doc_keys(doc, space);
+	if (space && space->mapper)
+		doc_text(doc, "mapped_by", space->mapper);
 	doc_settings(doc, "config", &pool->config);
 	doc_end(doc);
 }
@@ -189,6 +191,8 @@ static int pool_card(const struct coppice_pool *pool, const struct coppice_pool_
 	card_text(&card, "Mounted on", pool->mount);
 	card_text(&card, "Problem", pool->problem);
 	card_text(&card, "UUID", pool->uuid);
+	if (space && space->mapper)
+		card_text(&card, "Mapped by", space->mapper);
 	card_number(&card, "Volumes", pool->n_volumes);
 	if (space)
 		card_space(&card, space);

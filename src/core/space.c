@@ -14,6 +14,7 @@ void coppice_space_list_free(struct coppice_space_list *list)
 	for (size_t i = 0; i < list->n; i++) {
 		free(list->pool[i].pool);
 		free(list->pool[i].driver);
+		free(list->pool[i].mapper);
 	}
 	free(list->pool);
 	*list = (struct coppice_space_list){ 0 };
@@ -83,7 +84,9 @@ static int fill_space(struct coppice *coppice, struct pool_entry *entry, bool is
 
 	space->pool = strdup(entry->name);
 	space->driver = strdup(entry->driver->name);
-	if (!space->pool || !space->driver)
+	if (entry->driver->pool_mapper)
+		space->mapper = strdup(entry->driver->pool_mapper(entry->pool));
+	if (!space->pool || !space->driver || (entry->driver->pool_mapper && !space->mapper))
 		return fail_memory(err);
 	r = entry->driver->pool_space(entry->pool, &engine, err);
 	if (r == COPPICE_OK)

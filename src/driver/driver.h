@@ -343,6 +343,12 @@ struct driver {
 	 */
 	const char *(*pool_remark)(struct pool *pool);
 
+	/*
+	 * What makes block devices of its volumes on this machine, in a word; "nothing" if that
+	 * is missing. NULL, the op: they need none.
+	 */
+	const char *(*pool_mapper)(struct pool *pool);
+
 	/* Where its volumes are found, or NULL; borrowed from the pool. */
 	const char *(*pool_mount_path)(struct pool *pool);
 

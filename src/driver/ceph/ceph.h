@@ -108,6 +108,9 @@ int ceph_connect(struct ceph_pool *ceph, struct coppice_error *err);
 
 /* And open the pool. COPPICE_NOT_FOUND: there is no such pool. */
 int ceph_open_pool(struct ceph_pool *ceph, struct coppice_error *err);
+
+/* COPPICE_NOT_FOUND: that for data, if there is to be one, is not there. */
+int ceph_check_data_pool(struct ceph_pool *ceph, struct coppice_error *err);
 void ceph_disconnect(struct ceph_pool *ceph);
 
 /* Have the monitors do a command, in JSON; *ret_out: what they answer, free() it; or NULL. */

@@ -183,6 +183,19 @@ int ceph_open_pool(struct ceph_pool *ceph, struct coppice_error *err)
 		     : COPPICE_OK;
 }
 
+int ceph_check_data_pool(struct ceph_pool *ceph, struct coppice_error *err)
+{
+	int64_t id = ceph->data_pool ? rados_pool_lookup(ceph->cluster, ceph->data_pool) : 0;
+
+	if (id == -ENOENT)
+		return fail(err, COPPICE_NOT_FOUND,
+			    "the cluster '%s' has no pool '%s' (ceph.osd.data_pool_name)",
+			    ceph->cluster_name, ceph->data_pool);
+	return id < 0 ? fail_ceph(ceph, (int)id, err, "cannot look for the pool '%s'",
+				  ceph->data_pool)
+		      : COPPICE_OK;
+}
+
 void ceph_disconnect(struct ceph_pool *ceph)
 {
 	if (ceph->io)

@@ -12,6 +12,13 @@ static int commit(struct pool *pool, struct coppice_error *err)
 	return COPPICE_OK;
 }
 
+static const char *mapper(struct pool *pool)
+{
+	const char *found = ceph_mapper();
+
+	return found ? found : "nothing";
+}
+
 /* ---- when a change is done ---- */
 
 static int publish(struct draft *draft, const struct new_volume *volumes, size_t n,
@@ -185,6 +192,7 @@ __attribute__((visibility("default"))) const struct driver driver_ceph = {
 	.pool_space = ceph_pool_space,
 	.pool_record_read = ceph_pool_record_read,
 	.pool_record_write = ceph_pool_record_write,
+	.pool_mapper = mapper,
 	.pool_mount_path = ceph_pool_mount_path,
 
 	.pool_join = ceph_pool_join,

@@ -46,12 +46,16 @@ static const char *option_text(const struct new_volume *volume)
 
 /* ---- images ---- */
 
-static int options_make(const struct ceph_pool *ceph, rbd_image_options_t *ret,
-			struct coppice_error *err)
+static int options_make(struct ceph_pool *ceph, rbd_image_options_t *ret, struct coppice_error *err)
 {
 	uint64_t features = 0;
-	int r = 0;
+	int r = ceph_check_data_pool(ceph, err);
 
+	/* Nobody named it now; and RBD says of it only that something is not there. */
+	if (r == COPPICE_NOT_FOUND)
+		err->code = COPPICE_UNAVAILABLE;
+	if (r < 0)
+		return err->code;
 	rbd_image_options_create(ret);
 	if (ceph->features)
 		r = rbd_features_from_string(ceph->features, &features);

@@ -3,6 +3,7 @@
  * Images as block devices. Three can do that, and the first that this machine has does:
  *
  *	krbd      the kernel's own driver, by its files in /sys/bus/rbd: rbd map -o noudev
+ *	rbd-nbd   one process for each image, that serves it to the kernel's nbd
  *	rbd-fuse  one process for each image, that shows it as a file, and a loop device on that
  *
  * Whichever it is, DEVICES/IMAGE is a link to the device as long as it is there.
@@ -30,6 +31,11 @@ static bool is_there(const char *path)
 	return access(path, F_OK) == 0;
 }
 
+static bool has_nbd(void)
+{
+	return is_there("/dev/nbd0") && is_there("/usr/bin/rbd-nbd");
+}
+
 static bool has_fuse(void)
 {
 	return is_there("/dev/fuse") && is_there("/dev/loop-control") &&
@@ -40,6 +46,8 @@ const char *ceph_mapper(void)
 {
 	if (is_there(KRBD))
 		return "krbd";
+	if (has_nbd())
+		return "rbd-nbd";
 	return has_fuse() ? "rbd-fuse" : NULL;
 }
 
@@ -191,27 +199,32 @@ static int fuse_unmap(const struct ceph_pool *ceph, const char *name, struct cop
 
 /* ---- krbd ---- */
 
-static int krbd_map(struct ceph_pool *ceph, const char *name, char ret[static PATH_MAX],
-		    struct coppice_error *err)
+/* Either prints the device: "/dev/rbd0". */
+static int run_map(const char *const *argv, const char *image, char ret[static PATH_MAX],
+		   struct coppice_error *err)
 {
-	_cleanup_(freep) char *image = text_format("%s/%s", ceph->osd_pool, name);
 	struct run_result result = { 0 };
-	const char *const argv[] = {
-		"rbd",      "--cluster", ceph->cluster_name, "--id", ceph->user,
-		"map",      "-o",        "noudev",           image,  ceph->conf ? "-c" : NULL,
-		ceph->conf, NULL
-	};
-	int r;
+	int r = runner.run(argv, &result, err);
 
-	if (!image)
-		return fail_memory(err);
-	r = runner.run(argv, &result, err);
 	if (r == COPPICE_OK && result.exit_status != 0)
 		r = fail(err, COPPICE_FAILED, "cannot map '%s': %s", image, result.err);
 	if (r == COPPICE_OK)
 		(void)snprintf(ret, PATH_MAX, "%.*s", (int)strcspn(result.out, "\n"), result.out);
 	run_result_done(&result);
 	return r;
+}
+
+static int krbd_map(struct ceph_pool *ceph, const char *name, char ret[static PATH_MAX],
+		    struct coppice_error *err)
+{
+	_cleanup_(freep) char *image = text_format("%s/%s", ceph->osd_pool, name);
+	const char *const argv[] = {
+		"rbd",      "--cluster", ceph->cluster_name, "--id", ceph->user,
+		"map",      "-o",        "noudev",           image,  ceph->conf ? "-c" : NULL,
+		ceph->conf, NULL
+	};
+
+	return image ? run_map(argv, image, ret, err) : fail_memory(err);
 }
 
 static int krbd_unmap(const struct ceph_pool *ceph, const char *device, struct coppice_error *err)
@@ -233,7 +246,55 @@ static bool krbd_is(const struct ceph_pool *ceph, const char *device, const char
 	       strncmp(found, name, strlen(name)) == 0 && found[strlen(name)] == '\n';
 }
 
-/* ---- either ---- */
+/* ---- rbd-nbd ---- */
+
+static int nbd_map(struct ceph_pool *ceph, const char *name, char ret[static PATH_MAX],
+		   struct coppice_error *err)
+{
+	_cleanup_(freep) char *image = text_format("%s/%s", ceph->osd_pool, name);
+	const char *const argv[] = { "rbd-nbd",  "map",      "--cluster", ceph->cluster_name,
+				     "--id",     ceph->user, image,       ceph->conf ? "-c" : NULL,
+				     ceph->conf, NULL };
+
+	return image ? run_map(argv, image, ret, err) : fail_memory(err);
+}
+
+static int nbd_unmap(const struct ceph_pool *ceph, const char *name, const char *device,
+		     struct coppice_error *err)
+{
+	int r = run_checked((const char *const[]){ "rbd-nbd", "unmap", device, NULL }, err);
+
+	if (r == COPPICE_OK)
+		wait_until_closed(ceph, name);
+	return r;
+}
+
+/*
+ * Does this device of nbd serve the image? As rbd-nbd itself finds out: the kernel says which
+ * process serves it, and that has the image among its arguments.
+ */
+static bool nbd_is(const struct ceph_pool *ceph, const char *device, const char *name)
+{
+	_cleanup_(freep) char *path = NULL, *pid = NULL, *arguments = NULL, *command = NULL;
+	_cleanup_(freep) char *image = text_format("%s/%s", ceph->osd_pool, name);
+	_cleanup_(fclosep) FILE *file = NULL;
+	struct coppice_error ignored;
+	bool is_found = false;
+	size_t size = 0;
+
+	if (!image || strncmp(device, "/dev/nbd", 8) != 0)
+		return false;
+	path = text_format("/sys/block/%s/pid", device + 5);
+	if (!path || file_read(AT_FDCWD, path, 32, &pid, &ignored) < 0)
+		return false;
+	arguments = text_format("/proc/%.*s/cmdline", (int)strcspn(pid, "\n"), pid);
+	file = arguments ? fopen(arguments, "re") : NULL;
+	while (file && !is_found && getdelim(&command, &size, '\0', file) > 0)
+		is_found = strcmp(command, image) == 0;
+	return is_found;
+}
+
+/* ---- any ---- */
 
 bool ceph_mapped(const struct ceph_pool *ceph, const char *name, char ret[static PATH_MAX])
 {
@@ -250,7 +311,7 @@ bool ceph_mapped(const struct ceph_pool *ceph, const char *name, char ret[static
 	if (n < 0)
 		return false;
 	ret[n] = '\0';
-	if (krbd_is(ceph, ret, name))
+	if (krbd_is(ceph, ret, name) || nbd_is(ceph, ret, name))
 		return true;
 	file = text_format("%s/%s", folder, name);
 	return file && is_mount(folder) &&
@@ -267,11 +328,17 @@ int ceph_map(struct ceph_pool *ceph, const char *name, char ret_device[static PA
 	if (ceph_mapped(ceph, name, ret_device))
 		return COPPICE_OK;
 	if (!mapper)
-		return fail(err, COPPICE_UNSUPPORTED,
-			    "this machine cannot map images of RBD: its kernel has no rbd, and the "
-			    "package rbd-fuse, FUSE or loop devices are missing");
-	r = strcmp(mapper, "krbd") == 0 ? krbd_map(ceph, name, ret_device, err)
-					: fuse_map(ceph, name, ret_device, err);
+		return fail(
+			err, COPPICE_UNSUPPORTED,
+			"this machine cannot map images of RBD: its kernel has no rbd; nor has it "
+			"nbd and the package rbd-nbd, nor FUSE, loop devices and the package "
+			"rbd-fuse");
+	if (strcmp(mapper, "krbd") == 0)
+		r = krbd_map(ceph, name, ret_device, err);
+	else if (strcmp(mapper, "rbd-nbd") == 0)
+		r = nbd_map(ceph, name, ret_device, err);
+	else
+		r = fuse_map(ceph, name, ret_device, err);
 	return r < 0 ? wrap(err, "cannot map '%s/%s'", ceph->osd_pool, name)
 		     : make_link(ceph, name, ret_device, err);
 }
@@ -285,8 +352,12 @@ int ceph_unmap(struct ceph_pool *ceph, const char *name, struct coppice_error *e
 
 	if (!path)
 		return fail_memory(err);
-	r = is_mapped && krbd_is(ceph, device, name) ? krbd_unmap(ceph, device, err)
-						     : fuse_unmap(ceph, name, err);
+	if (is_mapped && krbd_is(ceph, device, name))
+		r = krbd_unmap(ceph, device, err);
+	else if (is_mapped && nbd_is(ceph, device, name))
+		r = nbd_unmap(ceph, name, device, err);
+	else
+		r = fuse_unmap(ceph, name, err);
 	if (r == COPPICE_OK)
 		(void)unlink(path);
 	return r;

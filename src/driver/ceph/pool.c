@@ -366,6 +366,8 @@ static int check_place(const struct pool_spec *spec, struct ceph_pool *ceph, boo
 	*ret_is_there = false;
 	if (r == COPPICE_OK)
 		r = ceph_connect(ceph, err);
+	if (r == COPPICE_OK)
+		r = ceph_check_data_pool(ceph, err);
 	if (r < 0)
 		return r;
 	r = ceph_open_pool(ceph, &why);

@@ -407,12 +407,12 @@ void ceph_names_unlock(struct pool *pool, const struct lock_want *wants, size_t 
 int ceph_locks_break(struct ceph_pool *ceph, const char *worker, struct coppice_error *err);
 
 /*
- * Be the only one who takes these images, by their ids, out of the trash: @claimed says of each
- * whether one is, or somebody else, who lives. ceph_removal_end() those that one is.
+ * Be the only one who takes these images, by their ids, out of the trash, or flattens them:
+ * @claimed says of each whether one is, or somebody else, who lives. ceph_images_release() those.
  */
-int ceph_removal_begin(struct ceph_pool *ceph, const char *const ids[], size_t n, bool *claimed,
+int ceph_images_claim(struct ceph_pool *ceph, const char *const ids[], size_t n, bool *claimed,
 	       struct coppice_error *err);
-void ceph_removal_end(struct ceph_pool *ceph, const char *const ids[], size_t n);
+void ceph_images_release(struct ceph_pool *ceph, const char *const ids[], size_t n);
 
 /* Be the only one who ends what the dead left. COPPICE_BUSY. */
 int ceph_sweeping_begin(struct ceph_pool *ceph, struct coppice_error *err);

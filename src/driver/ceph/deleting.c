@@ -178,7 +178,7 @@ static int choose(struct emptying *emptying, const struct rbd_list *trashed,
 		emptying->rbd[emptying->n] = rbd;
 		emptying->id[emptying->n++] = rbd->id;
 	}
-	r = ceph_removal_begin(emptying->ceph, emptying->id, emptying->n, claimed, err);
+	r = ceph_images_claim(emptying->ceph, emptying->id, emptying->n, claimed, err);
 	for (size_t i = 0; i < emptying->n && r == COPPICE_OK; i++) {
 		if (!claimed[i])
 			continue;
@@ -209,7 +209,7 @@ int ceph_reap_trash(struct ceph_pool *ceph, bool *ret_all, struct coppice_error 
 		if (r == COPPICE_OK)
 			r = parallel_run(emptying.n_claimed, CEPH_THREADS, empty_step, &emptying,
 					 err);
-		ceph_removal_end(ceph, emptying.id, emptying.n_claimed);
+		ceph_images_release(ceph, emptying.id, emptying.n_claimed);
 		free(emptying.rbd);
 		free(emptying.id);
 		is_others = emptying.n_claimed < emptying.n;

@@ -8,7 +8,6 @@
  */
 #include "driver/ceph/ceph.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/file.h>
@@ -156,17 +155,22 @@ static void explain(struct pool *pool, const struct rbd *rbd)
 		ceph_explain(pool, "%s flatten %s", command, rbd->name);
 }
 
-/* By its id, as it may be in the trash. */
-static int flatten(struct ceph_pool *ceph, const struct rbd *rbd)
+/* By its id, as it may be in the trash. Whatever fails is tried again, as the note is still there.
+ */
+static void flatten(struct ceph_pool *ceph, const struct rbd *rbd)
 {
+	const char *id = rbd->id;
+	struct coppice_error ignored;
+	bool is_ours = false;
 	rbd_image_t image;
-	int r = rbd_open_by_id(ceph->io, rbd->id, &image, NULL);
 
-	if (r < 0)
-		return r;
-	r = rbd_flatten(image);
-	(void)rbd_close(image);
-	return r == -EINVAL ? 0 : r; /* somebody has done it */
+	if (ceph_images_claim(ceph, &id, 1, &is_ours, &ignored) < 0 || !is_ours)
+		return;
+	if (rbd_open_by_id(ceph->io, id, &image, NULL) == 0) {
+		(void)rbd_flatten(image);
+		(void)rbd_close(image);
+	}
+	ceph_images_release(ceph, &id, 1);
 }
 
 /* What cannot be done now keeps its note. */
@@ -194,5 +198,5 @@ void ceph_shorten(struct pool *pool)
 	rbd = link_to_flatten(&chain);
 	explain(pool, rbd);
 	if (!pool->is_dry_run)
-		(void)flatten(ceph, rbd);
+		flatten(ceph, rbd);
 }

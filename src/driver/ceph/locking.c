@@ -20,8 +20,8 @@
 
 #include "base/text.h"
 
-#define SWEEPING "sweep" /* the lock of who ends what the dead left */
-#define REMOVING "rm-"   /* with an image's id: of who takes it out of the trash */
+#define SWEEPING "sweep"  /* the lock of who ends what the dead left */
+#define IMAGE    "image-" /* with an image's id: of who removes or flattens it */
 #define KEY_MAX  64
 
 /* ---- what a value says ---- */
@@ -266,7 +266,7 @@ int ceph_locks_break(struct ceph_pool *ceph, const char *worker, struct coppice_
 	return r;
 }
 
-/* ---- who removes what ---- */
+/* ---- who removes, or flattens, what ---- */
 
 /*
  * The living one, but us, who has @value: his name; "": nobody. Who had it and is dead may do
@@ -323,13 +323,13 @@ static int try_claim(struct ceph_pool *ceph, struct keys *keys, bool *claimed, b
 static void name_claims(struct keys *keys, const char *const ids[])
 {
 	for (size_t i = 0; i < keys->n; i++) {
-		(void)snprintf(keys->key[i], KEY_MAX, ROOT_LOCK REMOVING "%s", ids[i]);
+		(void)snprintf(keys->key[i], KEY_MAX, ROOT_LOCK IMAGE "%s", ids[i]);
 		keys->at[i] = keys->key[i];
 	}
 }
 
-int ceph_removal_begin(struct ceph_pool *ceph, const char *const ids[], size_t n, bool *claimed,
-		       struct coppice_error *err)
+int ceph_images_claim(struct ceph_pool *ceph, const char *const ids[], size_t n, bool *claimed,
+		      struct coppice_error *err)
 {
 	bool did = n == 0;
 	int r = did ? COPPICE_OK : worker_begin(ceph, err);
@@ -346,7 +346,7 @@ int ceph_removal_begin(struct ceph_pool *ceph, const char *const ids[], size_t n
 	return r;
 }
 
-void ceph_removal_end(struct ceph_pool *ceph, const char *const ids[], size_t n)
+void ceph_images_release(struct ceph_pool *ceph, const char *const ids[], size_t n)
 {
 	_cleanup_(keys_done) struct keys keys = { 0 };
 	struct coppice_error ignored;

@@ -77,7 +77,13 @@ struct ceph_pool {
 	char *features;  /* of new images, as "layering,exclusive-lock"; or NULL */
 	unsigned timeout_seconds;
 	rados_t cluster;
-	rados_ioctx_t io;
+	/*
+	 * Of a full pool the first takes at once what frees some, and refuses the rest; but a
+	 * snapshot made so is broken (16.2.15: it has no object map). So with the second all
+	 * is made, which waits for room until its time is over.
+	 */
+	rados_ioctx_t io, making_io;
+	int full; /* how the pool refuses what is new, as a worker has found; 0: it does not */
 	char *mount;         /* STATE/mnt/NAME: where what is mounted is mounted */
 	char *file_system;   /* of new volumes: ext4, xfs or btrfs */
 	char *mount_options;
@@ -111,6 +117,7 @@ int ceph_open_pool(struct ceph_pool *ceph, struct coppice_error *err);
 
 /* COPPICE_NOT_FOUND: that for data, if there is to be one, is not there. */
 int ceph_check_data_pool(struct ceph_pool *ceph, struct coppice_error *err);
+void ceph_close_pool(struct ceph_pool *ceph);
 void ceph_disconnect(struct ceph_pool *ceph);
 
 /* Have the monitors do a command, in JSON; *ret_out: what they answer, free() it; or NULL. */
@@ -230,6 +237,9 @@ int header_id(struct ceph_pool *ceph, const char *name, char ret[static RBD_ID_M
  */
 int header_unclaim(struct ceph_pool *ceph, const char *name, const char *id,
 		   struct coppice_error *err);
+
+/* Or may it be? */
+bool header_is_there(struct ceph_pool *ceph, const char *id);
 
 /* Of an image that has no header, as whoever made or removed it was killed: its name goes. */
 int header_forget(struct ceph_pool *ceph, const char *name, const char *id,
@@ -394,6 +404,9 @@ bool worker_is_over(struct ceph_pool *ceph, const char *id, const char *text);
 /* Have the cluster take nothing from it any more, which is dead. */
 int worker_fence(struct ceph_pool *ceph, const char *text, struct coppice_error *err);
 
+/* COPPICE_NO_SPACE: the pool takes nothing new. */
+int ceph_refuse_full(struct ceph_pool *ceph, struct coppice_error *err);
+
 /* Nothing of it is left: remove what says that there is one. */
 int worker_forget(struct ceph_pool *ceph, const char *id, struct coppice_error *err);
 
@@ -448,6 +461,7 @@ struct ceph_making {
 	bool has_items;     /* something in it that has no name yet */
 	size_t n_announced; /* under their names already, hidden */
 	bool is_listed;     /* the root has it */
+	bool is_half;       /* what is announced is not all made: a dead maker's is to go */
 	char *lines;        /* with these: names that are not its own, and that it may be making */
 };
 
@@ -462,6 +476,9 @@ static inline struct ceph_making *ceph_making_of(const struct draft *draft)
  */
 int ceph_draft_list(struct draft *draft, const char *name, const char *id,
 		    struct coppice_error *err);
+
+/* All that was announced is made: from now on a dead maker's is published. */
+int ceph_draft_is_made(struct draft *draft, struct coppice_error *err);
 
 /* Is this name among the lines of a draft? *ret_id, if not NULL: its id; "": none. */
 bool ceph_has_line(const char *lines, const char *name, char *ret_id);

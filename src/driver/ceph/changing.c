@@ -160,7 +160,7 @@ static int rename_snapshot(struct ceph_pool *ceph, const struct rbd_list *listin
 			  err);
 	if (r < 0)
 		return r;
-	r = rbd_open(ceph->io, rbd->name, &image, NULL);
+	r = rbd_open(ceph->making_io, rbd->name, &image, NULL);
 	if (r == 0) {
 		r = rbd_snap_rename(image, snap->name, name);
 		(void)rbd_close(image);
@@ -198,6 +198,9 @@ int ceph_rename(struct pool *pool, const struct volume_ref *from, const struct v
 		ceph_explain(pool, "%s rename %s %s", command, old, new);
 	if (pool->is_dry_run)
 		return COPPICE_OK;
+	r = ceph_refuse_full(ceph, err);
+	if (r < 0)
+		return r;
 	r = ceph_find(ceph, from, &listing, &rbd, &snap, err);
 	if (r == COPPICE_OK)
 		r = ceph_umount_ref(ceph, &listing, from, err);

@@ -60,8 +60,15 @@ int fail_ceph(const struct ceph_pool *ceph, int r, struct coppice_error *err, co
 			    "ls)",
 			    what, ceph->cluster_name);
 	if (r == -EDQUOT)
-		return fail(err, COPPICE_NO_SPACE, "%s: the quota of the pool '%s' is used up",
-			    what, ceph->osd_pool);
+		return fail(
+			err, COPPICE_NO_SPACE,
+			"%s: the quota of the pool '%s' is used up; see: ceph osd pool get-quota "
+			"%s",
+			what, ceph->osd_pool, ceph->osd_pool);
+	if (r == -ENOSPC)
+		return fail(err, COPPICE_NO_SPACE,
+			    "%s: the pool '%s' is full, or the cluster; see: ceph df", what,
+			    ceph->osd_pool);
 	if (r == -EACCES || r == -EPERM)
 		return fail(err, COPPICE_FAILED,
 			    "%s: the cluster does not let the user '%s' do that; see: ceph auth "
@@ -179,8 +186,13 @@ int ceph_open_pool(struct ceph_pool *ceph, struct coppice_error *err)
 	if (r == -ENOENT)
 		return fail(err, COPPICE_NOT_FOUND, "the cluster '%s' has no pool '%s'",
 			    ceph->cluster_name, ceph->osd_pool);
-	return r < 0 ? fail_ceph(ceph, r, err, "cannot open the pool '%s'", ceph->osd_pool)
-		     : COPPICE_OK;
+	if (r < 0)
+		return fail_ceph(ceph, r, err, "cannot open the pool '%s'", ceph->osd_pool);
+	r = rados_ioctx_create(ceph->cluster, ceph->osd_pool, &ceph->making_io);
+	if (r < 0)
+		return fail_ceph(ceph, r, err, "cannot open the pool '%s'", ceph->osd_pool);
+	rados_set_pool_full_try(ceph->io);
+	return COPPICE_OK;
 }
 
 int ceph_check_data_pool(struct ceph_pool *ceph, struct coppice_error *err)
@@ -196,13 +208,20 @@ int ceph_check_data_pool(struct ceph_pool *ceph, struct coppice_error *err)
 		      : COPPICE_OK;
 }
 
-void ceph_disconnect(struct ceph_pool *ceph)
+void ceph_close_pool(struct ceph_pool *ceph)
 {
 	if (ceph->io)
 		rados_ioctx_destroy(ceph->io);
+	if (ceph->making_io)
+		rados_ioctx_destroy(ceph->making_io);
+	ceph->io = ceph->making_io = NULL;
+}
+
+void ceph_disconnect(struct ceph_pool *ceph)
+{
+	ceph_close_pool(ceph);
 	if (ceph->cluster)
 		rados_shutdown(ceph->cluster);
-	ceph->io = NULL;
 	ceph->cluster = NULL;
 }
 

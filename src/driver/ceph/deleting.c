@@ -223,6 +223,25 @@ int ceph_reap_trash(struct ceph_pool *ceph, bool *ret_all, struct coppice_error 
 	return r;
 }
 
+#define MISSED_MS 1000
+
+/*
+ * RBD may say that something is not there while what a dead client has sent is still done: not
+ * believed of one that has a header.
+ */
+static int remove_patiently(struct ceph_pool *ceph, const struct rbd *rbd)
+{
+	unsigned waited_ms = 0;
+	int r;
+
+	while ((r = rbd_remove(ceph->io, rbd->name)) == -ENOENT && waited_ms < MISSED_MS &&
+	       header_is_there(ceph, rbd->id)) {
+		(void)nanosleep(&(struct timespec){ .tv_nsec = WAIT_MS * 1000000 }, NULL);
+		waited_ms += WAIT_MS;
+	}
+	return r;
+}
+
 int ceph_remove_image(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
 {
 	rbd_image_t image;
@@ -239,8 +258,8 @@ int ceph_remove_image(struct ceph_pool *ceph, const struct rbd *rbd, struct copp
 		}
 	}
 	if (r == 0)
-		r = rbd_remove(ceph->io, rbd->name);
-	if (r == -ENOENT) /* RBD does not find what has no header, and leaves its name */
+		r = remove_patiently(ceph, rbd);
+	if (r == -ENOENT && !header_is_there(ceph, rbd->id)) /* RBD leaves its name then */
 		return header_forget(ceph, rbd->name, rbd->id, err);
 	if (r == 0)
 		return COPPICE_OK;

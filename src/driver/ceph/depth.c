@@ -166,7 +166,7 @@ static void flatten(struct ceph_pool *ceph, const struct rbd *rbd)
 
 	if (ceph_images_claim(ceph, &id, 1, &is_ours, &ignored) < 0 || !is_ours)
 		return;
-	if (rbd_open_by_id(ceph->io, id, &image, NULL) == 0) {
+	if (rbd_open_by_id(ceph->making_io, id, &image, NULL) == 0) {
 		(void)rbd_flatten(image);
 		(void)rbd_close(image);
 	}

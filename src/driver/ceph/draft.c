@@ -12,8 +12,20 @@
 #include "base/file.h"
 #include "base/text.h"
 
-/* Before its lines: what is announced is not to be. */
+/* Before its lines: what is announced is not to be; or not yet, while it is made. */
 #define GIVEN_UP "given up\n"
+
+static int store(struct draft *draft, struct coppice_error *err)
+{
+	struct ceph_making *making = ceph_making_of(draft);
+	_cleanup_(freep) char *text =
+		text_format("%s%s", making->is_half ? GIVEN_UP : "", making->lines);
+	int r = text ? root_draft_add(ceph_pool_of(draft->pool), draft->id.text, text, err)
+		     : fail_memory(err);
+
+	making->is_listed |= r == COPPICE_OK;
+	return r;
+}
 
 /* ---- beginning ---- */
 
@@ -27,6 +39,8 @@ int ceph_draft_open(struct pool *pool, struct draft *ret, struct coppice_error *
 	if (!draft.driver)
 		return fail_memory(err);
 	if (!pool->is_dry_run)
+		r = ceph_refuse_full(ceph_pool_of(pool), err);
+	if (r == COPPICE_OK && !pool->is_dry_run)
 		r = state_lock_new(&ceph_pool_of(pool)->files, "", &draft.id, &draft.fd, err);
 	if (r < 0) {
 		free(draft.driver);
@@ -59,9 +73,17 @@ int ceph_draft_list(struct draft *draft, const char *name, const char *id,
 		return fail_memory(err);
 	free(making->lines);
 	making->lines = lines;
-	r = root_draft_add(ceph_pool_of(draft->pool), draft->id.text, lines, err);
-	making->is_listed |= r == COPPICE_OK;
-	return r;
+	return store(draft, err);
+}
+
+int ceph_draft_is_made(struct draft *draft, struct coppice_error *err)
+{
+	struct ceph_making *making = ceph_making_of(draft);
+
+	if (!making->is_half)
+		return COPPICE_OK;
+	making->is_half = false;
+	return store(draft, err);
 }
 
 bool ceph_has_line(const char *lines, const char *name, char *ret_id)
@@ -141,6 +163,7 @@ int ceph_draft_announce(struct draft *draft, const struct new_volume *volumes, s
 	making->lines = text_take(&text);
 	if (!making->lines)
 		return fail_memory(err);
+	making->is_half = !draft->pool->is_dry_run;
 	if (!draft->pool->is_dry_run)
 		r = ceph_draft_list(draft, NULL, NULL, err);
 	draft->is_announced = r == COPPICE_OK;
@@ -312,17 +335,19 @@ static int recover_swaps(struct ceph_pool *ceph, const struct rbd_list *listing,
 	return r;
 }
 
+/* Clones first, and then the snapshots that they may stand on. */
 static int remove_content(const struct ending *ending, struct coppice_error *err)
 {
 	int r = COPPICE_OK;
 
+	for (size_t i = 0; i < ending->listing->n && r == COPPICE_OK; i++)
+		if (is_to_go(ending, &ending->listing->rbd[i]))
+			r = ceph_remove_image(ending->ceph, &ending->listing->rbd[i], err);
 	for (size_t i = 0; i < ending->listing->n && r == COPPICE_OK; i++) {
 		const struct rbd *rbd = &ending->listing->rbd[i];
 
-		if (is_to_go(ending, rbd)) {
-			r = ceph_remove_image(ending->ceph, rbd, err);
+		if (is_to_go(ending, rbd))
 			continue;
-		}
 		if (ending->lines)
 			r = remove_pending(ending, rbd, err);
 		if (r == COPPICE_OK)

@@ -263,6 +263,16 @@ static int remove_from_list(struct ceph_pool *ceph, const char *name, const char
 	return r == -ENOENT || r == -ESTALE ? 0 : r;
 }
 
+bool header_is_there(struct ceph_pool *ceph, const char *id)
+{
+	char object[RBD_ID_MAX + 16];
+	uint64_t size;
+	time_t changed;
+
+	(void)snprintf(object, sizeof(object), "rbd_header.%s", id);
+	return rados_stat(ceph->io, object, &size, &changed) != -ENOENT;
+}
+
 int header_forget(struct ceph_pool *ceph, const char *name, const char *id,
 		  struct coppice_error *err)
 {

@@ -186,7 +186,7 @@ static int create_image(struct ceph_pool *ceph, const char *name, uint64_t bytes
 
 	if (r < 0)
 		return r;
-	r = rbd_create4(ceph->io, name, whole_sectors(bytes), options);
+	r = rbd_create4(ceph->making_io, name, whole_sectors(bytes), options);
 	rbd_image_options_destroy(options);
 	return r < 0 ? fail_ceph(ceph, r, err, "cannot create the image '%s/%s'", ceph->osd_pool,
 				 name)
@@ -263,7 +263,7 @@ int ceph_resize_image(struct ceph_pool *ceph, const char *name, uint64_t bytes,
 		      struct coppice_error *err)
 {
 	rbd_image_t image;
-	int r = rbd_open(ceph->io, name, &image, NULL);
+	int r = rbd_open(ceph->making_io, name, &image, NULL);
 
 	if (r == 0) {
 		r = rbd_resize(image, whole_sectors(bytes));
@@ -314,7 +314,7 @@ static int snap_create(struct ceph_pool *ceph, const char *name, const char *sna
 		       struct coppice_error *err)
 {
 	rbd_image_t image;
-	int r = rbd_open(ceph->io, name, &image, NULL);
+	int r = rbd_open(ceph->making_io, name, &image, NULL);
 
 	if (r == 0) {
 		r = rbd_snap_create2(image, snapshot, RBD_SNAP_CREATE_SKIP_QUIESCE, NULL, NULL);
@@ -391,7 +391,8 @@ static int clone_image(struct batch *batch, const char *name, struct coppice_err
 
 	if (r < 0)
 		return r;
-	r = rbd_clone3(ceph->io, batch->from, batch->snapshot, ceph->io, name, options);
+	r = rbd_clone3(ceph->making_io, batch->from, batch->snapshot, ceph->making_io, name,
+		       options);
 	rbd_image_options_destroy(options);
 	return r < 0 ? fail_ceph(ceph, r, err, "cannot clone '%s/%s@%s' as '%s'", ceph->osd_pool,
 				 batch->from, batch->snapshot, name)
@@ -620,9 +621,10 @@ int ceph_clone(struct draft *draft, const struct volume_ref *origin,
 		ceph_making_of(draft)->has_items = true;
 		r = snapshot_itself(&batch, &volumes[0], err);
 		if (r != COPPICE_EXISTS) /* then it is an item, and to publish that is refused */
-			return r;
+			return r < 0 ? r : ceph_draft_is_made(draft, err);
 	}
-	return clone_all(&batch, n, is_live, err);
+	r = clone_all(&batch, n, is_live, err);
+	return r < 0 ? r : ceph_draft_is_made(draft, err);
 }
 
 /* ---- publishing ---- */
@@ -630,7 +632,7 @@ int ceph_clone(struct draft *draft, const struct volume_ref *origin,
 int ceph_rename_image(struct ceph_pool *ceph, const char *from, const char *to,
 		      struct coppice_error *err)
 {
-	int r = rbd_rename(ceph->io, from, to);
+	int r = rbd_rename(ceph->making_io, from, to);
 
 	return r < 0 ? fail_ceph(ceph, r, err, "cannot rename the image '%s/%s' to '%s'",
 				 ceph->osd_pool, from, to)

@@ -184,7 +184,7 @@ static int open_view(struct ceph_pool *ceph, const struct rbd *rbd, const struct
 
 	view_name(ceph, rbd, snap, name);
 	rbd_image_options_create(&options);
-	r = rbd_clone3(ceph->io, rbd->name, snap->name, ceph->io, name, options);
+	r = rbd_clone3(ceph->making_io, rbd->name, snap->name, ceph->making_io, name, options);
 	rbd_image_options_destroy(options);
 	if (r < 0 && r != -EEXIST)
 		return fail_ceph(ceph, r, err, "cannot clone '%s/%s@%s' to look at it",

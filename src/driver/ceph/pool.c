@@ -310,6 +310,8 @@ static int make_osd_pool(const struct pool_spec *spec, struct ceph_pool *ceph, c
 		r = rados_ioctx_create(ceph->cluster, name, &ceph->io);
 	if (r == 0)
 		r = rbd_pool_init(ceph->io, false);
+	if (r == 0)
+		r = rados_ioctx_create(ceph->cluster, name, &ceph->making_io);
 	return r < 0 ? fail_ceph(ceph, r, err, "cannot make the pool '%s' one for RBD", name)
 		     : COPPICE_OK;
 }
@@ -333,9 +335,7 @@ static int remove_osd_pool(struct ceph_pool *ceph, const char *name, struct copp
 
 	if (rados_pool_lookup(ceph->cluster, name) < 0)
 		return COPPICE_OK;
-	if (ceph->io)
-		rados_ioctx_destroy(ceph->io);
-	ceph->io = NULL;
+	ceph_close_pool(ceph);
 	return delete ? ceph_command(ceph, delete, NULL, err) : fail_memory(err);
 }
 

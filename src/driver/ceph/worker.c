@@ -48,16 +48,29 @@ static void lost(void *user, uint64_t handle, int why)
 {
 }
 
-static int watch(struct ceph_pool *ceph, const char *id, struct coppice_error *err)
+static int create(struct ceph_pool *ceph, const char *object, int flags)
 {
 	rados_write_op_t op = rados_create_write_op();
+	int r;
+
+	rados_write_op_create(op, LIBRADOS_CREATE_EXCLUSIVE, NULL);
+	r = rados_write_op_operate2(op, ceph->io, object, NULL, flags);
+	rados_release_write_op(op);
+	return r;
+}
+
+static int watch(struct ceph_pool *ceph, const char *id, struct coppice_error *err)
+{
 	char object[64];
 	int r;
 
 	object_of(id, object);
-	rados_write_op_create(op, LIBRADOS_CREATE_EXCLUSIVE, NULL);
-	r = rados_write_op_operate2(op, ceph->io, object, NULL, 0);
-	rados_release_write_op(op);
+	r = create(ceph, object, 0);
+	/* Who deletes from a full pool needs it, too; and it is empty. */
+	if (r == -EDQUOT || r == -ENOSPC) {
+		ceph->full = r;
+		r = create(ceph, object, LIBRADOS_OPERATION_FULL_FORCE);
+	}
 	if (r == 0)
 		r = rados_watch3(ceph->io, object, &ceph->worker.watch, answer, lost, 0, ceph);
 	return r < 0 ? fail_ceph(ceph, r, err, "cannot watch '%s/%s'", ceph->osd_pool, object)
@@ -108,6 +121,15 @@ int worker_begin(struct ceph_pool *ceph, struct coppice_error *err)
 	if (r < 0)
 		worker_end(ceph);
 	return r;
+}
+
+int ceph_refuse_full(struct ceph_pool *ceph, struct coppice_error *err)
+{
+	int r = worker_begin(ceph, err);
+
+	return r == COPPICE_OK && ceph->full
+		       ? fail_ceph(ceph, ceph->full, err, "nothing new can be made")
+		       : r;
 }
 
 static int forget_object(struct ceph_pool *ceph, const char *id, struct coppice_error *err)

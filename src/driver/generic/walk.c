@@ -406,6 +406,8 @@ int tree_walk_run(struct tree_walk *walk, struct coppice_error *err)
 	if (r >= 0) {
 		size_t n = walk->threads > 0 ? walk->threads : threads_usual();
 
+		/* The others may have done all before the caller's own thread begins. */
+		(void)tree_walk_check(walk, &ignored);
 		(void)parallel_run(n, n, work, walk, &ignored);
 		r = walk->result;
 	}

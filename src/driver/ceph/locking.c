@@ -10,9 +10,9 @@
  * All that a command wants it is given in one step of the object, or nothing: so nobody waits in
  * a circle. What a dead worker holds, its sweep takes away.
  *
- * So are claims: lock.rm-ID is of who takes the image ID out of the trash. Two who do it at once
- * do no harm, but the slower one's librbd may wait for ever for an image that is gone, or abort
- *(16.2.15).
+ * So are claims: lock.image-ID is of who takes the image ID out of the trash, or flattens it. Of
+ * two who remove one at once, the slower one's librbd may wait for ever for an image that is gone,
+ * or abort (16.2.15).
  */
 #include "driver/ceph/ceph.h"
 

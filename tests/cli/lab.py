@@ -644,8 +644,9 @@ class CephWalk(Walk):
         pending = {key[6:] for key in ceph("rados", "-p", pool, "listomapkeys", "coppice").split()
                    if key.startswith("draft.")}
         self.drafts = sorted(pending)
-        self.deleted = [one["name"] for one in self.rbd("trash", "ls")]
+        self.stood_on = set()  # by id: what living clones were made of
         images = {name: self.look_at(name) for name in self.rbd("ls")}
+        self.deleted = self.forgotten()
         uuids = {}
         for name, (meta, _) in images.items():
             word, _, rest = name.partition("_")
@@ -675,6 +676,15 @@ class CephWalk(Walk):
     def rbd(self, *args):
         return json.loads(ceph("rbd", "-p", self.pool, "--format", "json", *args) or "[]")
 
+    def forgotten(self):
+        """What is in the trash, and no clone that is not stands on it, nor on what stands on it."""
+        trashed = {one["id"]: one["name"] for one in self.rbd("trash", "ls")}
+        for image_id in self.stood_on & set(trashed):
+            while image_id in trashed:
+                del trashed[image_id]
+                image_id = self.rbd("info", "--image-id", image_id).get("parent", {}).get("id")
+        return list(trashed.values())
+
     def look_at(self, name):
         """Its metadata, if that is its own, and its snapshots."""
         done = subprocess.run(["rbd", "-p", self.pool, "--format", "json", "info", name],
@@ -682,8 +692,10 @@ class CephWalk(Walk):
         if done.returncode != 0:
             self.problems.append(f"{name} is half made: {done.stderr}")
             return {}, []
+        info = json.loads(done.stdout)
+        self.stood_on.add(info.get("parent", {}).get("id"))
         meta = self.rbd("image-meta", "list", name) or {}
-        if meta.get("coppice.id") != json.loads(done.stdout)["id"]:
+        if meta.get("coppice.id") != info["id"]:
             meta = {}
         return meta, [snap["name"] for snap in self.rbd("snap", "ls", name)]
 

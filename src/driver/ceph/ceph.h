@@ -112,6 +112,9 @@ _printf_(4, 5) int fail_ceph(const struct ceph_pool *ceph, int r, struct coppice
 /* Connect, without a pool. Waits no longer than timeout_seconds for any answer from then on. */
 int ceph_connect(struct ceph_pool *ceph, struct coppice_error *err);
 
+/* Have requests go to this pool of the cluster: 0, or an errno of librados. */
+int ceph_use_osd_pool(struct ceph_pool *ceph, const char *name);
+
 /* And open the pool. COPPICE_NOT_FOUND: there is no such pool. */
 int ceph_open_pool(struct ceph_pool *ceph, struct coppice_error *err);
 
@@ -132,6 +135,19 @@ void ceph_explain_command(const struct ceph_pool *ceph, char ret[static PATH_MAX
 
 /* On how many threads images are made or changed at once. */
 #define CEPH_THREADS 8
+
+/* ---- omap.c: keys of an object, and their values ---- */
+
+/* @key ends with a zero byte, @value does not; < 0: stop, with that. */
+typedef int omap_fn(void *user, const char *key, const char *value, size_t length);
+
+/* All keys of @object that begin with @prefix, in their order. An errno; -ENOENT: no such object. */
+int omap_each(struct ceph_pool *ceph, const char *object, const char *prefix, omap_fn *fn,
+	      void *user);
+
+/* Those of @n keys, each once, that there are. */
+int omap_each_of(struct ceph_pool *ceph, const char *object, const char *const keys[], size_t n,
+		 omap_fn *fn, void *user);
 
 /* ---- root.c: the object that says what is pending, and counts changes ---- */
 
@@ -246,8 +262,8 @@ int header_forget(struct ceph_pool *ceph, const char *name, const char *id,
 		  struct coppice_error *err);
 
 /*
- * An image that was on its way into the trash when whoever moved it was killed, and cannot be removed
- * from there: let it arrive. *ret_did: it was so.
+ * An image that was on its way into the trash, or out of it, when whoever moved it was killed, and
+ * cannot be removed from there: let it arrive there. *ret_did: it was so.
  */
 int header_finish_move(struct ceph_pool *ceph, const char *name, const char *id, bool *ret_did,
 		       struct coppice_error *err);
@@ -292,6 +308,7 @@ struct rbd {
 	char *name;
 	char *id;
 	bool is_in_trash;
+	bool is_half_removed; /* it is neither listed nor, for users of RBD, in the trash */
 	bool has_header;
 	uint64_t size_bytes;
 	unsigned order; /* its objects have 2^this bytes */
@@ -326,6 +343,12 @@ void rbd_listing_free(struct rbd_list *listing);
 int rbd_listing_read_of(struct ceph_pool *ceph, const struct volume_ref *refs, size_t n,
 			struct rbd_list *ret, struct coppice_error *err);
 int rbd_listing_read(struct ceph_pool *ceph, struct rbd_list *ret, struct coppice_error *err);
+
+/*
+ * With them what somebody was killed at, or is just at, while he removes it: is_half_removed. Its
+ * name may be another image's by now.
+ */
+int rbd_listing_read_rest(struct ceph_pool *ceph, struct rbd_list *ret, struct coppice_error *err);
 
 /* What is in the trash and was retired by us. */
 int rbd_trash_read(struct ceph_pool *ceph, struct rbd_list *ret, struct coppice_error *err);
@@ -394,6 +417,9 @@ bool worker_of(const char *lines, struct uuid *ret);
 /* What ROOT_WORKER has of others, for messages: "process 12 on host 'a'". */
 #define WORKER_NAME_MAX (HOST_NAME_MAX + 64)
 void worker_name(const char *text, char ret[static WORKER_NAME_MAX]);
+
+/* What ROOT_WORKER has of one; *ret, which to free(), NULL: it is known no more. */
+int worker_read(struct ceph_pool *ceph, const char *id, char **ret, struct coppice_error *err);
 
 /* Is it of another host, or another state directory? */
 bool worker_is_foreign(const struct ceph_pool *ceph, const char *text);

@@ -176,23 +176,29 @@ int ceph_connect(struct ceph_pool *ceph, struct coppice_error *err)
 	return r;
 }
 
+int ceph_use_osd_pool(struct ceph_pool *ceph, const char *name)
+{
+	int r = rados_ioctx_create(ceph->cluster, name, &ceph->io);
+
+	if (r == 0)
+		r = rados_ioctx_create(ceph->cluster, name, &ceph->making_io);
+	if (r == 0)
+		rados_set_pool_full_try(ceph->io);
+	return r;
+}
+
 int ceph_open_pool(struct ceph_pool *ceph, struct coppice_error *err)
 {
 	int r = ceph_connect(ceph, err);
 
 	if (r < 0 || ceph->io)
 		return r;
-	r = rados_ioctx_create(ceph->cluster, ceph->osd_pool, &ceph->io);
+	r = ceph_use_osd_pool(ceph, ceph->osd_pool);
 	if (r == -ENOENT)
 		return fail(err, COPPICE_NOT_FOUND, "the cluster '%s' has no pool '%s'",
 			    ceph->cluster_name, ceph->osd_pool);
-	if (r < 0)
-		return fail_ceph(ceph, r, err, "cannot open the pool '%s'", ceph->osd_pool);
-	r = rados_ioctx_create(ceph->cluster, ceph->osd_pool, &ceph->making_io);
-	if (r < 0)
-		return fail_ceph(ceph, r, err, "cannot open the pool '%s'", ceph->osd_pool);
-	rados_set_pool_full_try(ceph->io);
-	return COPPICE_OK;
+	return r < 0 ? fail_ceph(ceph, r, err, "cannot open the pool '%s'", ceph->osd_pool)
+		     : COPPICE_OK;
 }
 
 int ceph_check_data_pool(struct ceph_pool *ceph, struct coppice_error *err)

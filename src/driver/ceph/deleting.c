@@ -61,9 +61,12 @@ static int trash(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_e
 		return fail(err, COPPICE_BUSY,
 			    "'%s/%s' is in use: it is open elsewhere; see: rbd status %s/%s",
 			    ceph->osd_pool, rbd->name, ceph->osd_pool, rbd->name);
-	return r < 0 && r != -ENOENT ? fail_ceph(ceph, r, err, "cannot move '%s/%s' into the trash",
-						 ceph->osd_pool, rbd->name)
-				     : COPPICE_OK;
+	/* Somebody else has let it arrive there. */
+	if (r == -ENOENT || r == -ESTALE)
+		return COPPICE_OK;
+	return r < 0 ? fail_ceph(ceph, r, err, "cannot move '%s/%s' into the trash", ceph->osd_pool,
+				 rbd->name)
+		     : COPPICE_OK;
 }
 
 /* ---- out of the trash ---- */
@@ -110,16 +113,16 @@ static int empty_one(struct ceph_pool *ceph, const struct rbd *rbd, bool *ret_di
 	}
 	if (r == 0)
 		r = rbd_trash_remove(ceph->io, rbd->id, false);
-	/* Who moved it is dead, or is us. */
-	if (r == -EBUSY) {
+	/* On its way into the trash, or out of it, or in use. Who moved it is dead, or is us. */
+	if (r == -EUCLEAN || r == -EBUSY) {
 		if (header_finish_move(ceph, rbd->name, rbd->id, &was_moving, err) < 0)
 			return err->code;
 		r = was_moving ? rbd_trash_remove(ceph->io, rbd->id, false) : r;
 	}
 	*ret_did = r == 0;
-	*ret_busy = r == -EBUSY || r == -EINPROGRESS;
+	*ret_busy = r == -EBUSY || r == -EINPROGRESS || r == -EUCLEAN;
 	/* Others stand on it; or have it open; or have been faster. */
-	if (r == -ENOTEMPTY || r == -EBUSY || r == -ENOENT || r == -EINPROGRESS)
+	if (r == -ENOTEMPTY || r == -ENOENT || *ret_busy)
 		return COPPICE_OK;
 	return r < 0 ? fail_ceph(ceph, r, err, "cannot remove '%s' from the trash of '%s'",
 				 rbd->name, ceph->osd_pool)
@@ -223,30 +226,44 @@ int ceph_reap_trash(struct ceph_pool *ceph, bool *ret_all, struct coppice_error 
 	return r;
 }
 
-#define MISSED_MS 1000
-
-/*
- * RBD may say that something is not there while what a dead client has sent is still done: not
- * believed of one that has a header.
- */
-static int remove_patiently(struct ceph_pool *ceph, const struct rbd *rbd)
+/* What it could not remove, as others stand on it, is reaped when they are gone. */
+static int finish_removal(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
 {
-	unsigned waited_ms = 0;
+	bool did, is_busy;
+	int r = empty_one(ceph, rbd, &did, &is_busy, err);
+
+	if (r < 0 || did || !header_is_there(ceph, rbd->id))
+		return r;
+	return is_busy ? fail(err, COPPICE_BUSY, "'%s/%s' is in use: it is open elsewhere",
+			      ceph->osd_pool, rbd->name)
+		       : mark(ceph, rbd, err);
+}
+
+/* RBD has no name for it, or two: whoever moved it into the trash was killed. */
+static int remove_nameless(struct ceph_pool *ceph, const struct rbd *rbd, int why,
+			   struct coppice_error *err)
+{
+	bool was_moving = false;
 	int r;
 
-	while ((r = rbd_remove(ceph->io, rbd->name)) == -ENOENT && waited_ms < MISSED_MS &&
-	       header_is_there(ceph, rbd->id)) {
-		(void)nanosleep(&(struct timespec){ .tv_nsec = WAIT_MS * 1000000 }, NULL);
-		waited_ms += WAIT_MS;
-	}
-	return r;
+	if (why == -ENOENT && !header_is_there(ceph, rbd->id)) /* RBD leaves its name then */
+		return header_forget(ceph, rbd->name, rbd->id, err);
+	r = header_finish_move(ceph, rbd->name, rbd->id, &was_moving, err);
+	if (r == COPPICE_OK && was_moving)
+		return finish_removal(ceph, rbd, err);
+	return r < 0 ? r
+		     : fail_ceph(ceph, why, err, "cannot remove the image '%s/%s'", ceph->osd_pool,
+				 rbd->name);
 }
 
 int ceph_remove_image(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
 {
 	rbd_image_t image;
-	int r = ceph_umount(ceph, rbd->name, err);
+	int r;
 
+	if (rbd->is_half_removed)
+		return finish_removal(ceph, rbd, err);
+	r = ceph_umount(ceph, rbd->name, err);
 	if (r < 0)
 		return r;
 	r = 0;
@@ -258,14 +275,11 @@ int ceph_remove_image(struct ceph_pool *ceph, const struct rbd *rbd, struct copp
 		}
 	}
 	if (r == 0)
-		r = remove_patiently(ceph, rbd);
-	if (r == -ENOENT && !header_is_there(ceph, rbd->id)) /* RBD leaves its name then */
-		return header_forget(ceph, rbd->name, rbd->id, err);
+		r = rbd_remove(ceph->io, rbd->name);
 	if (r == 0)
 		return COPPICE_OK;
 	if (r != -ENOTEMPTY)
-		return fail_ceph(ceph, r, err, "cannot remove the image '%s/%s'", ceph->osd_pool,
-				 rbd->name);
+		return remove_nameless(ceph, rbd, r, err);
 	r = mark(ceph, rbd, err);
 	return r < 0 ? r : trash(ceph, rbd, err);
 }
@@ -423,6 +437,8 @@ static bool is_orphan(const struct rbd_list *listing, const struct rbd *rbd)
 {
 	if (strncmp(rbd->name, "kept_", 5) != 0 || rbd->volume || rbd->is_pending)
 		return false;
+	if (rbd->is_half_removed)
+		return true;
 	for (size_t i = 0; i < listing->n; i++) /* it is of what is being made */
 		if (&listing->rbd[i] != rbd && rbd->group.text[0] &&
 		    strcmp(listing->rbd[i].uuid.text, rbd->group.text) == 0 &&
@@ -431,26 +447,44 @@ static bool is_orphan(const struct rbd_list *listing, const struct rbd *rbd)
 	return true;
 }
 
+/* Two who remove one at once are too many for librbd: one of them. */
+static int remove_claimed(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
+{
+	const char *id = rbd->id;
+	bool is_claimed = false;
+	int r = ceph_images_claim(ceph, &id, 1, &is_claimed, err);
+
+	if (r < 0 || !is_claimed)
+		return r;
+	r = ceph_remove_image(ceph, rbd, err);
+	ceph_images_release(ceph, &id, 1);
+	return r;
+}
+
+static int finish_one(struct ceph_pool *ceph, const struct rbd_list *listing, const struct rbd *rbd,
+		      struct coppice_error *err)
+{
+	int r;
+
+	if (is_orphan(listing, rbd))
+		return remove_claimed(ceph, rbd, err);
+	if (rbd->is_half_removed) /* by a draft, which ends; or by a user, whose it is */
+		return COPPICE_OK;
+	if (!rbd->is_retired)
+		return finish_snapshots(ceph, rbd, err);
+	if (!is_ours_to_finish(ceph, &listing->owed, rbd))
+		return COPPICE_OK;
+	r = ceph_umount(ceph, rbd->name, err);
+	return r < 0 ? r : trash(ceph, rbd, err);
+}
+
 int ceph_finish_retired(struct ceph_pool *ceph, const struct rbd_list *listing,
 			struct coppice_error *err)
 {
 	int r = COPPICE_OK;
 
-	for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++) {
-		const struct rbd *rbd = &listing->rbd[i];
-
-		if (rbd->is_retired) {
-			if (!is_ours_to_finish(ceph, &listing->owed, rbd))
-				continue;
-			r = ceph_umount(ceph, rbd->name, err);
-			if (r == COPPICE_OK)
-				r = trash(ceph, rbd, err);
-		} else if (is_orphan(listing, rbd)) {
-			r = ceph_remove_image(ceph, rbd, err);
-		} else {
-			r = finish_snapshots(ceph, rbd, err);
-		}
-	}
+	for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++)
+		r = finish_one(ceph, listing, &listing->rbd[i], err);
 	return r;
 }
 
@@ -467,7 +501,7 @@ int ceph_reap(struct pool *pool, struct coppice_error *err)
 	r = ceph_debts_take(ceph, &debts, err);
 	ceph->debts = &debts;
 	if (r == COPPICE_OK && debts.all.n > 0) {
-		r = rbd_listing_read(ceph, &listing, err);
+		r = rbd_listing_read_rest(ceph, &listing, err);
 		if (r == COPPICE_OK)
 			r = ceph_finish_retired(ceph, &listing, err);
 	}

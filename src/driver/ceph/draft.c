@@ -397,13 +397,13 @@ int ceph_draft_end(struct ceph_pool *ceph, const char *id, struct coppice_error 
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
 	struct ending ending = { .ceph = ceph, .listing = &listing, .id = id };
 	bool did_recover = false;
-	int r = rbd_listing_read(ceph, &listing, err);
+	int r = rbd_listing_read_rest(ceph, &listing, err);
 
 	if (r == COPPICE_OK)
 		r = recover_swaps(ceph, &listing, id, &did_recover, err);
 	if (r == COPPICE_OK && did_recover) {
 		rbd_listing_done(&listing);
-		r = rbd_listing_read(ceph, &listing, err);
+		r = rbd_listing_read_rest(ceph, &listing, err);
 	}
 	if (r < 0)
 		return r;

@@ -148,33 +148,22 @@ int header_id(struct ceph_pool *ceph, const char *name, char ret[static RBD_ID_M
 		     : COPPICE_OK;
 }
 
+static int note_there(void *user, const char *key, const char *value, size_t length)
+{
+	*(bool *)user = true;
+	return 0;
+}
+
 /* A key of RBD's list of images: 0, -ENOENT, or worse. */
-static int is_listed(struct ceph_pool *ceph, const char *prefix, const char *name,
-		     char ret[static RBD_NAME_MAX])
+static int is_listed(struct ceph_pool *ceph, const char *prefix, const char *name)
 {
 	_cleanup_(freep) char *key = text_format("%s%s", prefix, name);
-	rados_read_op_t op = rados_create_read_op();
-	const char *keys[] = { key };
-	size_t length = key ? strlen(key) : 0, value_length = 0;
-	char *found = NULL, *value = NULL;
-	rados_omap_iter_t iter = NULL;
-	int r = -ENOMEM, why = 0;
+	bool is_there = false;
+	int r = key ? omap_each_of(ceph, "rbd_directory", (const char *const[]){ key }, 1,
+				   note_there, &is_there)
+		    : -ENOMEM;
 
-	if (key) {
-		rados_read_op_omap_get_vals_by_keys2(op, keys, 1, &length, &iter, &why);
-		r = rados_read_op_operate(op, ceph->io, "rbd_directory", 0);
-		r = r < 0 ? r : why;
-	}
-	rados_release_read_op(op);
-	if (r == 0)
-		(void)rados_omap_get_next2(iter, &found, &value, &length, &value_length);
-	if (r == 0 && (!found || value_length < 4))
-		r = -ENOENT;
-	if (r == 0)
-		(void)snprintf(ret, RBD_NAME_MAX, "%.*s", (int)value_length - 4, value + 4);
-	if (iter)
-		rados_omap_get_end(iter);
-	return r;
+	return r == 0 && !is_there ? -ENOENT : r;
 }
 
 /*
@@ -183,7 +172,7 @@ static int is_listed(struct ceph_pool *ceph, const char *prefix, const char *nam
  */
 static int is_left(struct ceph_pool *ceph, const char *name, const char *id, bool *ret)
 {
-	char claimed[RBD_ID_MAX], other[RBD_NAME_MAX];
+	char claimed[RBD_ID_MAX];
 	int r = read_id(ceph, name, claimed);
 
 	*ret = false;
@@ -192,9 +181,9 @@ static int is_left(struct ceph_pool *ceph, const char *name, const char *id, boo
 	for (int tries = 0; r == 0 && tries < (id ? 1 : 10); tries++) {
 		if (tries > 0)
 			(void)nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
-		r = is_listed(ceph, "name_", name, other);
+		r = is_listed(ceph, "name_", name);
 		if (r == -ENOENT && !id)
-			r = is_listed(ceph, "id_", claimed, other);
+			r = is_listed(ceph, "id_", claimed);
 		if (r == 0) /* it is an image's, or one of that is just being renamed */
 			return 0;
 		*ret = r == -ENOENT;
@@ -226,6 +215,8 @@ int header_unclaim(struct ceph_pool *ceph, const char *name, const char *id,
 enum {
 	TRASH_NORMAL,
 	TRASH_MOVING,
+	TRASH_REMOVING,
+	TRASH_RESTORING,
 };
 
 /* The name goes only if it is this image's; nobody else is named in between. */
@@ -285,23 +276,47 @@ int header_forget(struct ceph_pool *ceph, const char *name, const char *id,
 		     : COPPICE_OK;
 }
 
+/* The last byte of an entry. */
+static int take_state(void *user, const char *key, const char *value, size_t length)
+{
+	if (length > 0)
+		*(int *)user = value[length - 1];
+	return 0;
+}
+
+static int set_state(struct ceph_pool *ceph, const char *id, char state, char expected)
+{
+	struct text in = TEXT_INIT;
+	char out[8];
+	int r;
+
+	encode_string(&in, id);
+	text_add_bytes(&in, (const char[]){ state, expected }, 2);
+	r = in.is_failed ? -ENOMEM
+			 : rados_exec(ceph->io, "rbd_trash", "rbd", "trash_state_set", in.data,
+				      in.length, out, sizeof(out));
+	text_done(&in);
+	return r;
+}
+
 int header_finish_move(struct ceph_pool *ceph, const char *name, const char *id, bool *ret_did,
 		       struct coppice_error *err)
 {
-	const char states[] = { TRASH_NORMAL, TRASH_MOVING };
-	struct text in = TEXT_INIT;
-	char out[8];
-	int r = remove_claim(ceph, name, id);
+	_cleanup_(freep) char *key = text_format("id_%s", id);
+	int state = TRASH_NORMAL;
+	int r = key ? omap_each_of(ceph, "rbd_trash", (const char *const[]){ key }, 1, take_state,
+				   &state)
+		    : -ENOMEM;
 
+	*ret_did = false;
+	if (r == 0 && state != TRASH_MOVING && state != TRASH_RESTORING)
+		return COPPICE_OK;
+	if (r == 0)
+		r = remove_claim(ceph, name, id);
 	if (r == 0)
 		r = remove_from_list(ceph, name, id);
-	encode_string(&in, id);
-	text_add_bytes(&in, states, sizeof(states));
 	if (r == 0)
-		r = in.is_failed ? -ENOMEM
-				 : rados_exec(ceph->io, "rbd_trash", "rbd", "trash_state_set",
-					      in.data, in.length, out, sizeof(out));
-	text_done(&in);
+		r = set_state(ceph, id, TRASH_NORMAL, (char)state);
 	*ret_did = r == 0;
 	/* It was in no such state. */
 	return r < 0 && r != -ESTALE && r != -ENOENT

@@ -350,85 +350,23 @@ static bool is_ours(const char *name)
 #define NAME "name_"
 
 /* A key of RBD's list: name_NAME, with the id after its length. */
-static int take_name(struct rbd_list *listing, const char *key, size_t key_length,
-		     const char *value, size_t length)
+static int take_name(void *user, const char *key, const char *value, size_t length)
 {
-	_cleanup_(freep) char *name = strndup(key, key_length);
+	const char *name = key + strlen(NAME);
 
-	if (!name)
-		return -ENOMEM;
-	if (length < 4 || !is_ours(name + strlen(NAME)))
-		return 0;
-	return add_image(listing, name + strlen(NAME), key_length - strlen(NAME), value + 4,
-			 length - 4);
-}
-
-/* All that begin with @prefix, but for how many come at once. */
-static int read_names(struct ceph_pool *ceph, struct rbd_list *listing, const char *prefix,
-		      char last[static RBD_NAME_MAX + 8], bool *ret_more)
-{
-	rados_read_op_t op = rados_create_read_op();
-	rados_omap_iter_t iter = NULL;
-	unsigned char more = 0;
-	int r, why = 0;
-
-	rados_read_op_omap_get_vals2(op, last, prefix, KEYS_MAX, &iter, &more, &why);
-	r = rados_read_op_operate(op, ceph->io, "rbd_directory", 0);
-	rados_release_read_op(op);
-	r = r < 0 ? r : why;
-	while (r == 0) {
-		char *key = NULL, *value = NULL;
-		size_t key_length = 0, length = 0;
-
-		r = rados_omap_get_next2(iter, &key, &value, &key_length, &length);
-		if (r < 0 || !key)
-			break;
-		(void)snprintf(last, RBD_NAME_MAX + 8, "%.*s", (int)key_length, key);
-		r = take_name(listing, key, key_length, value, length);
-	}
-	if (iter)
-		rados_omap_get_end(iter);
-	*ret_more = r == 0 && more;
-	return r == -ENOENT ? 0 : r;
+	return length < 4 || !is_ours(name)
+		       ? 0
+		       : add_image(user, name, strlen(name), value + 4, length - 4);
 }
 
 static int read_all_names(struct ceph_pool *ceph, struct rbd_list *listing, const char *prefix,
 			  struct coppice_error *err)
 {
-	char last[RBD_NAME_MAX + 8] = "";
-	bool is_more = true;
-	int r = 0;
+	int r = omap_each(ceph, "rbd_directory", prefix, take_name, listing);
 
-	while (r == 0 && is_more)
-		r = read_names(ceph, listing, prefix, last, &is_more);
-	return r < 0 ? fail_ceph(ceph, r, err, "cannot list the images in '%s'", ceph->osd_pool)
-		     : COPPICE_OK;
-}
-
-/* Some of these names, each of which is there or not. */
-static int read_some_names(struct ceph_pool *ceph, struct rbd_list *listing,
-			   const char *const keys[], const size_t lengths[], size_t n)
-{
-	rados_read_op_t op = rados_create_read_op();
-	rados_omap_iter_t iter = NULL;
-	int r, why = 0;
-
-	rados_read_op_omap_get_vals_by_keys2(op, keys, n, lengths, &iter, &why);
-	r = rados_read_op_operate(op, ceph->io, "rbd_directory", 0);
-	rados_release_read_op(op);
-	r = r < 0 ? r : why;
-	while (r == 0) {
-		char *key = NULL, *value = NULL;
-		size_t key_length = 0, length = 0;
-
-		r = rados_omap_get_next2(iter, &key, &value, &key_length, &length);
-		if (r < 0 || !key)
-			break;
-		r = take_name(listing, key, key_length, value, length);
-	}
-	if (iter)
-		rados_omap_get_end(iter);
-	return r == -ENOENT ? 0 : r;
+	return r < 0 && r != -ENOENT
+		       ? fail_ceph(ceph, r, err, "cannot list the images in '%s'", ceph->osd_pool)
+		       : COPPICE_OK;
 }
 
 static int compare_keys(const void *a, const void *b)
@@ -442,11 +380,10 @@ static int read_names_of(struct ceph_pool *ceph, struct rbd_list *listing,
 {
 	char(*text)[RBD_NAME_MAX + 8] = calloc(n, sizeof(*text));
 	_cleanup_(freep) const char **keys = calloc(n, sizeof(*keys));
-	_cleanup_(freep) size_t *lengths = calloc(n, sizeof(*lengths));
 	size_t kept = 0;
-	int r = 0;
+	int r;
 
-	if (!text || !keys || !lengths) {
+	if (!text || !keys) {
 		free(text);
 		return fail_memory(err);
 	}
@@ -461,14 +398,59 @@ static int read_names_of(struct ceph_pool *ceph, struct rbd_list *listing,
 	for (size_t i = 0; i < n; i++)
 		if (kept == 0 || strcmp(keys[i], keys[kept - 1]) != 0)
 			keys[kept++] = keys[i];
-	for (size_t i = 0; i < kept; i++)
-		lengths[i] = strlen(keys[i]);
-	for (size_t i = 0; i < kept && r == 0; i += KEYS_MAX)
-		r = read_some_names(ceph, listing, &keys[i], &lengths[i],
-				    kept - i < KEYS_MAX ? kept - i : KEYS_MAX);
+	r = omap_each_of(ceph, "rbd_directory", keys, kept, take_name, listing);
 	free(text);
-	return r < 0 ? fail_ceph(ceph, r, err, "cannot look for images in '%s'", ceph->osd_pool)
-		     : COPPICE_OK;
+	return r < 0 && r != -ENOENT
+		       ? fail_ceph(ceph, r, err, "cannot look for images in '%s'", ceph->osd_pool)
+		       : COPPICE_OK;
+}
+
+/* ---- the trash's names ---- */
+
+#define REMOVING                                                                                   \
+	3 /* as RBD numbers who put something there: who removes it, and nobody sees it            \
+	   */
+
+struct trash {
+	struct rbd_list *listing;
+	bool only_half_removed;
+};
+
+/* id_ID: after two versions and a length come who put it there, the name after its length, … */
+static int take_trashed(void *user, const char *key, const char *value, size_t length)
+{
+	const struct trash *trash = user;
+	const char *id = key + strlen("id_");
+	char name[RBD_NAME_MAX];
+	bool is_half_removed;
+	size_t n;
+	int r;
+
+	if (length < 11)
+		return 0;
+	n = number_of(value + 7, 4);
+	is_half_removed = value[6] == REMOVING;
+	if (n >= sizeof(name) || 11 + n > length || (trash->only_half_removed && !is_half_removed))
+		return 0;
+	(void)snprintf(name, sizeof(name), "%.*s", (int)n, value + 11);
+	if (!is_ours(name))
+		return 0;
+	r = add_image(trash->listing, name, n, id, strlen(id));
+	if (r == 0)
+		trash->listing->rbd[trash->listing->n - 1].is_half_removed = is_half_removed;
+	return r;
+}
+
+/* librbd does not give out what it was just removing, when somebody was killed. */
+static int read_trash(struct ceph_pool *ceph, struct rbd_list *listing, bool only_half_removed,
+		      struct coppice_error *err)
+{
+	int r = omap_each(ceph, "rbd_trash", "id_", take_trashed,
+			  &(struct trash){ listing, only_half_removed });
+
+	return r < 0 && r != -ENOENT
+		       ? fail_ceph(ceph, r, err, "cannot read the trash of '%s'", ceph->osd_pool)
+		       : COPPICE_OK;
 }
 
 /* ---- what it all means ---- */
@@ -525,6 +507,7 @@ static void understand(const struct root_list *drafts, const struct root_list *o
 	uuid_get(rbd, META_GROUP, &rbd->group);
 	uuid_get(rbd, META_DRAFT, &rbd->draft);
 	rbd->is_retired = is_retired(owed, rbd);
+	rbd->is_in_trash |= rbd->is_half_removed;
 	rbd->is_pending = rbd->draft.text[0] && root_list_has(drafts, rbd->draft.text);
 	for (size_t i = 0; i < rbd->n_snaps; i++)
 		understand_snap(drafts, rbd, &rbd->snap[i]);
@@ -552,7 +535,7 @@ static int compare_names(const void *a, const void *b)
 static void find_volumes(struct rbd_list *listing)
 {
 	for (size_t i = 0; i < listing->n; i++) {
-		if (!is_kept(&listing->rbd[i]))
+		if (!is_kept(&listing->rbd[i]) || listing->rbd[i].is_half_removed)
 			continue;
 		for (size_t k = 0; k < listing->n; k++)
 			if (!is_kept(&listing->rbd[k]) && listing->rbd[k].uuid.text[0] &&
@@ -587,7 +570,8 @@ static int finish(struct rbd_list *listing, int r, struct rbd_list *ret)
 }
 
 /* What is published while this is read is seen with the next reading. */
-int rbd_listing_read(struct ceph_pool *ceph, struct rbd_list *ret, struct coppice_error *err)
+static int read_all(struct ceph_pool *ceph, bool with_rest, struct rbd_list *ret,
+		    struct coppice_error *err)
 {
 	struct rbd_list listing = { 0 };
 	int r = root_list_read(ceph, ROOT_DRAFT, &listing.drafts, err);
@@ -596,9 +580,21 @@ int rbd_listing_read(struct ceph_pool *ceph, struct rbd_list *ret, struct coppic
 		r = root_list_read(ceph, ROOT_OWED, &listing.owed, err);
 	if (r == COPPICE_OK)
 		r = read_all_names(ceph, &listing, NAME, err);
+	if (r == COPPICE_OK && with_rest)
+		r = read_trash(ceph, &listing, true, err);
 	if (r == COPPICE_OK)
 		r = read_headers(ceph, &listing, 0, err);
 	return finish(&listing, r, ret);
+}
+
+int rbd_listing_read(struct ceph_pool *ceph, struct rbd_list *ret, struct coppice_error *err)
+{
+	return read_all(ceph, false, ret, err);
+}
+
+int rbd_listing_read_rest(struct ceph_pool *ceph, struct rbd_list *ret, struct coppice_error *err)
+{
+	return read_all(ceph, true, ret, err);
 }
 
 /* What keeps snapshots of a volume has its uuid in the name. */
@@ -673,43 +669,11 @@ int ceph_look(struct ceph_pool *ceph, struct rbd_list *own, const struct rbd_lis
 
 /* ---- the trash ---- */
 
-static int add_trash(struct ceph_pool *ceph, struct rbd_list *listing, struct coppice_error *err)
-{
-	size_t room = 64, n = 0;
-	rbd_trash_image_info_t *entry = NULL;
-	int r;
-
-	do {
-		rbd_trash_image_info_t *more = reallocarray(entry, room, sizeof(*more));
-
-		if (!more) {
-			free(entry);
-			return fail_memory(err);
-		}
-		entry = more;
-		n = room;
-		r = rbd_trash_list(ceph->io, entry, &n);
-		room = n;
-	} while (r == -ERANGE);
-	if (r < 0) {
-		free(entry);
-		return fail_ceph(ceph, r, err, "cannot read the trash of '%s'", ceph->osd_pool);
-	}
-	for (size_t i = 0; i < n && r >= 0; i++)
-		r = is_ours(entry[i].name)
-			    ? add_image(listing, entry[i].name, strlen(entry[i].name), entry[i].id,
-					strlen(entry[i].id))
-			    : 0;
-	rbd_trash_list_cleanup(entry, n);
-	free(entry);
-	return r < 0 ? fail_memory(err) : COPPICE_OK;
-}
-
 int rbd_trash_read(struct ceph_pool *ceph, struct rbd_list *ret, struct coppice_error *err)
 {
 	struct rbd_list all = { 0 };
 	size_t n = 0;
-	int r = add_trash(ceph, &all, err);
+	int r = read_trash(ceph, &all, false, err);
 
 	if (r == COPPICE_OK)
 		r = read_headers(ceph, &all, 0, err);

@@ -133,9 +133,9 @@ static size_t name_keys(struct keys *keys, const struct lock_want *wants, size_t
 static int refuse(struct ceph_pool *ceph, const char *holder, struct uuid *ret_dead,
 		  struct coppice_error *err)
 {
-	_cleanup_(freep) char *key = text_format(ROOT_WORKER "%s", holder), *text = NULL;
+	_cleanup_(freep) char *text = NULL;
 	char name[WORKER_NAME_MAX];
-	int r = key ? root_get(ceph, key, &text, err) : fail_memory(err);
+	int r = worker_read(ceph, holder, &text, err);
 
 	if (r < 0)
 		return r;
@@ -275,15 +275,14 @@ int ceph_locks_break(struct ceph_pool *ceph, const char *worker, struct coppice_
 static int find_holder(struct ceph_pool *ceph, const char *value, char ret[static WORKER_NAME_MAX],
 		       struct coppice_error *err)
 {
-	_cleanup_(freep) char *key = NULL, *text = NULL;
+	_cleanup_(freep) char *text = NULL;
 	char holder[UUID_TEXT_SIZE];
 	int r;
 
 	ret[0] = '\0';
 	if (!other_holder(value, ceph->worker.id.text, holder))
 		return COPPICE_OK;
-	key = text_format(ROOT_WORKER "%s", holder);
-	r = key ? root_get(ceph, key, &text, err) : fail_memory(err);
+	r = worker_read(ceph, holder, &text, err);
 	if (r < 0 || !text)
 		return r;
 	if (worker_is_over(ceph, holder, text))

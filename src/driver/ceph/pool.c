@@ -307,11 +307,9 @@ static int make_osd_pool(const struct pool_spec *spec, struct ceph_pool *ceph, c
 		return wrap(err, "cannot make the pool '%s'", ceph->osd_pool);
 	r = rados_wait_for_latest_osdmap(ceph->cluster);
 	if (r == 0)
-		r = rados_ioctx_create(ceph->cluster, name, &ceph->io);
+		r = ceph_use_osd_pool(ceph, name);
 	if (r == 0)
 		r = rbd_pool_init(ceph->io, false);
-	if (r == 0)
-		r = rados_ioctx_create(ceph->cluster, name, &ceph->making_io);
 	return r < 0 ? fail_ceph(ceph, r, err, "cannot make the pool '%s' one for RBD", name)
 		     : COPPICE_OK;
 }
@@ -527,7 +525,7 @@ static int remove_rest(struct ceph_pool *ceph, struct coppice_error *err)
 {
 	bool ignored;
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
-	int r = rbd_listing_read(ceph, &listing, err);
+	int r = rbd_listing_read_rest(ceph, &listing, err);
 
 	for (size_t i = 0; i < listing.n && r == COPPICE_OK; i++)
 		if (listing.rbd[i].uuid.text[0] || listing.rbd[i].group.text[0] ||

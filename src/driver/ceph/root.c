@@ -20,8 +20,7 @@
 
 #include "base/text.h"
 
-#define SUM  "sum"
-#define MANY 1000
+#define SUM "sum"
 
 static int operate(struct ceph_pool *ceph, rados_write_op_t op)
 {
@@ -48,35 +47,29 @@ static int fail_reading(struct ceph_pool *ceph, int r, struct coppice_error *err
 					ceph->osd_pool);
 }
 
+struct values {
+	const char *const *keys;
+	size_t n;
+	char **ret;
+};
+
+static int take_value(void *user, const char *key, const char *value, size_t length)
+{
+	const struct values *values = user;
+
+	for (size_t i = 0; i < values->n; i++)
+		if (strcmp(values->keys[i], key) == 0 && !values->ret[i] &&
+		    !(values->ret[i] = strndup(value, length)))
+			return -ENOMEM;
+	return 0;
+}
+
 int root_values(struct ceph_pool *ceph, const char *const keys[], size_t n, char *ret[],
 		struct coppice_error *err)
 {
-	rados_read_op_t op = rados_create_read_op();
-	_cleanup_(freep) size_t *lengths = calloc(n + 1, sizeof(*lengths));
-	rados_omap_iter_t iter = NULL;
-	int r, why = 0;
+	struct values values = { keys, n, ret };
+	int r = omap_each_of(ceph, ROOT_OBJECT, keys, n, take_value, &values);
 
-	for (size_t i = 0; lengths && i < n; i++)
-		lengths[i] = strlen(keys[i]);
-	if (lengths)
-		rados_read_op_omap_get_vals_by_keys2(op, keys, n, lengths, &iter, &why);
-	r = lengths ? rados_read_op_operate(op, ceph->io, ROOT_OBJECT, 0) : -ENOMEM;
-	rados_release_read_op(op);
-	r = r < 0 ? r : why;
-	while (r == 0) {
-		char *key = NULL, *value = NULL;
-		size_t key_length = 0, length = 0;
-
-		r = rados_omap_get_next2(iter, &key, &value, &key_length, &length);
-		if (r < 0 || !key)
-			break;
-		for (size_t i = 0; i < n; i++)
-			if (lengths[i] == key_length && memcmp(keys[i], key, key_length) == 0 &&
-			    !ret[i] && !(ret[i] = strndup(value, length)))
-				r = -ENOMEM;
-	}
-	if (iter)
-		rados_omap_get_end(iter);
 	return r < 0 ? fail_reading(ceph, r, err) : COPPICE_OK;
 }
 
@@ -176,44 +169,25 @@ static int add_entry(struct root_list *list, const char *id, const char *value, 
 	return 0;
 }
 
-static int read_some(struct ceph_pool *ceph, const char *prefix, struct root_list *list,
-		     char after[static 64], bool *ret_more)
+struct entries {
+	struct root_list *list;
+	const char *prefix;
+};
+
+static int take_entry(void *user, const char *key, const char *value, size_t length)
 {
-	rados_read_op_t op = rados_create_read_op();
-	rados_omap_iter_t iter = NULL;
-	unsigned char more = 0;
-	int r, why = 0;
+	const struct entries *entries = user;
 
-	rados_read_op_omap_get_vals2(op, after, prefix, MANY, &iter, &more, &why);
-	r = rados_read_op_operate(op, ceph->io, ROOT_OBJECT, 0);
-	rados_release_read_op(op);
-	r = r < 0 ? r : why;
-	while (r == 0) {
-		char *key = NULL, *value = NULL;
-		size_t key_length = 0, length = 0;
-
-		r = rados_omap_get_next2(iter, &key, &value, &key_length, &length);
-		if (r < 0 || !key)
-			break;
-		(void)snprintf(after, 64, "%.*s", (int)key_length, key);
-		r = add_entry(list, after + strlen(prefix), value, length);
-	}
-	if (iter)
-		rados_omap_get_end(iter);
-	*ret_more = r == 0 && more;
-	return r;
+	return add_entry(entries->list, key + strlen(entries->prefix), value, length);
 }
 
 int root_list_read(struct ceph_pool *ceph, const char *prefix, struct root_list *ret,
 		   struct coppice_error *err)
 {
 	struct root_list list = { 0 };
-	char after[64] = "";
-	bool is_more = true;
-	int r = 0;
+	int r = omap_each(ceph, ROOT_OBJECT, prefix, take_entry,
+			  &(struct entries){ &list, prefix });
 
-	while (r == 0 && is_more)
-		r = read_some(ceph, prefix, &list, after, &is_more);
 	if (r < 0) {
 		root_list_done(&list);
 		return fail_ceph(ceph, r, err, "cannot read '%s/" ROOT_OBJECT "'", ceph->osd_pool);

@@ -137,7 +137,7 @@ void ceph_debts_paid(struct ceph_pool *ceph, struct ceph_debts *debts)
 bool ceph_draft_is_over(struct ceph_pool *ceph, const char *id, int *ret_fd)
 {
 	_cleanup_(freep) char *key = text_format(ROOT_DRAFT "%s", id), *lines = NULL;
-	_cleanup_(freep) char *by = NULL, *text = NULL;
+	_cleanup_(freep) char *text = NULL;
 	struct coppice_error ignored;
 	struct uuid worker;
 
@@ -148,8 +148,7 @@ bool ceph_draft_is_over(struct ceph_pool *ceph, const char *id, int *ret_fd)
 		return false;
 	if (!worker_of(lines, &worker))
 		return true;
-	by = text_format(ROOT_WORKER "%s", worker.text);
-	if (!by || root_get(ceph, by, &text, &ignored) < 0)
+	if (worker_read(ceph, worker.text, &text, &ignored) < 0)
 		return false;
 	if (!text)
 		return true;
@@ -177,7 +176,7 @@ static int mend(struct ceph_pool *ceph, struct coppice_error *err)
 
 	ceph->debts = &debts;
 	if (r == COPPICE_OK)
-		r = rbd_listing_read(ceph, &listing, err);
+		r = rbd_listing_read_rest(ceph, &listing, err);
 	if (r == COPPICE_OK)
 		r = ceph_finish_retired(ceph, &listing, err);
 	/* Whoever was killed may have changed what the stamp is to tell of. */

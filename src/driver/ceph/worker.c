@@ -262,15 +262,21 @@ static bool is_unwatched(struct ceph_pool *ceph, const char *id)
 	return is_so;
 }
 
+int worker_read(struct ceph_pool *ceph, const char *id, char **ret, struct coppice_error *err)
+{
+	char key[64];
+
+	(void)snprintf(key, sizeof(key), ROOT_WORKER "%s", id);
+	return root_get(ceph, key, ret, err);
+}
+
 /* It may have come to its end, properly, while we asked. */
 static bool is_known(struct ceph_pool *ceph, const char *id)
 {
 	_cleanup_(freep) char *text = NULL;
 	struct coppice_error ignored;
-	char key[64];
 
-	(void)snprintf(key, sizeof(key), ROOT_WORKER "%s", id);
-	return root_get(ceph, key, &text, &ignored) == COPPICE_OK && text;
+	return worker_read(ceph, id, &text, &ignored) == COPPICE_OK && text;
 }
 
 bool worker_is_over(struct ceph_pool *ceph, const char *id, const char *text)

@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/loop.h>
+#include <linux/magic.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <time.h>
 
 #define LOCK_TRIES   6000 /* of 10 ms */
@@ -25,6 +27,8 @@ static void nap(long ms)
 /* How the search for the device of one file stands. */
 struct search {
 	const char *file;
+	char *real; /* the same without links; NULL: not known */
+	bool is_on_fuse;
 	struct stat st;
 	struct loop found; /* fd -1: none yet */
 };
@@ -49,13 +53,41 @@ static void backing_name(int sys_fd, const char *name, char ret[static PATH_MAX]
 		ret[n - 1] = '\0';
 }
 
-static bool is_backing_name(int sys_fd, const char *name, const char *file)
+static bool is_backing_name(int sys_fd, const char *name, const char *real)
 {
-	_cleanup_(freep) char *real = realpath(file, NULL);
 	char text[PATH_MAX];
 
 	backing_name(sys_fd, name, text);
 	return real && !strcmp(text, real);
+}
+
+/* Is one of two paths the end of the other, as seen from another root? */
+static bool is_end_of(const char *a, const char *b)
+{
+	size_t n_a = strlen(a), n_b = strlen(b);
+
+	return n_a < n_b ? !strcmp(b + n_b - n_a, a) : !strcmp(a + n_a - n_b, b);
+}
+
+/*
+ * Surely another file, by its name alone? To ask the device is to ask the file's file system, which
+ * may not answer as long as a server does not; and others' files are not to keep us waiting. Where
+ * processes answer, which is where that happens, the whole path counts; elsewhere there may be
+ * several.
+ */
+static bool is_other(int sys_fd, const char *name, const struct search *search)
+{
+	const char *own = search->real ? strrchr(search->real, '/') : NULL, *other;
+	char text[PATH_MAX];
+
+	if (!own || search->st.st_nlink != 1)
+		return false;
+	backing_name(sys_fd, name, text);
+	other = strrchr(text, '/');
+	/* " (deleted)" may follow: then another one has its name by now. */
+	if (other && strncmp(own, other, strlen(own)) != 0)
+		return true;
+	return search->is_on_fuse && text[0] && !is_end_of(text, search->real);
 }
 
 static int open_device(const char *name, char ret_path[static LOOP_PATH_MAX])
@@ -82,10 +114,13 @@ static int look_at(void *user, int sys_fd, const char *name, struct coppice_erro
 	struct search *search = user;
 	struct loop_info64 info;
 	char path[LOOP_PATH_MAX];
-	_cleanup_(closep) int fd = open_device(name, path);
+	_cleanup_(closep) int fd = -1;
 	int r;
 
-	if (fd < 0 && sys_fd >= 0 && is_backing_name(sys_fd, name, search->file))
+	if (sys_fd >= 0 && is_other(sys_fd, name, search))
+		return COPPICE_OK;
+	fd = open_device(name, path);
+	if (fd < 0 && sys_fd >= 0 && is_backing_name(sys_fd, name, search->real))
 		return fail(err, COPPICE_UNSUPPORTED,
 			    "'%s' is attached to a loop device that cannot be opened: %s",
 			    search->file, path);
@@ -129,8 +164,14 @@ int loop_each(loop_fn *fn, void *user, struct coppice_error *err)
 
 static int search_run(struct search *search, struct coppice_error *err)
 {
-	int r = loop_each(look_at, search, err);
+	_cleanup_(freep) char *real = realpath(search->file, NULL);
+	struct statfs fs;
+	int r;
 
+	search->real = real;
+	search->is_on_fuse = real && statfs(real, &fs) == 0 && fs.f_type == FUSE_SUPER_MAGIC;
+	r = loop_each(look_at, search, err);
+	search->real = NULL;
 	return r < 0 ? r : COPPICE_OK;
 }
 

@@ -106,6 +106,15 @@ def is_sanitized(program):
 
 # ---- processes ----
 
+def command_line(pid):
+    """Each word ends with a zero byte; "": it is gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
 def process_state(pid):
     """R, S, T … as proc(5) has it; X: there is none."""
     try:

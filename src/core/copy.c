@@ -328,12 +328,18 @@ int copying_make(const struct copying *copying, struct draft *draft, const struc
 		 struct coppice_error *err)
 {
 	const struct driver *driver = copying->target->driver;
+	struct coppice_error why;
+	int r = COPPICE_UNSUPPORTED;
 
 	if (copying->way == COPY_CLONED)
 		return clone_all(copying, draft, makings, err);
 	if (driver->transfer && copying->source.entry->driver == driver)
-		return transfer_all(copying, draft, makings, err);
-	return fill_all(copying, draft, makings, err);
+		r = transfer_all(copying, draft, makings, &why);
+	if (r == COPPICE_UNSUPPORTED)
+		return fill_all(copying, draft, makings, err);
+	if (r < 0)
+		*err = why;
+	return r;
 }
 
 static int make_and_publish(struct coppice *coppice, const struct copying *copying,

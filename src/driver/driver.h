@@ -426,7 +426,8 @@ struct driver {
 	 * an image. With @base, a volume of the draft's pool that was such a copy before, not
 	 * NULL, only what is newer than what that has is sent, and the rest shared with it, as
 	 * far as the engine can tell. They are whole then, and need no seal. On failure the draft
-	 * is to be discarded; @from is as it was. NULL: the core copies files.
+	 * is to be discarded; @from is as it was. COPPICE_UNSUPPORTED: these cannot be copied so;
+	 * nothing was made or told, and the core copies files. So it does for NULL.
 	 */
 	int (*transfer)(struct draft *draft, struct pool *from, const struct volume_ref *sources,
 			const struct new_volume *volumes, size_t n, enum copy_way way,

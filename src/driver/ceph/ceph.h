@@ -54,6 +54,7 @@ extern const struct driver driver_ceph;
 #define META_SNAPSHOT "coppice.snapshot." /* SNAP: the record of a snapshot */
 #define META_REMOVED  "coppice.removed."  /* SNAP: retired, and to be removed */
 #define META_PENDING  "coppice.pending."  /* SNAP: the draft that makes it, while that is pending */
+#define META_SAME     "coppice.same."     /* a snapshot's id, in hexadecimal digits: whose bytes it has */
 
 struct rbd_list;
 struct ceph_debts;
@@ -543,6 +544,27 @@ int ceph_clone(struct draft *draft, const struct volume_ref *origin,
 int ceph_publish(struct draft *draft, const struct new_volume *volumes, size_t n,
 		 struct coppice_error *err);
 
+/* Have the root list the draft, before this one of it is made. */
+int ceph_draft_list_item(struct draft *draft, const struct new_volume *volume,
+			 struct coppice_error *err);
+
+/* An empty image, or a clone, of which nothing says yet what it is; and that it is so. */
+int ceph_image_create(struct ceph_pool *ceph, const char *name, uint64_t bytes,
+		      struct coppice_error *err);
+int ceph_image_clone(struct ceph_pool *ceph, const char *from, const char *snapshot,
+		     const char *name, struct coppice_error *err);
+
+/*
+ * What a new image says of itself, in one step, without what it has inherited of @origin and is
+ * not so. NULL: that is nothing of snapshots. @is_marked: it is unseen as long as its draft is pending.
+ */
+int ceph_image_describe(const struct draft *draft, const struct new_volume *volume,
+			const char *name, const struct rbd *origin, bool is_marked,
+			struct coppice_error *err);
+
+int ceph_snap_create(struct ceph_pool *ceph, const char *name, const char *snapshot,
+		     struct coppice_error *err);
+
 /* The image of one that has no name yet; of a snapshot, that which keeps it. */
 void ceph_item_name(const struct draft *draft, const struct new_volume *volume,
 		    char ret[static RBD_NAME_MAX]);
@@ -559,6 +581,12 @@ int ceph_rename_image(struct ceph_pool *ceph, const char *from, const char *to,
 		      struct coppice_error *err);
 int ceph_rename_image_for(struct ceph_pool *ceph, const char *id, const char *from, const char *to,
 			  struct coppice_error *err);
+
+/* ---- transfer.c ---- */
+
+int ceph_transfer(struct draft *draft, struct pool *from, const struct volume_ref *sources,
+		  const struct new_volume *volumes, size_t n, enum copy_way way,
+		  const struct volume_ref *base, struct coppice_error *err);
 
 /* ---- changing.c ---- */
 

@@ -209,6 +209,7 @@ __attribute__((visibility("default"))) const struct driver driver_ceph = {
 	.volume_seal = ceph_volume_seal,
 	.clone = ceph_clone,
 	.copy_way = ceph_copy_way,
+	.transfer = ceph_transfer,
 	.publish = publish,
 	.commit = commit,
 	.draft_sweep = ceph_draft_sweep,

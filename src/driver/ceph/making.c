@@ -71,11 +71,11 @@ static int options_make(struct ceph_pool *ceph, rbd_image_options_t *ret, struct
 		    ceph->features ? ceph->features : "");
 }
 
-/* What a new one says of itself, and what it has inherited and is not so. */
-static int describe(struct ceph_pool *ceph, const struct draft *draft,
-		    const struct new_volume *volume, const char *name, const struct rbd *origin,
-		    bool is_marked, struct coppice_error *err)
+int ceph_image_describe(const struct draft *draft, const struct new_volume *volume,
+			const char *name, const struct rbd *origin, bool is_marked,
+			struct coppice_error *err)
 {
+	struct ceph_pool *ceph = ceph_pool_of(draft->pool);
 	char id[RBD_ID_MAX], size[32], snapshot[RBD_NAME_MAX + 32];
 	bool is_kept = volume_is_snapshot(&volume->ref);
 	_cleanup_(freep) struct meta *metas = NULL;
@@ -105,7 +105,8 @@ static int describe(struct ceph_pool *ceph, const struct draft *draft,
 		const char *key = origin->meta[2 * i];
 		bool is_of_snapshot = strncmp(key, META_SNAPSHOT, strlen(META_SNAPSHOT)) == 0 ||
 				      strncmp(key, META_REMOVED, strlen(META_REMOVED)) == 0 ||
-				      strncmp(key, META_PENDING, strlen(META_PENDING)) == 0;
+				      strncmp(key, META_PENDING, strlen(META_PENDING)) == 0 ||
+				      strncmp(key, META_SAME, strlen(META_SAME)) == 0;
 
 		if (is_of_snapshot && (!is_kept || strcmp(key, snapshot) != 0))
 			metas[n++] = (struct meta){ key, NULL };
@@ -124,8 +125,8 @@ static bool is_group_seen(const struct rbd_list *listing, const struct uuid *gro
 }
 
 /* What keeps a snapshot is not named for its draft. */
-static int list_item(struct draft *draft, const struct new_volume *volume,
-		     struct coppice_error *err)
+int ceph_draft_list_item(struct draft *draft, const struct new_volume *volume,
+			 struct coppice_error *err)
 {
 	bool is_kept = volume_is_snapshot(&volume->ref);
 	char name[RBD_NAME_MAX];
@@ -178,8 +179,8 @@ static uint64_t whole_sectors(uint64_t bytes)
 	return (bytes + 511) / 512 * 512;
 }
 
-static int create_image(struct ceph_pool *ceph, const char *name, uint64_t bytes,
-			struct coppice_error *err)
+int ceph_image_create(struct ceph_pool *ceph, const char *name, uint64_t bytes,
+		      struct coppice_error *err)
 {
 	rbd_image_options_t options;
 	int r = options_make(ceph, &options, err);
@@ -233,15 +234,15 @@ int ceph_volume_create(struct draft *draft, const struct new_volume *volume, cha
 	if (volume->is_nested || strcmp(volume->uuid.text, volume->group.text) != 0)
 		r = rbd_listing_read(ceph, &listing, err);
 	if (r == COPPICE_OK)
-		r = list_item(draft, volume, err);
+		r = ceph_draft_list_item(draft, volume, err);
 	if (r < 0)
 		return r;
 	is_marked |= is_group_seen(&listing, &volume->group);
 	ceph_making_of(draft)->has_items = true;
 	ceph_item_name(draft, volume, name);
-	r = create_image(ceph, name, bytes_of(ceph, &listing, volume), err);
+	r = ceph_image_create(ceph, name, bytes_of(ceph, &listing, volume), err);
 	if (r == COPPICE_OK)
-		r = describe(ceph, draft, volume, name, NULL, is_marked, err);
+		r = ceph_image_describe(draft, volume, name, NULL, is_marked, err);
 	if (r == COPPICE_OK)
 		r = ceph_map(ceph, name, device, err);
 	if (r == COPPICE_OK && !volume_is_block(&volume->ref))
@@ -310,8 +311,8 @@ int ceph_volume_fill(struct draft *draft, const struct new_volume *volume, const
 
 /* ---- snapshots of images ---- */
 
-static int snap_create(struct ceph_pool *ceph, const char *name, const char *snapshot,
-		       struct coppice_error *err)
+int ceph_snap_create(struct ceph_pool *ceph, const char *name, const char *snapshot,
+		     struct coppice_error *err)
 {
 	rbd_image_t image;
 	int r = rbd_open(ceph->making_io, name, &image, NULL);
@@ -366,7 +367,7 @@ int ceph_volume_seal(struct draft *draft, const struct new_volume *volume, bool 
 					    volume->record },
 					  { NULL, NULL } },
 				  err);
-	return r < 0 || !is_fixed ? r : snap_create(ceph, name, snapshot, err);
+	return r < 0 || !is_fixed ? r : ceph_snap_create(ceph, name, snapshot, err);
 }
 
 /* ---- cloning ---- */
@@ -383,19 +384,18 @@ struct batch {
 	atomic_size_t n_named; /* have their own names already */
 };
 
-static int clone_image(struct batch *batch, const char *name, struct coppice_error *err)
+int ceph_image_clone(struct ceph_pool *ceph, const char *from, const char *snapshot,
+		     const char *name, struct coppice_error *err)
 {
-	struct ceph_pool *ceph = batch->ceph;
 	rbd_image_options_t options;
 	int r = options_make(ceph, &options, err);
 
 	if (r < 0)
 		return r;
-	r = rbd_clone3(ceph->making_io, batch->from, batch->snapshot, ceph->making_io, name,
-		       options);
+	r = rbd_clone3(ceph->making_io, from, snapshot, ceph->making_io, name, options);
 	rbd_image_options_destroy(options);
 	return r < 0 ? fail_ceph(ceph, r, err, "cannot clone '%s/%s@%s' as '%s'", ceph->osd_pool,
-				 batch->from, batch->snapshot, name)
+				 from, snapshot, name)
 		     : COPPICE_OK;
 }
 
@@ -404,15 +404,14 @@ static int clone_as(struct batch *batch, const struct new_volume *volume, const 
 {
 	bool is_marked = !volume->is_nested || is_group_seen(batch->listing, &volume->group);
 	char snapshot[RBD_NAME_MAX];
-	int r = clone_image(batch, name, err);
+	int r = ceph_image_clone(batch->ceph, batch->from, batch->snapshot, name, err);
 
 	if (r == COPPICE_OK)
-		r = describe(batch->ceph, batch->draft, volume, name, batch->origin, is_marked,
-			     err);
+		r = ceph_image_describe(batch->draft, volume, name, batch->origin, is_marked, err);
 	if (r < 0 || (!batch->is_read_only && !volume_is_snapshot(&volume->ref)))
 		return r;
 	sealed_name(volume, snapshot);
-	return snap_create(batch->ceph, name, snapshot, err);
+	return ceph_snap_create(batch->ceph, name, snapshot, err);
 }
 
 /* On several threads; what the draft remembers is set before. */
@@ -470,7 +469,7 @@ static int snapshot_itself(struct batch *batch, const struct new_volume *volume,
 	(void)snprintf(pending, sizeof(pending), META_PENDING "%s", volume->ref.snapshot.text);
 	(void)snprintf(removed, sizeof(removed), META_REMOVED "%s", volume->ref.snapshot.text);
 	r = header_change(batch->ceph, batch->origin->id, metas, err);
-	return r < 0 ? r : snap_create(batch->ceph, batch->from, snapshot, err);
+	return r < 0 ? r : ceph_snap_create(batch->ceph, batch->from, snapshot, err);
 }
 
 /*
@@ -565,7 +564,7 @@ static int clone_all(struct batch *batch, size_t n, bool is_live, struct coppice
 	making->has_items = true;
 	if (is_live) {
 		(void)snprintf(batch->snapshot, sizeof(batch->snapshot), "copy_%s", draft->id.text);
-		r = snap_create(batch->ceph, batch->from, batch->snapshot, err);
+		r = ceph_snap_create(batch->ceph, batch->from, batch->snapshot, err);
 	}
 	if (r == COPPICE_OK)
 		r = parallel_run(n, n < CEPH_THREADS ? n : CEPH_THREADS, clone_one, batch, err);
@@ -614,7 +613,7 @@ int ceph_clone(struct draft *draft, const struct volume_ref *origin,
 	if (r == COPPICE_OK && is_live)
 		r = ceph_settle(ceph, batch.from, err);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
-		r = list_item(draft, &volumes[i], err);
+		r = ceph_draft_list_item(draft, &volumes[i], err);
 	if (r < 0)
 		return r;
 	if (n == 1 && is_of_itself(origin, &volumes[0])) {

@@ -335,16 +335,49 @@ static int recover_swaps(struct ceph_pool *ceph, const struct rbd_list *listing,
 	return r;
 }
 
-/* Clones first, and then the snapshots that they may stand on. */
-static int remove_content(const struct ending *ending, struct coppice_error *err)
+/* Does another that is to go, and is there yet, stand on it? */
+static bool is_stood_on(const struct rbd_list *listing, const bool *is_going, const struct rbd *rbd)
 {
+	for (size_t i = 0; i < listing->n; i++)
+		if (is_going[i] && strcmp(listing->rbd[i].parent.id, rbd->id) == 0)
+			return true;
+	return false;
+}
+
+/* Clones before what they stand on, which only then goes at once. */
+static int remove_images(const struct ending *ending, bool *is_going, struct coppice_error *err)
+{
+	const struct rbd_list *listing = ending->listing;
+	bool did = true;
 	int r = COPPICE_OK;
 
-	for (size_t i = 0; i < ending->listing->n && r == COPPICE_OK; i++)
-		if (is_to_go(ending, &ending->listing->rbd[i]))
-			r = ceph_remove_image(ending->ceph, &ending->listing->rbd[i], err);
-	for (size_t i = 0; i < ending->listing->n && r == COPPICE_OK; i++) {
-		const struct rbd *rbd = &ending->listing->rbd[i];
+	while (did && r == COPPICE_OK) {
+		did = false;
+		for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++) {
+			if (!is_going[i] || is_stood_on(listing, is_going, &listing->rbd[i]))
+				continue;
+			r = ceph_remove_image(ending->ceph, &listing->rbd[i], err);
+			is_going[i] = false;
+			did = true;
+		}
+	}
+	return r;
+}
+
+/* Images first, and then the snapshots that they may stand on. */
+static int remove_content(const struct ending *ending, struct coppice_error *err)
+{
+	const struct rbd_list *listing = ending->listing;
+	_cleanup_(freep) bool *is_going = calloc(listing->n + 1, sizeof(*is_going));
+	int r;
+
+	if (!is_going)
+		return fail_memory(err);
+	for (size_t i = 0; i < listing->n; i++)
+		is_going[i] = is_to_go(ending, &listing->rbd[i]);
+	r = remove_images(ending, is_going, err);
+	for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++) {
+		const struct rbd *rbd = &listing->rbd[i];
 
 		if (is_to_go(ending, rbd))
 			continue;

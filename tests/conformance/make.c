@@ -359,6 +359,52 @@ static void test_nested_snapshots_can_be_filled(void)
 	pool_down(pool);
 }
 
+/* As a copy in full does it, here within one pool. */
+static void test_transferred_volumes_share_nothing_with_their_sources(void)
+{
+	struct pool *pool = pool_up();
+	struct new_volume c1 = make(pool, "c1", "one"), volumes[3];
+	struct volume_ref sources[] = { c1.ref, ref_of("c1/s1"), ref_of("c1/s2") };
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct draft draft;
+
+	if (!subject->driver->transfer) {
+		pool_down(pool);
+		skip("%s: the core copies files", subject->driver->name);
+	}
+	snapshot_of(pool, &c1, "s1");
+	put(pool, "c1", "two");
+	snapshot_of(pool, &c1, "s2");
+	put(pool, "c1", "three");
+	volumes[0] = new_of("c2");
+	volumes[1] = new_nested("c2/s1", &volumes[0]);
+	volumes[2] = new_nested("c2/s2", &volumes[0]);
+	for (int round = 0; round < 2; round++) {
+		draft = draft_up(pool);
+		ok_call(subject->driver->transfer(&draft, pool, sources, volumes, 3, COPY_FULL,
+						  NULL, &err),
+			&err);
+		ok_int(count(pool), ==, 3);
+		if (round > 0) /* the first is given up */
+			ok_call(subject->driver->publish(&draft, &volumes[0], 1, &err), &err);
+		draft_down(&draft);
+		ok_call(subject->driver->commit(pool, &err), &err);
+		ok_int(count(pool), ==, round > 0 ? 6 : 3);
+		check_pool(pool);
+	}
+	put(pool, "c1", "four");
+	ok_str(get(pool, "c2"), "three");
+	ok_str(get(pool, "c2/s1"), "one");
+	ok_str(get(pool, "c2/s2"), "two");
+	ok_str(get(pool, "c1/s1"), "one");
+	ok_str(record_of(pool, "c2"), volumes[0].record);
+	ok_str(record_of(pool, "c2/s1"), volumes[1].record);
+	put(pool, "c2", "five");
+	ok_str(get(pool, "c2"), "five");
+	check_pool(pool);
+	pool_down(pool);
+}
+
 static char *path_in(struct pool *pool, const char *name, const char *file)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
@@ -454,6 +500,7 @@ const struct tap_test cases_make[] = {
 	TAP(test_clone_of_a_snapshot),
 	TAP(test_nested_snapshots_are_published_with_their_volume),
 	TAP(test_nested_snapshots_can_be_filled),
+	TAP(test_transferred_volumes_share_nothing_with_their_sources),
 	TAP(test_clone_keeps_all_that_files_have),
 	TAP_END,
 };

@@ -4,9 +4,10 @@
  * sent is a row of nodes: snapshots by age, and what is live, frozen, at the end. Each comes on
  * top of one before it, its base, which it shares with all that is not sent:
  *
- *	of the same image      what RBD says that was written since, to the byte
- *	of another             (after a restore, or of a copy's snapshots) both are read, where
- *either has something, and what differs is sent no base                all that is there
+ *	of the same image: what RBD says that was written since, to the byte
+ *	of another, after a restore or of a copy's snapshots: both are read, where either has
+ *	something, and what differs is sent
+ *	no base: all that is there
  *
  * Zeros are not sent. In the target a node goes on in its base's image, as long as that is as the
  * base left it; else it begins a clone of the base. So of an instance that was never restored

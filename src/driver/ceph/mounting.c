@@ -47,11 +47,12 @@ int ceph_settle(struct ceph_pool *ceph, const char *name, struct coppice_error *
 {
 	_cleanup_(closep) int fd = -1;
 	char where[PATH_MAX];
+	bool is_mounted = mount_find(ceph, name, where);
 
-	if (!mount_find(ceph, name, where))
+	if (!is_mounted && !ceph_mapped(ceph, name, where))
 		return COPPICE_OK;
-	fd = open(where, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 || syncfs(fd) < 0)
+	fd = open(where, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || (is_mounted ? syncfs(fd) : fsync(fd)) < 0)
 		return fail_errno(err, errno, "cannot write out '%s'", where);
 	return COPPICE_OK;
 }

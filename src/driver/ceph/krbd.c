@@ -24,34 +24,45 @@ static bool krbd_is_usable(void)
 }
 
 struct command {
-	char *image, *options;
-	const char *argv[12];
+	char *image, *options, *patience;
+	const char *argv[14];
 };
 
 static void command_done(struct command *command)
 {
 	free(command->image);
 	free(command->options);
+	free(command->patience);
 }
 
-/* Without an end to its patience it would wait for a monitor for a minute. */
+/* Two wait for a monitor: the program, for five minutes by itself, and the kernel, for one. */
 static bool command_make(const struct ceph_pool *ceph, const char *name, struct command *ret)
 {
 	*ret = (struct command){
 		.image = text_format("%s/%s", ceph->osd_pool, name),
 		.options = text_format("noudev,mount_timeout=%u", ceph->timeout_seconds),
+		.patience = text_format("%u", ceph->timeout_seconds),
 	};
 	const char *const words[] = {
-		"rbd",        "--cluster", ceph->cluster_name,
-		"--id",       ceph->user,  ceph->conf ? "-c" : NULL,
-		ceph->conf,   "map",       "-o",
-		ret->options, ret->image,
+		"rbd",
+		"--cluster",
+		ceph->cluster_name,
+		"--id",
+		ceph->user,
+		ceph->conf ? "-c" : NULL,
+		ceph->conf,
+		"--client-mount-timeout",
+		ret->patience,
+		"map",
+		"-o",
+		ret->options,
+		ret->image,
 	};
 
 	for (size_t i = 0, n = 0; i < ARRAY_SIZE(words); i++)
 		if (words[i])
 			ret->argv[n++] = words[i];
-	return ret->image && ret->options;
+	return ret->image && ret->options && ret->patience;
 }
 
 static int krbd_map(struct ceph_pool *ceph, const char *name, char ret_device[static PATH_MAX],

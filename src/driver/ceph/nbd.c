@@ -28,18 +28,22 @@ static bool nbd_is_usable(void)
 }
 
 struct command {
-	char *image;
-	const char *argv[10];
+	char *image, *patience;
+	const char *argv[12];
 };
 
 static void command_done(struct command *command)
 {
 	free(command->image);
+	free(command->patience);
 }
 
 static bool command_make(const struct ceph_pool *ceph, const char *name, struct command *ret)
 {
-	*ret = (struct command){ .image = text_format("%s/%s", ceph->osd_pool, name) };
+	*ret = (struct command){
+		.image = text_format("%s/%s", ceph->osd_pool, name),
+		.patience = text_format("%u", ceph->timeout_seconds),
+	};
 	const char *const words[] = {
 		"rbd-nbd",
 		"map",
@@ -49,13 +53,15 @@ static bool command_make(const struct ceph_pool *ceph, const char *name, struct 
 		ceph->user,
 		ceph->conf ? "-c" : NULL,
 		ceph->conf,
+		"--client-mount-timeout",
+		ret->patience,
 		ret->image,
 	};
 
 	for (size_t i = 0, n = 0; i < ARRAY_SIZE(words); i++)
 		if (words[i])
 			ret->argv[n++] = words[i];
-	return ret->image;
+	return ret->image && ret->patience;
 }
 
 static int nbd_map(struct ceph_pool *ceph, const char *name, char ret_device[static PATH_MAX],

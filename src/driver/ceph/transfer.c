@@ -795,7 +795,11 @@ static int transfer(struct sending *sending, struct coppice_error *err)
 	explain_all(sending);
 	if (sending->draft->pool->is_dry_run)
 		return COPPICE_OK;
-	return live->snap_id == LIVE ? freeze_and_send(sending, err) : send_all(sending, err);
+	r = live->snap_id == LIVE ? freeze_and_send(sending, err) : send_all(sending, err);
+	/* By now something is made: nothing else is to be tried. */
+	if (r == COPPICE_UNSUPPORTED)
+		r = err->code = COPPICE_FAILED;
+	return r;
 }
 
 /* There is nothing to rebase on: ceph.rbd.clone_copy knows of no such way. */

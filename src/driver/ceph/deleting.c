@@ -256,6 +256,23 @@ static int remove_nameless(struct ceph_pool *ceph, const struct rbd *rbd, int wh
 				 rbd->name);
 }
 
+#define MISSED_MS 1000
+
+/* One that has a header and no name somebody else is just removing, and soon has removed; or was.
+ */
+static int remove_patiently(struct ceph_pool *ceph, const struct rbd *rbd)
+{
+	unsigned waited_ms = 0;
+	int r;
+
+	while ((r = rbd_remove(ceph->io, rbd->name)) == -ENOENT && waited_ms < MISSED_MS &&
+	       header_is_there(ceph, rbd->id)) {
+		(void)nanosleep(&(struct timespec){ .tv_nsec = WAIT_MS * 1000000 }, NULL);
+		waited_ms += WAIT_MS;
+	}
+	return r;
+}
+
 int ceph_remove_image(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
 {
 	rbd_image_t image;
@@ -275,7 +292,7 @@ int ceph_remove_image(struct ceph_pool *ceph, const struct rbd *rbd, struct copp
 		}
 	}
 	if (r == 0)
-		r = rbd_remove(ceph->io, rbd->name);
+		r = remove_patiently(ceph, rbd);
 	if (r == 0)
 		return COPPICE_OK;
 	if (r != -ENOTEMPTY)

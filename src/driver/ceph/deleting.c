@@ -258,8 +258,7 @@ static int remove_nameless(struct ceph_pool *ceph, const struct rbd *rbd, int wh
 
 #define MISSED_MS 1000
 
-/* One that has a header and no name somebody else is just removing, and soon has removed; or was.
- */
+/* What has a header and no name somebody else is just removing, or was when he was killed. */
 static int remove_patiently(struct ceph_pool *ceph, const struct rbd *rbd)
 {
 	unsigned waited_ms = 0;

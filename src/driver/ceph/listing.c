@@ -407,9 +407,8 @@ static int read_names_of(struct ceph_pool *ceph, struct rbd_list *listing,
 
 /* ---- the trash's names ---- */
 
-#define REMOVING                                                                                   \
-	3 /* as RBD numbers who put something there: who removes it, and nobody sees it            \
-	   */
+/* As RBD numbers who put something there: who removes it, and nobody sees it. */
+#define REMOVING 3
 
 struct trash {
 	struct rbd_list *listing;

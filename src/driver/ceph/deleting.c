@@ -140,11 +140,19 @@ static bool is_pinned(const struct rbd *rbd)
 
 struct emptying {
 	struct ceph_pool *ceph;
-	const struct rbd **rbd; /* those that we claimed */
-	const char **id;
-	size_t n, n_claimed;
+	const struct rbd **rbd; /* what may go; after the claims, what we may remove */
+	size_t n, n_ours;
+	const char **id; /* what we claimed for that */
+	size_t n_ids;
 	atomic_size_t n_removed, n_skipped;
 };
+
+static void emptying_done(struct emptying *emptying)
+{
+	ceph_images_release(emptying->ceph, emptying->id, emptying->n_ids);
+	free(emptying->rbd);
+	free(emptying->id);
+}
 
 /* One that could not be removed keeps nobody from trying the others. */
 static int empty_step(void *user, size_t i, struct coppice_error *err)
@@ -158,37 +166,117 @@ static int empty_step(void *user, size_t i, struct coppice_error *err)
 	return r;
 }
 
+static const struct rbd *find_by_id(const struct rbd_list *listing, const char *id)
+{
+	for (size_t i = 0; i < listing->n; i++)
+		if (strcmp(listing->rbd[i].id, id) == 0)
+			return &listing->rbd[i];
+	return NULL;
+}
+
+/* Headers of what was cloned, and is not in the trash itself. */
+static int read_parents(const struct emptying *emptying, const struct rbd_list *trashed,
+			struct rbd_list *parents, struct coppice_error *err)
+{
+	int r = COPPICE_OK;
+
+	for (size_t i = 0; i < emptying->n && r == COPPICE_OK; i++) {
+		const char *id = emptying->rbd[i]->parent.id;
+
+		if (id[0] && !find_by_id(trashed, id) && !find_by_id(parents, id))
+			r = rbd_listing_add(emptying->ceph, parents, id, err);
+	}
+	return r;
+}
+
+/*
+ * Is the snapshot that a clone stands on one that RBD keeps for its clones only? With the last of
+ * them it goes, for which RBD opens the image that it is of.
+ */
+static bool is_opened(const struct rbd *parent, uint64_t snap_id)
+{
+	for (size_t i = 0; parent && i < parent->n_snaps; i++)
+		if (parent->snap[i].id == snap_id)
+			return !is_own_snap(parent->snap[i].name);
+	return false;
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static bool has_id(const struct emptying *emptying, const char *id)
+{
+	return bsearch(&id, emptying->id, emptying->n_ids, sizeof(id), compare_ids) != NULL;
+}
+
+/*
+ * Two librbds that remove snapshots of one image ask each other for its lock, and one that is
+ * just closing it may end by an assertion (16.2.15): so an image is claimed with what RBD opens
+ * beside it.
+ * @opened  of each that may go, the id of that; or NULL
+ */
+static int claim(struct emptying *emptying, const char *const opened[], struct coppice_error *err)
+{
+	_cleanup_(freep) bool *claimed = calloc(2 * emptying->n + 1, sizeof(*claimed));
+	size_t n = 0, n_all = 0;
+	int r;
+
+	emptying->id = calloc(2 * emptying->n + 1, sizeof(*emptying->id));
+	if (!claimed || !emptying->id)
+		return fail_memory(err);
+	for (size_t i = 0; i < emptying->n; i++) {
+		emptying->id[n_all++] = emptying->rbd[i]->id;
+		if (opened[i])
+			emptying->id[n_all++] = opened[i];
+	}
+	qsort(emptying->id, n_all, sizeof(*emptying->id), compare_ids);
+	for (size_t i = 0; i < n_all; i++)
+		if (n == 0 || strcmp(emptying->id[i], emptying->id[n - 1]) != 0)
+			emptying->id[n++] = emptying->id[i];
+	r = ceph_images_claim(emptying->ceph, emptying->id, n, claimed, err);
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
+		if (claimed[i])
+			emptying->id[emptying->n_ids++] = emptying->id[i];
+	for (size_t i = 0; i < emptying->n && r == COPPICE_OK; i++)
+		if (has_id(emptying, emptying->rbd[i]->id) &&
+		    (!opened[i] || has_id(emptying, opened[i])))
+			emptying->rbd[emptying->n_ours++] = emptying->rbd[i];
+	return r;
+}
+
 /* What may go now; of it those that nobody else is at. */
 static int choose(struct emptying *emptying, const struct rbd_list *trashed,
 		  struct coppice_error *err)
 {
-	_cleanup_(freep) bool *claimed = calloc(trashed->n + 1, sizeof(*claimed));
+	_cleanup_(freep) const char **opened = calloc(trashed->n + 1, sizeof(*opened));
+	_cleanup_(rbd_listing_done) struct rbd_list parents = { 0 };
 	int r;
 
 	emptying->rbd = calloc(trashed->n + 1, sizeof(*emptying->rbd));
-	emptying->id = calloc(trashed->n + 1, sizeof(*emptying->id));
-	if (!claimed || !emptying->rbd || !emptying->id)
+	if (!opened || !emptying->rbd)
 		return fail_memory(err);
 	for (size_t i = 0; i < trashed->n; i++) {
 		const struct rbd *rbd = &trashed->rbd[i];
 
 		if (is_pinned(rbd))
 			continue;
-		if (!is_ours_to_finish(emptying->ceph, &trashed->owed, rbd)) {
+		if (is_ours_to_finish(emptying->ceph, &trashed->owed, rbd))
+			emptying->rbd[emptying->n++] = rbd;
+		else
 			emptying->n_skipped++;
-			continue;
-		}
-		emptying->rbd[emptying->n] = rbd;
-		emptying->id[emptying->n++] = rbd->id;
 	}
-	r = ceph_images_claim(emptying->ceph, emptying->id, emptying->n, claimed, err);
+	r = read_parents(emptying, trashed, &parents, err);
 	for (size_t i = 0; i < emptying->n && r == COPPICE_OK; i++) {
-		if (!claimed[i])
-			continue;
-		emptying->rbd[emptying->n_claimed] = emptying->rbd[i];
-		emptying->id[emptying->n_claimed++] = emptying->id[i];
+		const struct rbd_parent *from = &emptying->rbd[i]->parent;
+		const struct rbd *parent = find_by_id(trashed, from->id);
+
+		parent = parent ? parent : find_by_id(&parents, from->id);
+		if (is_opened(parent, from->snap_id))
+			opened[i] = from->id;
 	}
-	return r;
+	return r < 0 ? r : claim(emptying, opened, err);
 }
 
 #define OTHERS_MS 1000 /* how long to wait for who is at the same */
@@ -210,12 +298,9 @@ int ceph_reap_trash(struct ceph_pool *ceph, bool *ret_all, struct coppice_error 
 		if (r == COPPICE_OK)
 			r = choose(&emptying, &trashed, err);
 		if (r == COPPICE_OK)
-			r = parallel_run(emptying.n_claimed, CEPH_THREADS, empty_step, &emptying,
-					 err);
-		ceph_images_release(ceph, emptying.id, emptying.n_claimed);
-		free(emptying.rbd);
-		free(emptying.id);
-		is_others = emptying.n_claimed < emptying.n;
+			r = parallel_run(emptying.n_ours, CEPH_THREADS, empty_step, &emptying, err);
+		is_others = emptying.n_ours < emptying.n;
+		emptying_done(&emptying);
 		*ret_all = emptying.n_skipped == 0 && !is_others;
 		is_done = emptying.n_removed == 0 && (!is_others || waited_ms >= OTHERS_MS);
 		if (emptying.n_removed > 0 || is_done)

@@ -269,19 +269,24 @@ bool volume_is_left_out(const struct found_volume *found)
 	return is_left_out;
 }
 
-/* Beside the stamps of pools, of which none can be called so: how many are left out. */
-static const char *left_out_key(const struct pool_entry *entry, char buffer[static 300])
+/* Beside the stamps of pools, of which none can be called so. */
+#define LEFT_OUT "left-out" /* how many volumes are */
+#define SEEN     "seen"     /* the last change that was looked at */
+#define KEY_SIZE 300
+
+static const char *key_of(const struct pool_entry *entry, const char *what,
+			  char buffer[static KEY_SIZE])
 {
-	(void)snprintf(buffer, 300, "/left-out/%s", entry->name);
+	(void)snprintf(buffer, KEY_SIZE, "/%s/%s", what, entry->name);
 	return buffer;
 }
 
 int catalog_left_out(struct coppice *coppice, const struct pool_entry *entry, uint64_t *ret,
 		     struct coppice_error *err)
 {
-	char key[300];
+	char key[KEY_SIZE];
 
-	return catalog_stamp_get(coppice->catalog, left_out_key(entry, key), ret, err);
+	return catalog_stamp_get(coppice->catalog, key_of(entry, LEFT_OUT, key), ret, err);
 }
 
 struct rebuilding {
@@ -309,16 +314,63 @@ static int rebuild_one(void *user, const struct found_volume *found, struct copp
 int catalog_rebuild(struct coppice *coppice, struct pool_entry *entry, struct coppice_error *err)
 {
 	struct rebuilding rebuilding = { .coppice = coppice, .entry = entry };
-	char key[300];
+	char key[KEY_SIZE];
 	int r;
 
 	r = catalog_pool_clear(coppice->catalog, entry->name, err);
 	if (r == COPPICE_OK)
 		r = entry->driver->scan(entry->pool, rebuild_one, &rebuilding, err);
 	if (r == COPPICE_OK)
-		r = catalog_stamp_put(coppice->catalog, left_out_key(entry, key),
+		r = catalog_stamp_put(coppice->catalog, key_of(entry, LEFT_OUT, key),
 				      rebuilding.n_left_out, err);
 	return r == COPPICE_OK ? images_rebuild(coppice, err) : r;
+}
+
+/* Of these only; *ret_did false: some are left out, of which only who reads all keeps count. */
+static int reread(struct coppice *coppice, struct pool_entry *entry, const struct volume_ref *refs,
+		  size_t n, bool *ret_did, struct coppice_error *err)
+{
+	struct rebuilding rebuilding = { .coppice = coppice, .entry = entry };
+	bool has_images = false;
+	uint64_t n_left_out;
+	int r = catalog_left_out(coppice, entry, &n_left_out, err);
+
+	*ret_did = r == COPPICE_OK && n_left_out == 0;
+	if (!*ret_did)
+		return r;
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		has_images |= refs[i].kind == VOLUME_IMAGE;
+		r = catalog_volume_delete(coppice->catalog, entry->name, (int)refs[i].kind,
+					  refs[i].name.text, "", err);
+	}
+	if (r == COPPICE_OK && n > 0)
+		r = entry->driver->scan_of(entry->pool, refs, n, rebuild_one, &rebuilding, err);
+	*ret_did = rebuilding.n_left_out == 0;
+	return r == COPPICE_OK && has_images && *ret_did ? images_rebuild(coppice, err) : r;
+}
+
+/* Read what changed since the last time, where that is known. @is_whole: it is not. */
+static int catch_up(struct coppice *coppice, struct pool_entry *entry, bool is_whole,
+		    struct coppice_error *err)
+{
+	_cleanup_(freep) struct volume_ref *refs = NULL;
+	uint64_t seen = 0, last;
+	char key[KEY_SIZE];
+	bool did = false;
+	size_t n;
+	int r = COPPICE_OK;
+
+	if (!entry->driver->changes)
+		return catalog_rebuild(coppice, entry, err);
+	if (!is_whole)
+		r = catalog_stamp_get(coppice->catalog, key_of(entry, SEEN, key), &seen, err);
+	if (r == COPPICE_OK)
+		r = entry->driver->changes(entry->pool, seen, &refs, &n, &last, err);
+	if (r == COPPICE_OK && refs)
+		r = reread(coppice, entry, refs, n, &did, err);
+	if (r == COPPICE_OK && !did)
+		r = catalog_rebuild(coppice, entry, err);
+	return r < 0 ? r : catalog_stamp_put(coppice->catalog, key_of(entry, SEEN, key), last, err);
 }
 
 /*
@@ -349,7 +401,7 @@ int catalog_refresh(struct coppice *coppice, struct pool_entry *entry, struct co
 	if (r == COPPICE_OK)
 		r = catalog_stamp_get(coppice->catalog, entry->name, &known, err);
 	if (r == COPPICE_OK && (now != known || entry->is_swept)) {
-		r = catalog_rebuild(coppice, entry, err);
+		r = catch_up(coppice, entry, entry->is_swept || known == 0, err);
 		if (r == COPPICE_OK)
 			r = catalog_stamp_put(coppice->catalog, entry->name, now, err);
 		entry->is_swept = r < 0;

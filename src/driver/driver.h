@@ -537,8 +537,21 @@ struct driver {
 	uint64_t (*stamp_new)(struct pool *pool, const struct new_volume *volumes, size_t n);
 	int (*touch)(struct pool *pool, struct coppice_error *err);
 
+	/*
+	 * Which volumes may be others than they were when this was last asked, by us or anybody,
+	 * and *ret_last was @since; with their snapshots, and each once. *ret NULL: any; else
+	 * free() it. What changes later than *ret_last is told the next time. NULL: nobody keeps
+	 * that.
+	 */
+	int (*changes)(struct pool *pool, uint64_t since, struct volume_ref **ret, size_t *ret_n,
+		       uint64_t *ret_last, struct coppice_error *err);
+
 	/* Find all volumes, each before its snapshots, in no order else. */
 	int (*scan)(struct pool *pool, scan_fn *fn, void *user, struct coppice_error *err);
+
+	/* Of these only, as far as they are there. Goes with changes. */
+	int (*scan_of)(struct pool *pool, const struct volume_ref *refs, size_t n, scan_fn *fn,
+		       void *user, struct coppice_error *err);
 
 	/* The record of one; free() it. COPPICE_NOT_FOUND. */
 	int (*record_read)(struct pool *pool, const struct volume_ref *ref, char **ret,

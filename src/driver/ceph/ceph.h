@@ -165,16 +165,6 @@ int root_unset(struct ceph_pool *ceph, const char *key, struct coppice_error *er
 int root_make(struct ceph_pool *ceph, const char *const pairs[][2], size_t n,
 	      struct coppice_error *err);
 
-/*
- * The pool's stamp; and add to it what a change makes a difference, modulo STAMP_MODULUS, so that
- * whoever looks from now on knows of it.
- */
-int root_sum(struct ceph_pool *ceph, uint64_t *ret, struct coppice_error *err);
-int root_add(struct ceph_pool *ceph, uint64_t difference, struct coppice_error *err);
-
-/* Make it another one: somebody changed something, and was killed before he could add that. */
-int root_touch(struct ceph_pool *ceph, struct coppice_error *err);
-
 /* A draft is pending as long as it has its key. */
 int root_draft_add(struct ceph_pool *ceph, const char *id, const char *text,
 		   struct coppice_error *err);
@@ -218,15 +208,34 @@ int root_values(struct ceph_pool *ceph, const char *const keys[], size_t n, char
 
 struct root_change {
 	const char *key, *old, *value; /* NULL: none */
+	bool is_whatever; /* it was */
 };
 
 /* Change all of these in one step, if each is as it was; *ret_did: they were. */
 int root_replace(struct ceph_pool *ceph, const struct root_change *changes, size_t n,
 		 bool *ret_did, struct coppice_error *err);
 
+/* ---- stamp.c: what the pool has, as a number, and what made it so ---- */
+
+int ceph_stamp(struct ceph_pool *ceph, uint64_t *ret, struct coppice_error *err);
+
+/*
+ * Add what a change of these volumes, or snapshots of them, makes a difference, modulo
+ * STAMP_MODULUS, so that whoever looks from now on knows of it. @n 0: whatever they were.
+ */
+int ceph_stamp_add(struct ceph_pool *ceph, uint64_t difference, const struct volume_ref *refs,
+		   size_t n, struct coppice_error *err);
+
+/* Make it another one: somebody changed something, and was killed before he could add that. */
+int ceph_stamp_touch(struct ceph_pool *ceph, struct coppice_error *err);
+
 /* Show all that a draft announced, and add that to the stamp, in one step. */
-int root_draft_publish(struct ceph_pool *ceph, const char *id, uint64_t difference,
-		       struct coppice_error *err);
+int ceph_stamp_publish(struct ceph_pool *ceph, const char *draft, uint64_t difference,
+		       const struct volume_ref *refs, size_t n, struct coppice_error *err);
+
+/* driver.changes */
+int ceph_changes(struct pool *pool, uint64_t since, struct volume_ref **ret, size_t *ret_n,
+		 uint64_t *ret_last, struct coppice_error *err);
 
 /* ---- header.c: what RBD keeps of an image ---- */
 
@@ -655,6 +664,15 @@ int ceph_unmap(struct ceph_pool *ceph, const char *name, struct coppice_error *e
 /* False: it is not mapped. */
 bool ceph_mapped(const struct ceph_pool *ceph, const char *name, char ret_device[static PATH_MAX]);
 
+/* Or may it be? Looks for no device. */
+bool ceph_is_linked(const struct ceph_pool *ceph, const char *name);
+
+/* It is mapped, by a process that has died. */
+bool ceph_is_mapped_dead(const struct ceph_pool *ceph, const char *name);
+
+/* What is written there can never reach the image: have nobody wait for that. */
+void ceph_forsake(const struct ceph_pool *ceph, const char *name);
+
 /* Let go of all that is mapped. */
 int ceph_unmap_all(struct ceph_pool *ceph, struct coppice_error *err);
 
@@ -669,6 +687,12 @@ int ceph_check_elsewhere(struct ceph_pool *ceph, const struct rbd *rbd, struct c
 /* Be the host that has it; and no more. COPPICE_BUSY. */
 int ceph_hold(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err);
 void ceph_let_go(struct ceph_pool *ceph, const char *name);
+
+/*
+ * Has another host had it since this one, which has it mapped, was cut off? Then RBD takes nothing
+ * from here any more.
+ */
+bool ceph_was_taken_over(const struct ceph_pool *ceph, const struct rbd *rbd);
 
 /* ---- mounting.c ---- */
 

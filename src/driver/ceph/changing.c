@@ -21,14 +21,16 @@ static int change_part(struct ceph_pool *ceph, const struct rbd_list *before,
 		       const struct volume_ref *from, const struct volume_ref *to, int result,
 		       struct coppice_error *err)
 {
+	const struct volume_ref refs[] = { *from, *to };
 	_cleanup_(rbd_listing_done) struct rbd_list after = { 0 };
 	int r = result;
 
 	if (r == COPPICE_OK)
 		r = rbd_listing_read_of(ceph, to, 1, &after, err);
 	if (r == COPPICE_OK)
-		r = root_add(ceph, (rbd_part(&after, to) - rbd_part(before, from)) % STAMP_MODULUS,
-			     err);
+		r = ceph_stamp_add(ceph,
+				   (rbd_part(&after, to) - rbd_part(before, from)) % STAMP_MODULUS,
+				   refs, 2, err);
 	if (r == COPPICE_OK)
 		ceph_owe_nothing(ceph);
 	else

@@ -497,9 +497,9 @@ int ceph_retire(struct pool *pool, const struct volume_ref *refs, const struct u
 	for (size_t i = 0; i < n_there; i++)
 		sum += part_of(&listing, &refs[i]);
 	if (r == COPPICE_OK)
-		r = root_add(ceph, (0 - sum) % STAMP_MODULUS, err);
+		r = ceph_stamp_add(ceph, (0 - sum) % STAMP_MODULUS, refs, n_there, err);
 	else
-		(void)root_touch(ceph, &ignored);
+		(void)ceph_stamp_touch(ceph, &ignored);
 	if (r < 0) {
 		ceph_leave_owed(ceph);
 		return r;

@@ -448,7 +448,7 @@ int ceph_draft_end(struct ceph_pool *ceph, const char *id, struct coppice_error 
 	if (r == COPPICE_OK && ending.lines)
 		r = root_draft_remove(ceph, id, err);
 	if (r == COPPICE_OK && !ending.is_given_up)
-		r = root_touch(ceph, err);
+		r = ceph_stamp_touch(ceph, err);
 	if (r < 0)
 		return r;
 	remove_folder(ceph, id);

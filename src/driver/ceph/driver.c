@@ -45,7 +45,7 @@ static int reap(struct pool *pool, struct coppice_error *err)
 /* It is kept in the pool, as all who change something add to it. */
 static int stamp(struct pool *pool, uint64_t *ret, struct coppice_error *err)
 {
-	return root_sum(ceph_pool_of(pool), ret, err);
+	return ceph_stamp(ceph_pool_of(pool), ret, err);
 }
 
 static int stamp_part(struct pool *pool, const struct volume_ref *refs, size_t n, uint64_t *ret,
@@ -75,7 +75,7 @@ static uint64_t stamp_new(struct pool *pool, const struct new_volume *volumes, s
 
 static int touch(struct pool *pool, struct coppice_error *err)
 {
-	return pool->is_dry_run ? COPPICE_OK : root_touch(ceph_pool_of(pool), err);
+	return pool->is_dry_run ? COPPICE_OK : ceph_stamp_touch(ceph_pool_of(pool), err);
 }
 
 /* ---- looking ---- */
@@ -109,12 +109,11 @@ static int scan_snap(void *user, struct rbd *rbd, struct rbd_snap *snap, struct 
 	return scan_one(scanning, &ref, snap->record, err);
 }
 
-static int scan(struct pool *pool, scan_fn *fn, void *user, struct coppice_error *err)
+static int scan_listing(const struct rbd_list *listing, scan_fn *fn, void *user,
+			struct coppice_error *err)
 {
-	_cleanup_(rbd_listing_done) struct rbd_list own = { 0 };
 	struct scanning scanning = { .fn = fn, .user = user };
-	const struct rbd_list *listing;
-	int r = ceph_look(ceph_pool_of(pool), &own, &listing, err);
+	int r = COPPICE_OK;
 
 	for (size_t i = 0; r >= 0 && i < listing->n; i++) {
 		if (!rbd_ref(&listing->rbd[i], &scanning.ref))
@@ -124,6 +123,24 @@ static int scan(struct pool *pool, scan_fn *fn, void *user, struct coppice_error
 			r = rbd_snaps_each(listing, &listing->rbd[i], scan_snap, &scanning, err);
 	}
 	return r < 0 ? r : COPPICE_OK;
+}
+
+static int scan(struct pool *pool, scan_fn *fn, void *user, struct coppice_error *err)
+{
+	_cleanup_(rbd_listing_done) struct rbd_list own = { 0 };
+	const struct rbd_list *listing;
+	int r = ceph_look(ceph_pool_of(pool), &own, &listing, err);
+
+	return r < 0 ? r : scan_listing(listing, fn, user, err);
+}
+
+static int scan_of(struct pool *pool, const struct volume_ref *refs, size_t n, scan_fn *fn,
+		   void *user, struct coppice_error *err)
+{
+	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
+	int r = rbd_listing_read_of(ceph_pool_of(pool), refs, n, &listing, err);
+
+	return r < 0 ? r : scan_listing(&listing, fn, user, err);
 }
 
 static int record_read(struct pool *pool, const struct volume_ref *ref, char **ret,
@@ -226,6 +243,8 @@ __attribute__((visibility("default"))) const struct driver driver_ceph = {
 	.stamp = stamp,
 	.stamp_part = stamp_part,
 	.stamp_new = stamp_new,
+	.changes = ceph_changes,
+	.scan_of = scan_of,
 	.touch = touch,
 	.scan = scan,
 	.record_read = record_read,

@@ -831,23 +831,17 @@ static void publish_explain(struct draft *draft, const struct new_volume *volume
 }
 
 /* What was shown adds to the stamp: snapshots by themselves, volumes with theirs. */
-static int add_published(struct ceph_pool *ceph, const struct new_volume *volumes, size_t n,
-			 struct coppice_error *err)
+static int add_published(struct ceph_pool *ceph, const struct new_volume *volumes,
+			 const struct volume_ref *refs, size_t n, struct coppice_error *err)
 {
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
-	_cleanup_(freep) struct volume_ref *refs = calloc(n, sizeof(*refs));
 	uint64_t sum = 0;
-	int r;
+	int r = rbd_listing_read_of(ceph, refs, n, &listing, err);
 
-	if (!refs)
-		return fail_memory(err);
-	for (size_t i = 0; i < n; i++)
-		refs[i] = volumes[i].ref;
-	r = rbd_listing_read_of(ceph, refs, n, &listing, err);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
 		sum += volume_is_snapshot(&refs[i]) ? ceph_hash(&refs[i], volumes[i].record)
 						    : rbd_part(&listing, &refs[i]);
-	return r < 0 ? r : root_add(ceph, sum % STAMP_MODULUS, err);
+	return r < 0 ? r : ceph_stamp_add(ceph, sum % STAMP_MODULUS, refs, n, err);
 }
 
 int ceph_publish(struct draft *draft, const struct new_volume *volumes, size_t n,
@@ -857,16 +851,22 @@ int ceph_publish(struct draft *draft, const struct new_volume *volumes, size_t n
 	struct ceph_pool *ceph = ceph_pool_of(draft->pool);
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
 	struct publishing publishing = { .draft = draft, .ceph = ceph, .listing = &listing };
+	_cleanup_(freep) struct volume_ref *refs = NULL;
 	uint64_t sum = 0;
 	int r;
 
 	publish_explain(draft, volumes, n);
 	if (draft->pool->is_dry_run || n == 0)
 		return COPPICE_OK;
+	refs = calloc(n, sizeof(*refs));
+	if (!refs)
+		return fail_memory(err);
+	for (size_t i = 0; i < n; i++)
+		refs[i] = volumes[i].ref;
 	if (draft->is_announced && !making->has_items && n == making->n_announced) {
 		for (size_t i = 0; i < n; i++)
 			sum += ceph_hash(&volumes[i].ref, volumes[i].record);
-		r = root_draft_publish(ceph, draft->id.text, sum % STAMP_MODULUS, err);
+		r = ceph_stamp_publish(ceph, draft->id.text, sum % STAMP_MODULUS, refs, n, err);
 		if (r < 0)
 			return r;
 		making->is_listed = false;
@@ -876,5 +876,5 @@ int ceph_publish(struct draft *draft, const struct new_volume *volumes, size_t n
 	r = rbd_listing_read(ceph, &listing, err);
 	if (r == COPPICE_OK)
 		r = publish_items(&publishing, volumes, n, err);
-	return r < 0 ? r : add_published(ceph, volumes, n, err);
+	return r < 0 ? r : add_published(ceph, volumes, refs, n, err);
 }

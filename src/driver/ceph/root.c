@@ -4,8 +4,8 @@
  *
  *	pool       the pool's record
  *	made       "true": pool_create made the pool of the cluster
- *	sum        the stamp: what each volume and snapshot adds to it; each change adds what it
- *	           makes a difference, in one step with what it does here
+ *	sum        the stamp, and
+ *	change.N   what made it so: stamp.c
  *	draft.ID   a draft that is neither published nor given up
  *	owed.ID    somebody took something out of sight, and is to reap it
  *	by.ID      somebody who is at work, or was killed at it: worker.c
@@ -19,8 +19,6 @@
 #include <string.h>
 
 #include "base/text.h"
-
-#define SUM "sum"
 
 static int operate(struct ceph_pool *ceph, rados_write_op_t op)
 {
@@ -226,10 +224,11 @@ int root_replace(struct ceph_pool *ceph, const struct root_change *changes, size
 	*ret_did = false;
 	rados_write_op_assert_exists(op);
 	for (size_t i = 0; why && i < n; i++)
-		rados_write_op_omap_cmp2(op, changes[i].key, LIBRADOS_CMPXATTR_OP_EQ,
-					 changes[i].old ? changes[i].old : "",
-					 strlen(changes[i].key),
-					 changes[i].old ? strlen(changes[i].old) : 0, &why[i]);
+		if (!changes[i].is_whatever)
+			rados_write_op_omap_cmp2(
+				op, changes[i].key, LIBRADOS_CMPXATTR_OP_EQ,
+				changes[i].old ? changes[i].old : "", strlen(changes[i].key),
+				changes[i].old ? strlen(changes[i].old) : 0, &why[i]);
 	for (size_t i = 0; i < n; i++) {
 		size_t length = strlen(changes[i].key);
 
@@ -291,75 +290,4 @@ void root_name_give_back(struct ceph_pool *ceph, const char *name)
 
 	if (key)
 		(void)change(ceph, key, NULL, &ignored);
-}
-
-/* ---- the stamp ---- */
-
-int root_sum(struct ceph_pool *ceph, uint64_t *ret, struct coppice_error *err)
-{
-	_cleanup_(freep) char *text = NULL;
-	int r = root_get(ceph, SUM, &text, err);
-
-	*ret = text ? strtoull(text, NULL, 10) : 0;
-	return r;
-}
-
-/* Only if it is @old. -ECANCELED: it is not. */
-static int replace_sum(struct ceph_pool *ceph, const char *old, const char *new, const char *gone)
-{
-	rados_write_op_t op = rados_create_write_op();
-	size_t length = gone ? strlen(gone) : 0;
-	int why = 0;
-
-	rados_write_op_assert_exists(op);
-	rados_write_op_omap_cmp2(op, SUM, LIBRADOS_CMPXATTR_OP_EQ, old, strlen(SUM), strlen(old),
-				 &why);
-	put(op, SUM, new);
-	if (gone)
-		rados_write_op_omap_rm_keys2(op, &gone, &length, 1);
-	return operate(ceph, op);
-}
-
-/* Others add to it meanwhile: then once more. */
-static int add_and_remove(struct ceph_pool *ceph, uint64_t difference, const char *gone,
-			  struct coppice_error *err)
-{
-	int r;
-
-	do {
-		_cleanup_(freep) char *old = NULL;
-		char new[32];
-
-		r = root_get(ceph, SUM, &old, err);
-		if (r < 0)
-			return r;
-		(void)snprintf(
-			new, sizeof(new), "%llu",
-			(unsigned long long)(((old ? strtoull(old, NULL, 10) : 0) + difference) %
-					     STAMP_MODULUS));
-		r = replace_sum(ceph, old ? old : "", new, gone);
-	} while (r == -ECANCELED);
-	return r < 0 ? fail_root(ceph, r, err) : COPPICE_OK;
-}
-
-int root_add(struct ceph_pool *ceph, uint64_t difference, struct coppice_error *err)
-{
-	return difference ? add_and_remove(ceph, difference, NULL, err) : COPPICE_OK;
-}
-
-int root_touch(struct ceph_pool *ceph, struct coppice_error *err)
-{
-	struct volume_ref nothing = { .kind = VOLUME_CUSTOM };
-	struct uuid id;
-	int r = uuid_new(&id, err);
-
-	return r < 0 ? r : root_add(ceph, ceph_hash(&nothing, id.text) % STAMP_MODULUS, err);
-}
-
-int root_draft_publish(struct ceph_pool *ceph, const char *id, uint64_t difference,
-		       struct coppice_error *err)
-{
-	_cleanup_(freep) char *key = text_format(ROOT_DRAFT "%s", id);
-
-	return key ? add_and_remove(ceph, difference, key, err) : fail_memory(err);
 }

@@ -181,7 +181,7 @@ static int mend(struct ceph_pool *ceph, struct coppice_error *err)
 		r = ceph_finish_retired(ceph, &listing, err);
 	/* Whoever was killed may have changed what the stamp is to tell of. */
 	if (r == COPPICE_OK)
-		r = root_touch(ceph, err);
+		r = ceph_stamp_touch(ceph, err);
 	if (r == COPPICE_OK)
 		r = ceph_reap_trash(ceph, &is_all, err);
 	ceph->debts = NULL;

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/loop.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -33,6 +34,13 @@ static bool fuse_is_usable(void)
 static char *folder_of(const struct ceph_pool *ceph, const char *name)
 {
 	return text_format("%s/map-%s", ceph->files.path, name);
+}
+
+static char *file_of(const struct ceph_pool *ceph, const char *name)
+{
+	_cleanup_(freep) char *folder = folder_of(ceph, name);
+
+	return folder ? text_format("%s/%s", folder, name) : NULL;
 }
 
 static bool is_mount(const char *path)
@@ -63,14 +71,11 @@ static int fuse_map(struct ceph_pool *ceph, const char *name, char ret_device[st
 		    struct coppice_error *err)
 {
 	_cleanup_(loop_close) struct loop loop = LOOP_INIT;
-	_cleanup_(freep) char *folder = folder_of(ceph, name), *file = NULL;
+	_cleanup_(freep) char *folder = folder_of(ceph, name), *file = file_of(ceph, name);
 	const char *argv[WORDS];
 	int r = COPPICE_OK;
 
-	if (!folder)
-		return fail_memory(err);
-	file = text_format("%s/%s", folder, name);
-	if (!file)
+	if (!folder || !file)
 		return fail_memory(err);
 	if (!is_mount(folder)) {
 		command_make(ceph, name, folder, argv);
@@ -123,49 +128,29 @@ static void wait_until_closed(const struct ceph_pool *ceph, const char *name)
 	}
 }
 
-/* Of one whose process has died no loop device is found. */
-static int fuse_unmap(const struct ceph_pool *ceph, const char *name, const char *device,
-		      struct coppice_error *err)
+/* Its process may have died, or wait for the cluster: it is not asked. */
+static bool is_named(const struct ceph_pool *ceph, const char *name, const char *device)
 {
-	_cleanup_(freep) char *folder = folder_of(ceph, name), *file = NULL;
-	char loop[LOOP_PATH_MAX];
-	bool is_found = false;
-	int r;
+	_cleanup_(freep) char *top = realpath(ceph->files.path, NULL), *file = NULL;
 
-	if (!folder)
-		return fail_memory(err);
-	file = text_format("%s/%s", folder, name);
-	if (!file)
-		return fail_memory(err);
-	if (!is_mount(folder)) {
-		(void)rmdir(folder);
-		return COPPICE_OK;
-	}
-	r = loop_find(file, loop, &is_found, err);
-	if (r == COPPICE_OK && is_found)
-		r = loop_detach(loop, err);
-	else if (r < 0) /* its process has died */
-		r = COPPICE_OK;
-	if (r == COPPICE_OK)
-		r = umount_soon(folder, err);
-	if (r < 0)
-		return r;
-	(void)rmdir(folder);
-	wait_until_closed(ceph, name);
-	return COPPICE_OK;
+	file = top ? text_format("%s/map-%s/%s", top, name, name) : NULL;
+	return file && loop_has_name(device, file);
 }
 
 static bool fuse_find(const struct ceph_pool *ceph, const char *name, const char *device,
 		      char ret_device[static PATH_MAX])
 {
-	_cleanup_(freep) char *folder = folder_of(ceph, name), *file = NULL;
+	_cleanup_(freep) char *folder = folder_of(ceph, name), *file = file_of(ceph, name);
 	struct coppice_error ignored;
 	char loop[LOOP_PATH_MAX];
 	bool is_found = false;
 
-	file = folder ? text_format("%s/%s", folder, name) : NULL;
-	if (!file || !is_mount(folder) || loop_find(file, loop, &is_found, &ignored) < 0 ||
-	    !is_found)
+	if (device && is_named(ceph, name, device)) {
+		(void)snprintf(ret_device, PATH_MAX, "%s", device);
+		return true;
+	}
+	if (!folder || !file || !is_mount(folder) ||
+	    loop_find(file, loop, &is_found, &ignored) < 0 || !is_found)
 		return false;
 	(void)snprintf(ret_device, PATH_MAX, "%s", loop);
 	return !device || strcmp(device, loop) == 0;
@@ -182,11 +167,63 @@ static bool fuse_is_mapping(const struct ceph_pool *ceph, const char *name)
 	return processes_each(argv, NULL, NULL);
 }
 
+static bool fuse_is_dead(const struct ceph_pool *ceph, const char *name)
+{
+	_cleanup_(freep) char *folder = folder_of(ceph, name);
+	struct stat st;
+
+	return folder && stat(folder, &st) < 0 && errno == ENOTCONN;
+}
+
+static bool end_process(void *user, const char *pid)
+{
+	(void)kill((pid_t)strtol(pid, NULL, 10), SIGKILL);
+	return false;
+}
+
+static void fuse_forsake(const struct ceph_pool *ceph, const char *name)
+{
+	_cleanup_(freep) char *folder = folder_of(ceph, name);
+	const char *argv[WORDS];
+
+	if (!folder)
+		return;
+	command_make(ceph, name, folder, argv);
+	(void)processes_each(argv, end_process, NULL);
+}
+
+/* @device "": none was found. */
+static int fuse_unmap(const struct ceph_pool *ceph, const char *name, const char *device,
+		      struct coppice_error *err)
+{
+	_cleanup_(freep) char *folder = folder_of(ceph, name);
+	char loop[PATH_MAX];
+	int r = COPPICE_OK;
+
+	if (!folder)
+		return fail_memory(err);
+	if (!is_mount(folder)) {
+		(void)rmdir(folder);
+		return COPPICE_OK;
+	}
+	if (device[0] || fuse_find(ceph, name, NULL, loop))
+		r = loop_detach(device[0] ? device : loop, err);
+	if (r == COPPICE_OK)
+		r = umount_soon(folder, err);
+	if (r < 0)
+		return r;
+	(void)rmdir(folder);
+	wait_until_closed(ceph, name);
+	return COPPICE_OK;
+}
+
 const struct mapper mapper_fuse = {
 	.name = "rbd-fuse",
 	.is_usable = fuse_is_usable,
 	.map = fuse_map,
 	.find = fuse_find,
 	.is_mapping = fuse_is_mapping,
+	.is_dead = fuse_is_dead,
+	.forsake = fuse_forsake,
 	.unmap = fuse_unmap,
 };

@@ -92,3 +92,12 @@ void ceph_let_go(struct ceph_pool *ceph, const char *name)
 	if (own && ceph->io && header_id(ceph, name, id, &ignored) == COPPICE_OK)
 		(void)header_replace(ceph, id, META_HOST, own, NULL, &did, &ignored);
 }
+
+bool ceph_was_taken_over(const struct ceph_pool *ceph, const struct rbd *rbd)
+{
+	const char *text = rbd_meta(rbd, META_HOST);
+	struct volume_ref ref;
+
+	return ceph_name_parse(rbd->name, &ref) && ref.kind != VOLUME_IMAGE &&
+	       !(text && is_own(ceph, text)) && ceph_is_linked(ceph, rbd->name);
+}

@@ -22,6 +22,12 @@ struct mapper {
 	/* Is the program that maps it still at that? Whoever started it may be dead. */
 	bool (*is_mapping)(const struct ceph_pool *ceph, const char *name);
 
+	/* Has what maps it died? NULL: the kernel does not. */
+	bool (*is_dead)(const struct ceph_pool *ceph, const char *name);
+
+	/* What waits for the cluster fails, for it would for ever. NULL: it does so by itself. */
+	void (*forsake)(const struct ceph_pool *ceph, const char *name);
+
 	/* COPPICE_BUSY: the device is in use, be it in another mount namespace. */
 	int (*unmap)(const struct ceph_pool *ceph, const char *name, const char *device,
 		     struct coppice_error *err);

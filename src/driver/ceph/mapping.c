@@ -171,6 +171,28 @@ bool ceph_mapped(const struct ceph_pool *ceph, const char *name, char ret[static
 	return find(ceph, name, ret) != NULL;
 }
 
+bool ceph_is_mapped_dead(const struct ceph_pool *ceph, const char *name)
+{
+	char device[PATH_MAX];
+	const struct mapper *mapper = find(ceph, name, device);
+
+	return mapper && mapper->is_dead && mapper->is_dead(ceph, name);
+}
+
+bool ceph_is_linked(const struct ceph_pool *ceph, const char *name)
+{
+	char device[PATH_MAX];
+
+	return read_link(ceph, name, device);
+}
+
+void ceph_forsake(const struct ceph_pool *ceph, const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(mappers); i++)
+		if (mappers[i]->forsake)
+			mappers[i]->forsake(ceph, name);
+}
+
 /* Who was killed while he had it mapped did not stop that. */
 static void wait_for_the_dead(const struct ceph_pool *ceph, const char *name)
 {

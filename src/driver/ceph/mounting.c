@@ -123,12 +123,29 @@ int ceph_mount_at(struct ceph_pool *ceph, const struct rbd *rbd, const char *pat
 	return r;
 }
 
+/* What another host has by now waits here for what it can never write. */
+static void forsake_lost(struct ceph_pool *ceph, const char *name)
+{
+	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
+	struct coppice_error ignored;
+	struct rbd_snap *snap;
+	struct volume_ref ref;
+	struct rbd *rbd;
+
+	if (ceph->io && ceph_is_linked(ceph, name) && ceph_name_parse(name, &ref) &&
+	    ceph_find(ceph, &ref, &listing, &rbd, &snap, &ignored) == COPPICE_OK &&
+	    ceph_was_taken_over(ceph, rbd))
+		ceph_forsake(ceph, name);
+}
+
 int ceph_umount(struct ceph_pool *ceph, const char *name, struct coppice_error *err)
 {
 	char where[PATH_MAX];
-	bool was_mapped = ceph_mapped(ceph, name, where);
+	bool was_mapped;
 	int r;
 
+	forsake_lost(ceph, name);
+	was_mapped = ceph_mapped(ceph, name, where);
 	while (find_mount(ceph, name, true, where)) {
 		if (umount2(where, UMOUNT_NOFOLLOW) == 0) {
 			(void)rmdir(where);
@@ -269,17 +286,27 @@ int ceph_path(struct pool *pool, const struct volume_ref *ref, char **ret,
 	return COPPICE_OK;
 }
 
-/* Is it mounted where its path says? By whoever; nothing need be looked up for that. */
-static bool is_at_path(struct pool *pool, const struct volume_ref *ref, const char *path)
+/* What is mapped here may be so no longer to any use. */
+static int check_alive(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
 {
-	char name[RBD_NAME_MAX], where[PATH_MAX];
-	struct stat top, above;
+	const char *name = strchr(rbd->name, '_');
+	int r = COPPICE_OK;
 
-	if (volume_is_snapshot(ref) || volume_is_block(ref) || stat(path, &top) < 0 ||
-	    stat(ceph_pool_of(pool)->mount, &above) < 0 || top.st_dev == above.st_dev)
-		return false;
-	ceph_name(ref, name);
-	return mount_find(ceph_pool_of(pool), name, where) && strcmp(where, path) == 0;
+	name = name ? name + 1 : rbd->name;
+	if (ceph_was_taken_over(ceph, rbd)) {
+		r = ceph_check_elsewhere(ceph, rbd, err);
+		return r < 0 ? r
+			     : fail(err, COPPICE_BUSY,
+				    "'%s' was mounted on another host while this one was cut off, "
+				    "and nothing is written from here any more; see: coppice "
+				    "umount %s",
+				    name, name);
+	}
+	if (ceph_is_mapped_dead(ceph, rbd->name))
+		r = fail(err, COPPICE_UNAVAILABLE,
+			 "rbd-fuse, which '%s' is mapped by, has died; see: coppice umount %s",
+			 name, name);
+	return r;
 }
 
 static int open_block(struct ceph_pool *ceph, const struct rbd *rbd, const struct rbd_snap *snap,
@@ -322,9 +349,11 @@ int ceph_volume_mount(struct pool *pool, const struct volume_ref *ref, bool *ret
 
 	*ret_did = false;
 	r = ceph_path(pool, ref, &path, err);
-	if (r < 0 || pool->is_dry_run || is_at_path(pool, ref, path))
+	if (r < 0 || pool->is_dry_run)
 		return r;
 	r = ceph_find(ceph, ref, &listing, &rbd, &snap, err);
+	if (r == COPPICE_OK && !snap)
+		r = check_alive(ceph, rbd, err);
 	if (r < 0)
 		return r;
 	if (volume_is_block(ref))

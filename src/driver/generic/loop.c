@@ -61,6 +61,15 @@ static bool is_backing_name(int sys_fd, const char *name, const char *real)
 	return real && !strcmp(text, real);
 }
 
+bool loop_has_name(const char *device, const char *path)
+{
+	_cleanup_(closep) int sys_fd = open("/sys/block", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const char *name = strrchr(device, '/');
+
+	return sys_fd >= 0 && name && is_loop_name(name + 1) &&
+	       is_backing_name(sys_fd, name + 1, path);
+}
+
 /* Is one of two paths the end of the other, as seen from another root? */
 static bool is_end_of(const char *a, const char *b)
 {

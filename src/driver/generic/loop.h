@@ -58,6 +58,12 @@ _nonnull_ int loop_find(const char *file, char ret[static LOOP_PATH_MAX], bool *
 			struct coppice_error *err);
 
 /*
+ * Was the file at that absolute path, without links, when it was attached to this device? By the name
+ * that the kernel keeps: the file's file system is asked nothing, and may have died.
+ */
+_nonnull_ bool loop_has_name(const char *device, const char *path);
+
+/*
  * Call @fn with the name of each attached device, such as "loop0", until it returns other than
  * 0, which is returned then. @sys_fd is of /sys/block; -1 where that is not mounted: then also
  * with those in /dev that are not attached.

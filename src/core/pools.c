@@ -522,6 +522,9 @@ int pools_look_begin(struct coppice *coppice, struct pool_entry *entry, struct c
 	struct coppice_error ignored;
 	int r = open_and_sweep(coppice, entry, err);
 
+	/* Who keeps what changed needs no reading of all for the catalog. */
+	if (r == COPPICE_OK && entry->driver->changes)
+		r = pools_open(coppice, entry, err);
 	/* What fails here fails again where it is asked. */
 	if (r == COPPICE_OK && entry->driver->reading_begin)
 		(void)entry->driver->reading_begin(entry->pool, NULL, 0, &ignored);

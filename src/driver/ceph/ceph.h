@@ -354,6 +354,10 @@ int rbd_listing_read_of(struct ceph_pool *ceph, const struct volume_ref *refs, s
 			struct rbd_list *ret, struct coppice_error *err);
 int rbd_listing_read(struct ceph_pool *ceph, struct rbd_list *ret, struct coppice_error *err);
 
+/* Of volumes, and of what is to become them in a draft. */
+int rbd_listing_read_making(const struct draft *draft, const struct new_volume *volumes, size_t n,
+			    struct rbd_list *ret, struct coppice_error *err);
+
 /*
  * With them what somebody was killed at, or is just at, while he removes it: is_half_removed. Its
  * name may be another image's by now.

@@ -334,6 +334,7 @@ int ceph_swap(struct draft *draft, const struct new_volume *replacement,
 	struct ceph_pool *ceph = ceph_pool_of(draft->pool);
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
 	char name[RBD_NAME_MAX], item[RBD_NAME_MAX], command[PATH_MAX];
+	struct new_volume both = *replacement;
 	struct rbd_snap *snap;
 	struct rbd *live, *new;
 	int r;
@@ -346,7 +347,8 @@ int ceph_swap(struct draft *draft, const struct new_volume *replacement,
 	if (draft->pool->is_dry_run)
 		return COPPICE_OK;
 	ceph_item_name(draft, replacement, item);
-	r = rbd_listing_read(ceph, &listing, err);
+	both.ref = *ref;
+	r = rbd_listing_read_making(draft, &both, 1, &listing, err);
 	if (r < 0)
 		return r;
 	live = rbd_find_ref(&listing, ref, &snap);

@@ -184,7 +184,7 @@ int ceph_draft_path(struct draft *draft, const struct new_volume *volume, char *
 		return fail_memory(err);
 	if (!draft->pool->is_dry_run) {
 		ceph_item_name(draft, volume, name);
-		r = rbd_listing_read(ceph, &listing, err);
+		r = rbd_listing_read_making(draft, volume, 1, &listing, err);
 		rbd = r == COPPICE_OK ? rbd_find(&listing, name) : NULL;
 		if (r == COPPICE_OK && !rbd)
 			r = fail(err, COPPICE_FAILED, "'%s' is not in the draft",

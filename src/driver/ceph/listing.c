@@ -374,12 +374,12 @@ static int compare_keys(const void *a, const void *b)
 	return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* The volumes that are named, each once. */
-static int read_names_of(struct ceph_pool *ceph, struct rbd_list *listing,
-			 const struct volume_ref *refs, size_t n, struct coppice_error *err)
+/* Those of @names, each once. */
+static int read_names(struct ceph_pool *ceph, struct rbd_list *listing, char (*names)[RBD_NAME_MAX],
+		      size_t n, struct coppice_error *err)
 {
-	char(*text)[RBD_NAME_MAX + 8] = calloc(n, sizeof(*text));
-	_cleanup_(freep) const char **keys = calloc(n, sizeof(*keys));
+	char(*text)[RBD_NAME_MAX + 8] = calloc(n + 1, sizeof(*text));
+	_cleanup_(freep) const char **keys = calloc(n + 1, sizeof(*keys));
 	size_t kept = 0;
 	int r;
 
@@ -388,10 +388,7 @@ static int read_names_of(struct ceph_pool *ceph, struct rbd_list *listing,
 		return fail_memory(err);
 	}
 	for (size_t i = 0; i < n; i++) {
-		char name[RBD_NAME_MAX];
-
-		ceph_name(&refs[i], name);
-		(void)snprintf(text[i], sizeof(text[i]), NAME "%s", name);
+		(void)snprintf(text[i], sizeof(text[i]), NAME "%s", names[i]);
 		keys[i] = text[i];
 	}
 	qsort(keys, n, sizeof(*keys), compare_keys);
@@ -612,27 +609,52 @@ static int read_kept(struct ceph_pool *ceph, struct rbd_list *listing, size_t n_
 	return r < 0 ? r : read_headers(ceph, listing, n_volumes, err);
 }
 
+/* Images by their names, and what keeps snapshots of those that are volumes. */
+static int read_some(struct ceph_pool *ceph, struct rbd_list *listing, char (*names)[RBD_NAME_MAX],
+		     size_t n, struct coppice_error *err)
+{
+	int r = root_list_read(ceph, ROOT_DRAFT, &listing->drafts, err);
+
+	if (r == COPPICE_OK)
+		r = root_list_read(ceph, ROOT_OWED, &listing->owed, err);
+	if (r == COPPICE_OK && n > 0)
+		r = read_names(ceph, listing, names, n, err);
+	if (r == COPPICE_OK)
+		r = read_headers(ceph, listing, 0, err);
+	return r < 0 ? r : read_kept(ceph, listing, listing->n, err);
+}
+
 int rbd_listing_read_of(struct ceph_pool *ceph, const struct volume_ref *refs, size_t n,
 			struct rbd_list *ret, struct coppice_error *err)
 {
-	struct rbd_list listing = { 0 };
-	int r = root_list_read(ceph, ROOT_DRAFT, &listing.drafts, err);
+	char(*names)[RBD_NAME_MAX] = calloc(n + 1, sizeof(*names));
+	struct rbd_list listing = { .asked = calloc(n + 1, sizeof(*refs)), .n_asked = n };
+	int r = names && listing.asked ? COPPICE_OK : fail_memory(err);
 
-	if (r == COPPICE_OK)
-		r = root_list_read(ceph, ROOT_OWED, &listing.owed, err);
-	listing.asked = calloc(n + 1, sizeof(*refs));
-	if (!listing.asked && r == COPPICE_OK)
-		r = fail_memory(err);
-	if (r == COPPICE_OK) {
-		if (n > 0)
-			memcpy(listing.asked, refs, n * sizeof(*refs));
-		listing.n_asked = n;
-		r = n ? read_names_of(ceph, &listing, refs, n, err) : COPPICE_OK;
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		listing.asked[i] = refs[i];
+		ceph_name(&refs[i], names[i]);
 	}
 	if (r == COPPICE_OK)
-		r = read_headers(ceph, &listing, 0, err);
+		r = read_some(ceph, &listing, names, n, err);
+	free(names);
+	return finish(&listing, r, ret);
+}
+
+int rbd_listing_read_making(const struct draft *draft, const struct new_volume *volumes, size_t n,
+			    struct rbd_list *ret, struct coppice_error *err)
+{
+	char(*names)[RBD_NAME_MAX] = calloc(2 * n + 1, sizeof(*names));
+	struct rbd_list listing = { 0 };
+	int r = names ? COPPICE_OK : fail_memory(err);
+
+	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
+		ceph_name(&volumes[i].ref, names[2 * i]);
+		ceph_item_name(draft, &volumes[i], names[2 * i + 1]);
+	}
 	if (r == COPPICE_OK)
-		r = read_kept(ceph, &listing, listing.n, err);
+		r = read_some(ceph_pool_of(draft->pool), &listing, names, 2 * n, err);
+	free(names);
 	return finish(&listing, r, ret);
 }
 

@@ -873,7 +873,7 @@ int ceph_publish(struct draft *draft, const struct new_volume *volumes, size_t n
 		making->n_announced = 0;
 		return COPPICE_OK;
 	}
-	r = rbd_listing_read(ceph, &listing, err);
+	r = rbd_listing_read_making(draft, volumes, n, &listing, err);
 	if (r == COPPICE_OK)
 		r = publish_items(&publishing, volumes, n, err);
 	return r < 0 ? r : add_published(ceph, volumes, refs, n, err);

@@ -66,8 +66,9 @@ struct map {
 
 struct counting {
 	struct ceph_pool *ceph;
-	struct rbd_list *lists[2]; /* what there is, and what is in the trash */
-	const struct rbd **by_id;  /* both */
+	struct rbd_list
+		*lists[3]; /* what is asked of, what is in the trash, what else they stand on */
+	const struct rbd **by_id; /* all of them */
 	size_t n_by_id;
 	struct map *map; /* sorted once all are there */
 	size_t n;
@@ -141,8 +142,12 @@ static const struct rbd *find_id(const struct counting *counting, const char *id
 
 static int sort_ids(struct counting *counting)
 {
-	size_t n = counting->lists[0]->n + counting->lists[1]->n;
+	size_t n = 0;
 
+	for (size_t k = 0; k < ARRAY_SIZE(counting->lists); k++)
+		n += counting->lists[k]->n;
+	free((void *)counting->by_id);
+	counting->n_by_id = 0;
 	counting->by_id = calloc(n + 1, sizeof(*counting->by_id));
 	if (!counting->by_id)
 		return -ENOMEM;
@@ -390,7 +395,7 @@ static void figures_of(const struct counting *counting, const struct rbd *volume
 
 static int count(struct counting *counting, struct coppice_error *err)
 {
-	int r = sort_ids(counting);
+	int r = 0;
 
 	for (size_t k = 0; k < ARRAY_SIZE(counting->lists); k++)
 		for (size_t i = 0; i < counting->lists[k]->n && r == 0; i++)
@@ -411,14 +416,55 @@ static const struct rbd *find_uuid(const struct rbd_list *listing, const struct 
 	return NULL;
 }
 
+/* What they were cloned from, and that from, as far as no list has it. */
+static int read_ancestors(struct counting *counting, struct rbd_list *others,
+			  struct coppice_error *err)
+{
+	bool is_all = false;
+	int r = COPPICE_OK;
+
+	while (r == COPPICE_OK && !is_all) {
+		char id[RBD_ID_MAX] = "";
+
+		if (sort_ids(counting) < 0)
+			return fail_memory(err);
+		for (size_t i = 0; i < counting->n_by_id && !id[0]; i++) {
+			const char *parent = counting->by_id[i]->parent.id;
+
+			if (parent[0] && !find_id(counting, parent))
+				(void)snprintf(id, sizeof(id), "%s", parent);
+		}
+		is_all = !id[0];
+		if (!is_all)
+			r = rbd_listing_add(counting->ceph, others, id, err);
+	}
+	return r;
+}
+
+#define FEW 16 /* for so many not all of the pool is read */
+
+/* Of more, all; so it is if that was read already. */
+static int look(struct ceph_pool *ceph, const struct volume_ref *refs, size_t n,
+		struct rbd_list *own, const struct rbd_list **ret, struct coppice_error *err)
+{
+	bool is_read = ceph->reading && !ceph->reading->asked, has_names = true;
+
+	for (size_t i = 0; i < n && n <= FEW; i++)
+		has_names = has_names && refs[i].name.text[0];
+	if (is_read || n > FEW || !has_names)
+		return ceph_look(ceph, own, ret, err);
+	*ret = own;
+	return rbd_listing_read_of(ceph, refs, n, own, err);
+}
+
 int ceph_usage(struct pool *pool, const struct volume_ref *refs, const struct uuid *groups,
 	       struct volume_usage *ret, size_t n, bool is_exact, struct coppice_error *err)
 {
 	struct ceph_pool *ceph = ceph_pool_of(pool);
-	_cleanup_(rbd_listing_done) struct rbd_list own = { 0 }, trashed = { 0 };
+	_cleanup_(rbd_listing_done) struct rbd_list own = { 0 }, trashed = { 0 }, others = { 0 };
 	_cleanup_(counting_done) struct counting counting = { .ceph = ceph };
 	const struct rbd_list *listing;
-	int r = ceph_look(ceph, &own, &listing, err);
+	int r = look(ceph, refs, n, &own, &listing, err);
 
 	for (size_t i = 0; i < n; i++)
 		ret[i] = (struct volume_usage){ 0 };
@@ -428,7 +474,10 @@ int ceph_usage(struct pool *pool, const struct volume_ref *refs, const struct uu
 		return r;
 	counting.lists[0] = (struct rbd_list *)(uintptr_t)listing;
 	counting.lists[1] = &trashed;
-	r = count(&counting, err);
+	counting.lists[2] = &others;
+	r = read_ancestors(&counting, &others, err);
+	if (r == COPPICE_OK)
+		r = count(&counting, err);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++) {
 		const struct rbd *rbd = find_uuid(listing, &groups[i]);
 

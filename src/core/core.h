@@ -195,7 +195,7 @@ _nonnull_ void pool_release(struct pool_entry *entry);
 _nonnull_ int pool_hold_as(struct coppice *coppice, struct pool_entry *entry, enum pool_hold how,
 			   struct coppice_error *err);
 
-/* Compare the stamp, and read the whole pool into the catalog if it differs. */
+/* Compare the stamp, and if it differs read into the catalog what changed, or the whole pool. */
 _nonnull_ int catalog_refresh(struct coppice *coppice, struct pool_entry *entry,
 			      struct coppice_error *err);
 _nonnull_ int catalog_rebuild(struct coppice *coppice, struct pool_entry *entry,

@@ -159,18 +159,23 @@ static void explain(struct pool *pool, const struct rbd *rbd)
  */
 static void flatten(struct ceph_pool *ceph, const struct rbd *rbd)
 {
-	const char *id = rbd->id;
+	/* And what it stands on, from which RBD takes it away. */
+	const char *ids[] = { rbd->id, rbd->parent.id };
+	bool are_ours[ARRAY_SIZE(ids)] = { false };
+	size_t n = rbd->parent.id[0] ? 2 : 1;
 	struct coppice_error ignored;
-	bool is_ours = false;
 	rbd_image_t image;
 
-	if (ceph_images_claim(ceph, &id, 1, &is_ours, &ignored) < 0 || !is_ours)
+	if (ceph_images_claim(ceph, ids, n, are_ours, &ignored) < 0)
 		return;
-	if (rbd_open_by_id(ceph->making_io, id, &image, NULL) == 0) {
+	if (are_ours[0] && are_ours[n - 1] &&
+	    rbd_open_by_id(ceph->making_io, rbd->id, &image, NULL) == 0) {
 		(void)rbd_flatten(image);
 		(void)rbd_close(image);
 	}
-	ceph_images_release(ceph, &id, 1);
+	for (size_t i = 0; i < n; i++)
+		if (are_ours[i])
+			ceph_images_release(ceph, &ids[i], 1);
 }
 
 /* What cannot be done now keeps its note. */

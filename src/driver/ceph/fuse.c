@@ -54,17 +54,19 @@ static bool is_mount(const char *path)
 	return stat(path, &top) < 0 ? errno == ENOTCONN : top.st_dev != above.st_dev;
 }
 
-#define WORDS 9
+#define WORDS 13
 
 static void command_make(const struct ceph_pool *ceph, const char *name, const char *folder,
 			 const char *ret[static WORDS])
 {
-	const char *conf = ceph->conf ? ceph->conf : "/etc/ceph/ceph.conf";
+	const char *const words[] = {
+		"rbd-fuse", "--cluster", ceph->cluster_name,       "--id",
+		ceph->user, "-p",        ceph->osd_pool,           "-r",
+		name,       folder,      ceph->conf ? "-c" : NULL, ceph->conf,
+		NULL,
+	};
 
-	memcpy(ret,
-	       (const char *const[WORDS]){ "rbd-fuse", "-c", conf, "-p", ceph->osd_pool, "-r", name,
-					   folder, NULL },
-	       WORDS * sizeof(*ret));
+	memcpy(ret, words, sizeof(words));
 }
 
 static int fuse_map(struct ceph_pool *ceph, const char *name, char ret_device[static PATH_MAX],

@@ -614,8 +614,9 @@ int ceph_record_write(struct pool *pool, const struct volume_ref *ref, const cha
 int ceph_limit_set(struct pool *pool, const struct volume_ref *ref, const struct uuid *group,
 		   uint64_t limit_bytes, unsigned how, struct coppice_error *err);
 
-/* Its size as somebody asked for it. */
-uint64_t rbd_bytes_asked(const struct rbd *rbd);
+/* Its size as somebody asked for it, which has more where it is of whole sectors. @snap: of that;
+ * NULL: of what is live. */
+uint64_t rbd_bytes_asked(const struct rbd *rbd, const struct rbd_snap *snap);
 
 /* ---- deleting.c ---- */
 
@@ -705,6 +706,10 @@ int ceph_mount_at(struct ceph_pool *ceph, const struct rbd *rbd, const char *pat
 
 /* Unmount all that is mounted of an image, and unmap it. */
 int ceph_umount(struct ceph_pool *ceph, const char *name, struct coppice_error *err);
+
+/* What a snapshot is read through; and is it one of this host's that nobody reads through? */
+bool ceph_is_view(const char *name);
+bool ceph_is_view_left(const struct ceph_pool *ceph, const char *name);
 
 /* The same of a volume with its snapshots, or of a snapshot. */
 int ceph_umount_ref(struct ceph_pool *ceph, const struct rbd_list *listing,

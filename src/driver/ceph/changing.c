@@ -90,17 +90,18 @@ int ceph_record_write(struct pool *pool, const struct volume_ref *ref, const cha
 
 /* ---- sizes ---- */
 
-uint64_t rbd_bytes_asked(const struct rbd *rbd)
+uint64_t rbd_bytes_asked(const struct rbd *rbd, const struct rbd_snap *snap)
 {
-	_cleanup_(freep) char *own = rbd->record ? record_config(rbd->record, "size") : NULL;
-	const char *text = rbd_meta(rbd, META_SIZE);
-	uint64_t asked = 0;
+	const char *record = snap ? snap->record : rbd->record;
+	_cleanup_(freep) char *own = record ? record_config(record, "size") : NULL;
+	const char *text = snap ? NULL : rbd_meta(rbd, META_SIZE);
+	uint64_t has = snap ? snap->size_bytes : rbd->size_bytes, asked = 0;
 
 	if (text)
 		asked = strtoull(text, NULL, 10);
 	else if (!own || !size_parse(own, &asked))
-		return rbd->size_bytes;
-	return asked < rbd->size_bytes ? asked : rbd->size_bytes;
+		return has;
+	return asked < has ? asked : has;
 }
 
 /* It never shrinks: XFS cannot, and what is cut short while ext4 does is lost. */
@@ -125,7 +126,7 @@ int ceph_limit_set(struct pool *pool, const struct volume_ref *ref, const struct
 	if (r == COPPICE_OK && limit_bytes)
 		r = limit_check(ref->name.text, limit_bytes,
 				volume_is_block(ref) ? "its disk has" : "its file system has",
-				rbd_bytes_asked(rbd), err);
+				rbd_bytes_asked(rbd, NULL), err);
 	if (r < 0)
 		return r;
 	(void)snprintf(size, sizeof(size), "%llu", (unsigned long long)limit_bytes);

@@ -494,7 +494,7 @@ static int find_origin(struct batch *batch, const struct volume_ref *refs, size_
 	if (!rbd)
 		return r < 0 ? r : ceph_fail_missing(origin, err);
 	batch->origin = rbd;
-	batch->origin_bytes = snap ? snap->size_bytes : rbd_bytes_asked(rbd);
+	batch->origin_bytes = rbd_bytes_asked(rbd, snap);
 	(void)snprintf(batch->from, sizeof(batch->from), "%s", rbd->name);
 	if (snap)
 		(void)snprintf(batch->snapshot, sizeof(batch->snapshot), "%s", snap->name);
@@ -516,9 +516,7 @@ static int clone_dry(struct ceph_pool *ceph, const struct volume_ref *origin,
 		return COPPICE_OK;
 	r = rbd_listing_read_of(ceph, origin, 1, &listing, err);
 	rbd = r == COPPICE_OK ? rbd_find_ref(&listing, origin, &snap) : NULL;
-	return rbd ? limits_check_clones(snap ? snap->size_bytes : rbd_bytes_asked(rbd), volumes, n,
-					 err)
-		   : r;
+	return rbd ? limits_check_clones(rbd_bytes_asked(rbd, snap), volumes, n, err) : r;
 }
 
 static void clone_explain(struct draft *draft, const struct volume_ref *origin,

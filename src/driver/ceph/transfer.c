@@ -40,7 +40,7 @@ struct node {
 	const struct rbd *rbd; /* of the source */
 	char snapshot[RBD_NAME_MAX];
 	uint64_t snap_id; /* LIVE: it has none before it is frozen */
-	uint64_t size_bytes;
+	uint64_t size_bytes, asked_bytes;
 	const struct new_volume *volume; /* that it becomes; NULL: the target has it */
 	const struct node *base;
 	struct part *part;
@@ -111,6 +111,7 @@ static struct node *add_node(struct sending *sending, const struct rbd *rbd,
 	node->rbd = rbd;
 	node->snap_id = snap ? snap->id : LIVE;
 	node->size_bytes = snap ? snap->size_bytes : rbd->size_bytes;
+	node->asked_bytes = rbd_bytes_asked(rbd, snap);
 	if (snap)
 		(void)snprintf(node->snapshot, sizeof(node->snapshot), "%s", snap->name);
 	return node;
@@ -276,15 +277,13 @@ static int check_size(const struct sending *sending, struct coppice_error *err)
 	const struct node *live = &sending->node[sending->n_nodes - 1];
 	_cleanup_(freep) char *own =
 		sending->earlier ? record_config(sending->earlier->record, "size") : NULL;
-	uint64_t limit_bytes = sending->volumes[0].limit_bytes, has_bytes = live->size_bytes;
+	uint64_t limit_bytes = sending->volumes[0].limit_bytes;
 	struct coppice_error ignored;
 
-	if (live->snap_id == LIVE)
-		has_bytes = rbd_bytes_asked(live->rbd);
 	if (own)
 		(void)size_parse(own, &limit_bytes);
 	return limit_bytes && limit_check(live->volume->ref.name.text, limit_bytes, "it has",
-					  has_bytes, &ignored) < 0
+					  live->asked_bytes, &ignored) < 0
 		       ? fail(err, COPPICE_UNSUPPORTED, "it is to be smaller")
 		       : COPPICE_OK;
 }

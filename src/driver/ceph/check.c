@@ -10,6 +10,7 @@
 struct checking {
 	struct ceph_pool *ceph;
 	const struct rbd_list *listing;
+	bool is_repair;
 	scan_fn *fn;
 	void *user;
 };
@@ -72,10 +73,29 @@ static int check_snapshots(struct checking *checking, const struct rbd *rbd,
 	return r;
 }
 
+/* A reboot, or an unmount while the cluster did not answer, has left it: it is removed. */
+static int check_view(struct checking *checking, const struct rbd *rbd, struct coppice_error *err)
+{
+	struct volume_ref ref = ref_of(rbd);
+	struct found_volume found = { .ref = ref, .what = "view-left" };
+	_cleanup_(freep) char *problem =
+		text_format("'%s/%s' is left of reading a snapshot, which it keeps",
+			    checking->ceph->osd_pool, rbd->name);
+
+	if (!problem)
+		return fail_memory(err);
+	found.problem = problem;
+	found.is_repaired = checking->is_repair && rbd_remove(checking->ceph->io, rbd->name) == 0;
+	found.is_remark = !found.is_repaired;
+	return checking->fn(checking->user, &found, err);
+}
+
 static int check_one(struct checking *checking, const struct rbd *rbd, struct coppice_error *err)
 {
 	struct volume_ref ref = ref_of(rbd);
 
+	if (ceph_is_view_left(checking->ceph, rbd->name))
+		return check_view(checking, rbd, err);
 	if (strncmp(rbd->name, "kept_", 5) == 0 && !rbd->volume && !rbd->is_pending &&
 	    rbd->group.text[0])
 		return tell(checking, &ref, "snapshot-lost", false, err,
@@ -90,9 +110,11 @@ int ceph_check(struct pool *pool, bool is_repair, scan_fn *fn, void *user,
 	       struct coppice_error *err)
 {
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
-	struct checking checking = {
-		.ceph = ceph_pool_of(pool), .listing = &listing, .fn = fn, .user = user
-	};
+	struct checking checking = { .ceph = ceph_pool_of(pool),
+				     .listing = &listing,
+				     .is_repair = is_repair && !pool->is_dry_run,
+				     .fn = fn,
+				     .user = user };
 	int r = rbd_listing_read(checking.ceph, &listing, err);
 
 	for (size_t i = 0; i < listing.n && r >= 0; i++)

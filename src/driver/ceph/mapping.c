@@ -255,16 +255,39 @@ int ceph_unmap(struct ceph_pool *ceph, const char *name, struct coppice_error *e
 	return r;
 }
 
+/* What snapshots were read through goes as well, if the cluster answers. */
+static int unmap_one(struct ceph_pool *ceph, const char *name, bool *is_tried,
+		     struct coppice_error *err)
+{
+	struct coppice_error ignored;
+	bool is_view = ceph_is_view(name);
+	int r;
+
+	if (is_view && !ceph->io && !*is_tried)
+		(void)ceph_open_pool(ceph, &ignored);
+	*is_tried |= is_view;
+	r = ceph_umount(ceph, name, err);
+	if (r == COPPICE_OK && is_view && ceph->io)
+		(void)rbd_remove(ceph->io, name);
+	return r;
+}
+
 int ceph_unmap_all(struct ceph_pool *ceph, struct coppice_error *err)
 {
 	_cleanup_(freep) char *folder = text_format("%s/devices", ceph->mount);
 	_cleanup_(closedirp) DIR *dir = folder ? opendir(folder) : NULL;
+	bool is_tried = false;
 	struct dirent *entry;
 	int r = folder ? COPPICE_OK : fail_memory(err);
 
 	while (r == COPPICE_OK && dir && (entry = readdir(dir)) != NULL)
-		if (entry->d_name[0] != '.')
-			r = strchr(entry->d_name, '@') ? COPPICE_OK
-						       : ceph_umount(ceph, entry->d_name, err);
+		if (entry->d_name[0] != '.' && !strchr(entry->d_name, '@'))
+			r = unmap_one(ceph, entry->d_name, &is_tried, err);
+	/* Of disks' snapshots there are names beside, which would be of others' devices later. */
+	if (r == COPPICE_OK && dir)
+		rewinddir(dir);
+	while (r == COPPICE_OK && dir && (entry = readdir(dir)) != NULL)
+		if (strchr(entry->d_name, '@'))
+			(void)unlinkat(dirfd(dir), entry->d_name, 0);
 	return r;
 }

@@ -176,6 +176,20 @@ static void view_name(const struct ceph_pool *ceph, const struct rbd *rbd,
 		       ceph->owner.text);
 }
 
+bool ceph_is_view(const char *name)
+{
+	return strncmp(name, "view_", 5) == 0;
+}
+
+bool ceph_is_view_left(const struct ceph_pool *ceph, const char *name)
+{
+	const char *owner = ceph_is_view(name) ? strrchr(name, '.') : NULL;
+	char device[PATH_MAX];
+
+	return owner && strcmp(owner + 1, ceph->owner.text) == 0 &&
+	       !ceph_mapped(ceph, name, device);
+}
+
 static int umount_view(struct ceph_pool *ceph, const struct rbd *rbd, const struct rbd_snap *snap,
 		       struct coppice_error *err)
 {
@@ -319,7 +333,7 @@ static int open_block(struct ceph_pool *ceph, const struct rbd *rbd, const struc
 	if (snap)
 		view_name(ceph, rbd, snap, name);
 	*ret_did = !ceph_mapped(ceph, name, device);
-	if (!*ret_did)
+	if (!*ret_did && (!snap || access(path, F_OK) == 0))
 		return COPPICE_OK;
 	if (!snap)
 		r = ceph_hold(ceph, rbd, err);

@@ -134,6 +134,10 @@ _printf_(2, 3) void ceph_explain(struct pool *pool, const char *fmt, ...);
 /* "rbd --pool x", with what it takes to reach the cluster. */
 void ceph_explain_command(const struct ceph_pool *ceph, char ret[static PATH_MAX]);
 
+/* Tell that of a snapshot a clone is made in the same pool. */
+void ceph_explain_clone(struct pool *pool, const char *image, const char *snapshot,
+			const char *clone);
+
 /* On how many threads images are made or changed at once. */
 #define CEPH_THREADS 8
 

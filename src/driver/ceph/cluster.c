@@ -269,6 +269,20 @@ void ceph_explain(struct pool *pool, const char *fmt, ...)
 	va_end(args);
 }
 
+/* The pool of -p is that of what is cloned, alone. */
+void ceph_explain_clone(struct pool *pool, const char *image, const char *snapshot,
+			const char *clone)
+{
+	const struct ceph_pool *ceph = ceph_pool_of(pool);
+	bool is_default = strcmp(ceph->osd_pool, "rbd") == 0;
+	char rbd[PATH_MAX];
+
+	ceph_explain_command(ceph, rbd);
+	ceph_explain(pool, "%s clone --rbd-default-clone-format 2 %s%s%s%s@%s %s", rbd,
+		     is_default ? "" : "--dest-pool ", is_default ? "" : ceph->osd_pool,
+		     is_default ? "" : " ", image, snapshot, clone);
+}
+
 void ceph_explain_command(const struct ceph_pool *ceph, char ret[static PATH_MAX])
 {
 	int n = snprintf(ret, PATH_MAX, "rbd");

@@ -540,11 +540,10 @@ static void clone_explain(struct draft *draft, const struct volume_ref *origin,
 		ceph_explain(draft->pool, "%s snap create %s@%s", rbd, from, snapshot);
 	for (size_t i = 0; i < n; i++) {
 		ceph_name(&volumes[i].ref, name);
-		ceph_explain(draft->pool, "%s clone --rbd-default-clone-format 2 %s@%s %s", rbd,
-			     from, snapshot,
-			     draft->is_announced && !volume_is_snapshot(&volumes[i].ref)
-				     ? name
-				     : "draft_$draft.$(uuidgen)");
+		ceph_explain_clone(draft->pool, from, snapshot,
+				   draft->is_announced && !volume_is_snapshot(&volumes[i].ref)
+					   ? name
+					   : "draft_$draft.$(uuidgen)");
 	}
 	if (is_live)
 		ceph_explain(draft->pool, "%s snap rm %s@%s", rbd, from, snapshot);

@@ -305,6 +305,25 @@ static int check_file_system(const struct sending *sending, struct coppice_error
 
 /* ---- telling ---- */
 
+/* What both have at the same place stays as it is, so it is shared. */
+static void explain_rsync(const struct sending *sending, const struct node *node, const char *from,
+			  const char *to)
+{
+	struct pool *pool = sending->draft->pool;
+	const char *told = node->part->told;
+
+	if (node->size_bytes != node->base->size_bytes)
+		ceph_explain(pool, "%s resize --allow-shrink --size %lluB %s", to,
+			     (unsigned long long)node->size_bytes, told);
+	ceph_explain(pool, "from=$(%s map --read-only %s@%s)", from, node->rbd->name,
+		     node->snapshot);
+	ceph_explain(pool, "to=$(%s map %s)", to, told);
+	ceph_explain(pool, "rsync --ignore-times --inplace --no-whole-file --copy-devices "
+			   "--write-devices $from $to");
+	ceph_explain(pool, "%s unmap $from", from);
+	ceph_explain(pool, "%s unmap $to", to);
+}
+
 static void explain_node(const struct sending *sending, const struct node *node)
 {
 	struct pool *pool = sending->draft->pool;
@@ -319,13 +338,9 @@ static void explain_node(const struct sending *sending, const struct node *node)
 		ceph_explain(pool, "%s create --size %lluB %s", to,
 			     (unsigned long long)node->size_bytes, part->told);
 	else if (part->first == node)
-		ceph_explain(pool, "%s clone --rbd-default-clone-format 2 %s@%s %s", to,
-			     base->part->told, base->copy, part->told);
+		ceph_explain_clone(pool, base->part->told, base->copy, part->told);
 	if (base && !is_difference) {
-		ceph_explain(pool,
-			     "rsync --inplace --no-whole-file --copy-devices --write-devices "
-			     "$(%s map --read-only %s@%s) $(%s map %s)",
-			     from, node->rbd->name, node->snapshot, to, part->told);
+		explain_rsync(sending, node, from, to);
 		if (node->copy[0])
 			ceph_explain(pool, "%s snap create %s@%s", to, part->told, node->copy);
 		return;

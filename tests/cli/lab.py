@@ -21,6 +21,7 @@ import re
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MANIFEST = os.path.join(SOURCE, "tests", "tools", "manifest")
+CEPH_IMAGES = os.path.join(SOURCE, "tests", "tools", "ceph-images")
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # What a shell runs in the background ignores SIGINT, and so would all that is started here
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -133,13 +134,13 @@ def has_stopped(pid, times=50):
     return True
 
 
-def wait_until(is_so, seconds=60):
+def wait_until(is_so, seconds=60, pause=0.01):
     """False if it never was."""
     until = time.monotonic() + seconds
     while not is_so():
         if time.monotonic() > until:
             return False
-        time.sleep(0.01)
+        time.sleep(pause)
     return True
 
 
@@ -401,9 +402,13 @@ class Walk:
     def digest(self, key):
         return digest(os.path.join(self.volumes[key], "rootfs")) if key in self.volumes else None
 
+    def digests(self, keys):
+        return {key: self.digest(key) for key in keys}
+
     def state(self):
         """Everything, to compare before with after."""
-        return {key: (self.records[key], self.digest(key)) for key in self.volumes}
+        digests = self.digests(self.volumes)
+        return {key: (self.records[key], digests[key]) for key in self.volumes}
 
 
 def zfs(*args):
@@ -642,20 +647,36 @@ def ceph(*args):
     return done.stdout
 
 
+def ceph_images(pool):
+    """All that RBD has in a pool, as tests/tools/ceph-images tells it."""
+    return json.loads(ceph(CEPH_IMAGES, pool))
+
+
+def sum_of(path):
+    """Of all bytes of a file, but that it takes holes and zeros for the same, and its size."""
+    total, nothing = hashlib.sha256(), bytes(1 << 16)
+    with open(path, "rb") as file:
+        while data := file.read(1 << 16):
+            if data != nothing[:len(data)]:
+                total.update(b"%d " % file.tell() + data)
+        total.update(b"%d" % file.tell())
+    return total.hexdigest()
+
+
 class CephWalk(Walk):
-    """The same of a pool on Ceph, by `rbd`; volumes are names of snapshots, or of images."""
+    """The same of a pool on Ceph, by RBD's own library; volumes are names of snapshots, or of
+    images."""
 
     WORDS = set(KINDS.values())
 
     def __init__(self, pool):  # pylint: disable=super-init-not-called
         self.pool = pool
         self.volumes, self.records, self.problems = {}, {}, []
-        pending = {key[6:] for key in ceph("rados", "-p", pool, "listomapkeys", "coppice").split()
-                   if key.startswith("draft.")}
+        found = ceph_images(pool)
+        pending = {key[6:] for key in found["keys"] if key.startswith("draft.")}
         self.drafts = sorted(pending)
-        self.stood_on = set()  # by id: what living clones were made of
-        images = {name: self.look_at(name) for name in self.rbd("ls")}
-        self.deleted = self.forgotten()
+        images = {image["name"]: self.look_at(image) for image in found["images"]}
+        self.deleted = self.forgotten(found)
         uuids = {}
         for name, (meta, _) in images.items():
             word, _, rest = name.partition("_")
@@ -682,31 +703,22 @@ class CephWalk(Walk):
             if name.startswith("image_") and "readonly" not in snaps:
                 self.problems.append(f"{name} has no snapshot for clones")
 
-    def rbd(self, *args):
-        return json.loads(ceph("rbd", "-p", self.pool, "--format", "json", *args) or "[]")
-
-    def forgotten(self):
+    @staticmethod
+    def forgotten(found):
         """What is in the trash, and no clone that is not stands on it, nor on what stands on it."""
-        trashed = {one["id"]: one["name"] for one in self.rbd("trash", "ls")}
-        for image_id in self.stood_on & set(trashed):
+        trashed = {one["id"]: one for one in found["trash"]}
+        for image_id in {image.get("parent") for image in found["images"]}:
             while image_id in trashed:
-                del trashed[image_id]
-                image_id = self.rbd("info", "--image-id", image_id).get("parent", {}).get("id")
-        return list(trashed.values())
+                image_id = trashed.pop(image_id)["parent"]
+        return [one["name"] for one in trashed.values()] + found["hidden"]
 
-    def look_at(self, name):
+    def look_at(self, image):
         """Its metadata, if that is its own, and its snapshots."""
-        done = subprocess.run(["rbd", "-p", self.pool, "--format", "json", "info", name],
-                              check=False, capture_output=True, text=True)
-        if done.returncode != 0:
-            self.problems.append(f"{name} is half made: {done.stderr}")
+        if "error" in image:
+            self.problems.append(f"{image['name']} is half made: {image['error']}")
             return {}, []
-        info = json.loads(done.stdout)
-        self.stood_on.add(info.get("parent", {}).get("id"))
-        meta = self.rbd("image-meta", "list", name) or {}
-        if meta.get("coppice.id") != info["id"]:
-            meta = {}
-        return meta, [snap["name"] for snap in self.rbd("snap", "ls", name)]
+        meta = image["meta"]
+        return meta if meta.get("coppice.id") == image["id"] else {}, image["snapshots"]
 
     def add(self, key, where, meta, text):
         if key in self.volumes:
@@ -722,31 +734,30 @@ class CephWalk(Walk):
         self.volumes[key] = where
 
     def digest(self, key):
-        """Through a clone, also of what is live: nobody's mount is touched."""
-        if key not in self.volumes:
-            return None
-        top = tempfile.mkdtemp(prefix="coppice-walk-")
-        where, fuse = self.volumes[key], os.path.join(top, "fuse")
-        image = where.partition("@")[0]
-        os.mkdir(fuse)
-        os.mkdir(os.path.join(top, "tree"))
-        if "@" not in where:
-            where = f"{image}@walk"
-            os.sync()  # who has it mounted may not have written it out
-            ceph("rbd", "snap", "create", "--no-progress", f"{self.pool}/{where}")
-        try:
-            ceph("rbd", "clone", "--rbd-default-clone-format", "2", f"{self.pool}/{where}",
-                 f"{self.pool}/walk")
-            ceph("rbd-fuse", "-p", self.pool, "-r", "walk", fuse)
-            ceph("mount", "-o", "loop", os.path.join(fuse, "walk"), os.path.join(top, "tree"))
-            return digest(os.path.join(top, "tree", "rootfs"))
-        finally:
-            subprocess.run(["umount", os.path.join(top, "tree")], check=False)
-            wait_until(lambda: subprocess.run(["umount", fuse], check=False,
-                                              stderr=subprocess.DEVNULL).returncode == 0)
-            wait_until(lambda: subprocess.run(["rbd", "rm", "--no-progress", f"{self.pool}/walk"],
-                                              check=False, stderr=subprocess.DEVNULL
-                                              ).returncode == 0)
-            if where.endswith("@walk"):
-                ceph("rbd", "snap", "rm", "--no-progress", f"{self.pool}/{where}")
-            shutil.rmtree(top)
+        return self.digests([key])[key]
+
+    def digests(self, keys):
+        return dict.fromkeys(keys) | {key: self.files_of(path) for key, path in self.copies(keys)}
+
+    def copies(self, keys):
+        """(key, a file with its bytes), for each that is there, until the next is asked for. So
+        nobody's mount is touched."""
+        there = {key: self.volumes[key] for key in keys if key in self.volumes}
+        with tempfile.TemporaryDirectory(prefix="coppice-walk-") as top:
+            files = {key: os.path.join(top, str(i)) for i, key in enumerate(there)}
+            if not all("@" in where for where in there.values()):
+                os.sync()  # who has it mounted may not have written it out
+            ceph(CEPH_IMAGES, self.pool, *[word for key, where in there.items()
+                                           for word in (where, files[key])])
+            for key, path in files.items():
+                yield key, path
+                os.unlink(path)
+
+    @staticmethod
+    def files_of(path):
+        with tempfile.TemporaryDirectory(prefix="coppice-walk-") as tree:
+            ceph("mount", "-o", "loop", path, tree)
+            try:
+                return digest(os.path.join(tree, "rootfs"))
+            finally:
+                ceph("umount", tree)

@@ -174,15 +174,18 @@ class Stage:
         got = walk.digest(key)
         return [] if got == want else [f"{key} is not whole {why}"]
 
+    @staticmethod
+    def all_whole(walk, states):
+        got = walk.digests(states)
+        return [f"{key} is not whole" for key, want in states.items() if got[key] != want]
+
     def each_whole(self, walk):
-        return [text for key in walk.volumes for text in self.whole(walk, key, self.content)]
+        return self.all_whole(walk, dict.fromkeys(walk.volumes, self.content))
 
     def is_source(self, walk, name, what="container s"):
         """All of s is there under this name, snapshots and all."""
-        bad = []
-        for key, want in self.states.items():
-            bad += self.whole(walk, key.replace(what, f"container {name}"), want)
-        return bad
+        return self.all_whole(walk, {key.replace(what, f"container {name}"): want
+                                     for key, want in self.states.items()})
 
     def only(self, walk, names):
         there = {key.split()[1].split("/")[0] for key in walk.volumes if key[0] == "c"}
@@ -383,7 +386,7 @@ class Stage:
         def judge(main, _):
             states = dict(self.states)
             live = states.pop("container s")
-            bad = [text for key, want in states.items() for text in self.whole(main, key, want)]
+            bad = self.all_whole(main, states)
             if main.digest("container s") not in (live, states["container s/one"]):
                 bad.append("s is neither as it was nor restored")
             return bad
@@ -403,7 +406,7 @@ class Stage:
     def of_snapshots(self):
         def judge(main, _):
             states = {key: want for key, want in self.states.items() if key != "container s/two"}
-            bad = [text for key, want in states.items() for text in self.whole(main, key, want)]
+            bad = self.all_whole(main, states)
             found = [key for key in main.volumes if key.startswith("container s/")]
             gone = "container s/two" not in found
             for key in set(found) - set(states):

@@ -668,6 +668,7 @@ class CephWalk(Walk):
     images."""
 
     WORDS = set(KINDS.values())
+    KNOWN = {}  # digests of files, by the sum of all bytes
 
     def __init__(self, pool):  # pylint: disable=super-init-not-called
         self.pool = pool
@@ -753,8 +754,15 @@ class CephWalk(Walk):
                 yield key, path
                 os.unlink(path)
 
+    @classmethod
+    def files_of(cls, path):
+        total = sum_of(path)
+        if total not in cls.KNOWN:
+            cls.KNOWN[total] = cls.mounted_files_of(path)
+        return cls.KNOWN[total]
+
     @staticmethod
-    def files_of(path):
+    def mounted_files_of(path):
         with tempfile.TemporaryDirectory(prefix="coppice-walk-") as tree:
             ceph("mount", "-o", "loop", path, tree)
             try:

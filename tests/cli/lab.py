@@ -755,8 +755,9 @@ class CephWalk(Walk):
                 os.unlink(path)
 
     @classmethod
-    def files_of(cls, path):
-        total = sum_of(path)
+    def files_of(cls, path, total=None):
+        """Their digest, of a file that was copied; with the sum of all of its bytes if it is known."""
+        total = total or sum_of(path)
         if total not in cls.KNOWN:
             cls.KNOWN[total] = cls.mounted_files_of(path)
         return cls.KNOWN[total]

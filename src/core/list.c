@@ -332,8 +332,11 @@ static int fill_bounds(struct coppice *coppice, const struct volume *volume,
 		       struct coppice_instance *instance, struct coppice_error *err)
 {
 	_cleanup_(accounts_done) struct accounts accounts = { 0 };
-	int r = accounts_read(coppice, volume->entry, false, &accounts, err);
+	int r;
 
+	if (instance->refers.known && instance->unique.known) /* for all accounts all is read */
+		return COPPICE_OK;
+	r = accounts_read(coppice, volume->entry, false, &accounts, err);
 	for (size_t i = 0; i < accounts.n && r == COPPICE_OK; i++) {
 		const struct accounted *found = &accounts.volume[i];
 

@@ -506,6 +506,20 @@ static int look_at_namespace(struct search *search, int proc_fd, const char *pid
 
 /* ---- the kernel ---- */
 
+/*
+ * map-IMAGE/IMAGE, what rbd-fuse shows of an image, lies in no volume; and who asks it waits as
+ * long as its cluster does not answer.
+ */
+static bool is_mapped_image(const char *path)
+{
+	const char *name = strrchr(path, '/');
+	size_t n = name ? strlen(name) : 0; /* "/IMAGE" */
+
+	return name && (size_t)(name - path) >= n + 4 &&
+	       strncmp(name - n - 4 + 1, "map-", 4) == 0 &&
+	       strncmp(name - n + 1, name + 1, n - 1) == 0;
+}
+
 static int look_at_loop(void *user, int sys_fd, const char *name, struct coppice_error *err)
 {
 	struct search *search = user;
@@ -515,7 +529,8 @@ static int look_at_loop(void *user, int sys_fd, const char *name, struct coppice
 	const char *shown;
 	int r;
 
-	if (!loop_file_of(sys_fd, name, &file))
+	loop_name_of(sys_fd, name, file.path);
+	if (is_mapped_image(file.path) || !loop_file_of(sys_fd, name, &file))
 		return COPPICE_OK;
 	tree = find_tree(search, file.dev, file.inode, file.path, &shown);
 	if (!tree)

@@ -38,8 +38,7 @@ static bool is_loop_name(const char *name)
 	return !strncmp(name, "loop", 4) && isdigit((unsigned char)name[4]);
 }
 
-/* The path that sysfs tells, as the kernel last knew it, is only a name; "": none. */
-static void backing_name(int sys_fd, const char *name, char ret[static PATH_MAX])
+void loop_name_of(int sys_fd, const char *name, char ret[static PATH_MAX])
 {
 	char path[NAME_MAX + 32];
 	_cleanup_(closep) int fd = -1;
@@ -57,7 +56,7 @@ static bool is_backing_name(int sys_fd, const char *name, const char *real)
 {
 	char text[PATH_MAX];
 
-	backing_name(sys_fd, name, text);
+	loop_name_of(sys_fd, name, text);
 	return real && !strcmp(text, real);
 }
 
@@ -91,7 +90,7 @@ static bool is_other(int sys_fd, const char *name, const struct search *search)
 
 	if (!own || search->st.st_nlink != 1)
 		return false;
-	backing_name(sys_fd, name, text);
+	loop_name_of(sys_fd, name, text);
 	other = strrchr(text, '/');
 	/* " (deleted)" may follow: then another one has its name by now. */
 	if (other && strncmp(own, other, strlen(own)) != 0)
@@ -191,7 +190,7 @@ bool loop_file_of(int sys_fd, const char *name, struct loop_file *ret)
 	_cleanup_(closep) int fd = open_device(name, device);
 	struct stat st;
 
-	backing_name(sys_fd, name, ret->path);
+	loop_name_of(sys_fd, name, ret->path);
 	if (fd >= 0 && ioctl(fd, LOOP_GET_STATUS64, &info) == 0) {
 		ret->dev = info.lo_device;
 		ret->inode = info.lo_inode;

@@ -78,6 +78,9 @@ struct loop_file {
 	char path[PATH_MAX]; /* as we see it, if we do */
 };
 
+/* Its path, as the kernel last knew it, or "": asks not even the file's file system. */
+_nonnull_ void loop_name_of(int sys_fd, const char *name, char ret[static PATH_MAX]);
+
 /* False: nothing is attached to it, or who has it cannot be told. */
 _nonnull_ bool loop_file_of(int sys_fd, const char *name, struct loop_file *ret);
 

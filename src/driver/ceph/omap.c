@@ -18,7 +18,7 @@ static int give_each(rados_omap_iter_t iter, char **ret_last, omap_fn *fn, void 
 
 	while ((r = rados_omap_get_next2(iter, &key, &value, &key_length, &length)) == 0 && key) {
 		last = key;
-		r = fn(user, key, value, length);
+		r = fn(user, key, value ? value : "", length); /* of none, NULL */
 		if (r < 0)
 			return r;
 	}

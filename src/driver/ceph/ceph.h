@@ -506,6 +506,7 @@ struct ceph_making {
 	size_t n_announced; /* under their names already, hidden */
 	bool is_listed;     /* the root has it */
 	bool is_half;       /* what is announced is not all made: a dead maker's is to go */
+	bool is_shown;      /* some of it may be, as publishing it began, and did not end well */
 	char *lines;        /* with these: names that are not its own, and that it may be making */
 };
 
@@ -676,6 +677,9 @@ bool ceph_mapped(const struct ceph_pool *ceph, const char *name, char ret_device
 /* Or may it be? Looks for no device. */
 bool ceph_is_linked(const struct ceph_pool *ceph, const char *name);
 
+/* It is mapped, and the link says by what. A link alone may be of before a reboot. */
+bool ceph_has_device(const struct ceph_pool *ceph, const char *name);
+
 /* It is mapped, by a process that has died. */
 bool ceph_is_mapped_dead(const struct ceph_pool *ceph, const char *name);
 
@@ -696,6 +700,9 @@ int ceph_check_elsewhere(struct ceph_pool *ceph, const struct rbd *rbd, struct c
 /* Be the host that has it; and no more. COPPICE_BUSY. */
 int ceph_hold(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err);
 void ceph_let_go(struct ceph_pool *ceph, const char *name);
+
+/* It is mapped: note who has it open for us, whom others shut out if they take it over. */
+int ceph_hold_mapped(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err);
 
 /*
  * Has another host had it since this one, which has it mapped, was cut off? Then RBD takes nothing
@@ -720,7 +727,7 @@ int ceph_umount_ref(struct ceph_pool *ceph, const struct rbd_list *listing,
 		    const struct volume_ref *ref, struct coppice_error *err);
 
 /* What is written into it, and lies in memory, reaches the image. */
-int ceph_settle(struct ceph_pool *ceph, const char *name, struct coppice_error *err);
+int ceph_settle(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err);
 
 int ceph_path(struct pool *pool, const struct volume_ref *ref, char **ret,
 	      struct coppice_error *err);

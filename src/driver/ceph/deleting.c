@@ -606,6 +606,9 @@ int ceph_reap(struct pool *pool, struct coppice_error *err)
 		if (r == COPPICE_OK)
 			r = ceph_finish_retired(ceph, &listing, err);
 	}
+	/* Whoever owed that may have changed what the stamp is to tell of. */
+	if (r == COPPICE_OK && debts.all.n > 0)
+		r = ceph_stamp_touch(ceph, err);
 	if (r == COPPICE_OK)
 		r = ceph_reap_trash(ceph, &is_all, err);
 	ceph->debts = NULL;

@@ -476,7 +476,9 @@ static int discard(struct ceph_pool *ceph, struct draft *draft, struct coppice_e
 	if (!lines)
 		return fail_memory(err);
 	r = root_draft_add(ceph, draft->id.text, lines, err);
-	return r < 0 ? r : ceph_draft_end(ceph, draft->id.text, err);
+	if (r == COPPICE_OK)
+		r = ceph_draft_end(ceph, draft->id.text, err);
+	return r == COPPICE_OK && making->is_shown ? ceph_stamp_touch(ceph, err) : r;
 }
 
 int ceph_draft_discard(struct draft *draft, struct coppice_error *err)

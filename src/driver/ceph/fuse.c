@@ -177,9 +177,15 @@ static bool fuse_is_dead(const struct ceph_pool *ceph, const char *name)
 	return folder && stat(folder, &st) < 0 && errno == ENOTCONN;
 }
 
+/* A container of this machine may have one with the same arguments. */
 static bool end_process(void *user, const char *pid)
 {
-	(void)kill((pid_t)strtol(pid, NULL, 10), SIGKILL);
+	_cleanup_(freep) char *path = text_format("/proc/%s/ns/mnt", pid);
+	struct stat own, its;
+
+	if (path && stat("/proc/self/ns/mnt", &own) == 0 && stat(path, &its) == 0 &&
+	    own.st_dev == its.st_dev && own.st_ino == its.st_ino)
+		(void)kill((pid_t)strtol(pid, NULL, 10), SIGKILL);
 	return false;
 }
 

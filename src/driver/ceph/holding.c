@@ -13,7 +13,7 @@
 
 #include "base/text.h"
 
-/* "OWNER\tHOST" */
+/* "OWNER\tHOST", and what has it open for that host, as far as that was noted, "\tADDRESS" each. */
 static char *own_text(const struct ceph_pool *ceph)
 {
 	char host[HOST_NAME_MAX + 1];
@@ -29,9 +29,9 @@ static bool is_own(const struct ceph_pool *ceph, const char *text)
 	return strncmp(text, ceph->owner.text, n) == 0 && text[n] == '\t';
 }
 
-/* Has anybody this image open? */
-static int is_open(struct ceph_pool *ceph, const struct rbd *rbd, bool *ret,
-		   struct coppice_error *err)
+/* Who has this image open, "\tADDRESS" each, in @addresses; *ret: anybody. */
+static int read_watchers(struct ceph_pool *ceph, const struct rbd *rbd, struct text *addresses,
+			 bool *ret, struct coppice_error *err)
 {
 	rbd_image_watcher_t watchers[32];
 	size_t n = ARRAY_SIZE(watchers);
@@ -40,6 +40,8 @@ static int is_open(struct ceph_pool *ceph, const struct rbd *rbd, bool *ret,
 
 	if (r == 0) {
 		r = rbd_watchers_list(image, watchers, &n);
+		for (size_t i = 0; r == 0 && i < n; i++)
+			text_add(addresses, "\t%s", watchers[i].addr);
 		if (r == 0)
 			rbd_watchers_list_cleanup(watchers, n);
 		(void)rbd_close(image);
@@ -53,15 +55,45 @@ static int is_open(struct ceph_pool *ceph, const struct rbd *rbd, bool *ret,
 int ceph_check_elsewhere(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
 {
 	const char *text = rbd_meta(rbd, META_HOST), *name = strchr(rbd->name, '_');
+	_cleanup_(text_done) struct text ignored = TEXT_INIT;
 	bool is_so = false;
 	int r;
 
 	if (!text || is_own(ceph, text))
 		return COPPICE_OK;
-	r = is_open(ceph, rbd, &is_so, err);
+	r = read_watchers(ceph, rbd, &ignored, &is_so, err);
+	text += strcspn(text, "\t");
+	text += *text == '\t';
 	return r < 0 || !is_so ? r
-			       : fail(err, COPPICE_BUSY, "'%s' is mounted on host '%s'",
-				      name ? name + 1 : rbd->name, text + strcspn(text, "\t") + 1);
+			       : fail(err, COPPICE_BUSY, "'%s' is mounted on host '%.*s'",
+				      name ? name + 1 : rbd->name, (int)strcspn(text, "\t"), text);
+}
+
+/*
+ * Who had it and is missed may only have been cut off, and come back with what he had not written:
+ * the cluster is to take that no more. RBD does so by itself only for who has the exclusive lock.
+ */
+static int fence(struct ceph_pool *ceph, const struct rbd *rbd, const char *text,
+		 struct coppice_error *err)
+{
+	const char *at = text;
+	int r = 0;
+
+	for (size_t field = 0; r == 0 && *at; field++) {
+		size_t n = strcspn(at, "\t");
+		_cleanup_(freep) char *address = strndup(at, n);
+
+		if (!address)
+			return fail_memory(err);
+		if (field >= 2)
+			r = rados_blocklist_add(ceph->cluster, address, 0);
+		at += n + (at[n] == '\t');
+	}
+	if (r == 0)
+		r = rados_wait_for_latest_osdmap(ceph->cluster);
+	return r < 0 ? fail_ceph(ceph, r, err, "cannot shut out the host that had '%s/%s' mounted",
+				 ceph->osd_pool, rbd->name)
+		     : COPPICE_OK;
 }
 
 int ceph_hold(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
@@ -75,7 +107,44 @@ int ceph_hold(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_erro
 		return r;
 	if (!own)
 		return fail_memory(err);
-	r = header_replace(ceph, rbd->id, META_HOST, old, own, &did, err);
+	/* First, so that nobody who is killed here has it without. */
+	if (old)
+		r = fence(ceph, rbd, old, err);
+	if (r == COPPICE_OK)
+		r = header_replace(ceph, rbd->id, META_HOST, old, own, &did, err);
+	return r < 0 || did ? r
+			    : fail(err, COPPICE_BUSY, "another host is just mounting '%s/%s'",
+				   ceph->osd_pool, rbd->name);
+}
+
+/* What it has now. */
+static int read_own(struct ceph_pool *ceph, const char *id, struct rbd_list *listing,
+		    const char **ret, struct coppice_error *err)
+{
+	int r = rbd_listing_add(ceph, listing, id, err);
+
+	*ret = r == COPPICE_OK ? rbd_meta(&listing->rbd[listing->n - 1], META_HOST) : NULL;
+	if (*ret && !is_own(ceph, *ret))
+		*ret = NULL;
+	return r;
+}
+
+int ceph_hold_mapped(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
+{
+	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
+	_cleanup_(text_done) struct text addresses = TEXT_INIT;
+	_cleanup_(freep) char *own = own_text(ceph), *new = NULL;
+	bool ignored, did = false;
+	const char *old;
+	int r = read_watchers(ceph, rbd, &addresses, &ignored, err);
+
+	new = own ? text_format("%s%s", own, addresses.data ? addresses.data : "") : NULL;
+	if (r == COPPICE_OK && !new)
+		r = fail_memory(err);
+	if (r == COPPICE_OK)
+		r = read_own(ceph, rbd->id, &listing, &old, err);
+	if (r == COPPICE_OK && old)
+		r = header_replace(ceph, rbd->id, META_HOST, old, new, &did, err);
 	return r < 0 || did ? r
 			    : fail(err, COPPICE_BUSY, "another host is just mounting '%s/%s'",
 				   ceph->osd_pool, rbd->name);
@@ -83,14 +152,16 @@ int ceph_hold(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_erro
 
 void ceph_let_go(struct ceph_pool *ceph, const char *name)
 {
-	_cleanup_(freep) char *own = own_text(ceph);
+	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
 	struct coppice_error ignored;
 	char id[RBD_ID_MAX];
+	const char *old;
 	bool did;
 
 	/* Without a connection it stays, and counts as long as somebody has the image open. */
-	if (own && ceph->io && header_id(ceph, name, id, &ignored) == COPPICE_OK)
-		(void)header_replace(ceph, id, META_HOST, own, NULL, &did, &ignored);
+	if (ceph->io && header_id(ceph, name, id, &ignored) == COPPICE_OK &&
+	    read_own(ceph, id, &listing, &old, &ignored) == COPPICE_OK && old)
+		(void)header_replace(ceph, id, META_HOST, old, NULL, &did, &ignored);
 }
 
 bool ceph_was_taken_over(const struct ceph_pool *ceph, const struct rbd *rbd)
@@ -99,5 +170,5 @@ bool ceph_was_taken_over(const struct ceph_pool *ceph, const struct rbd *rbd)
 	struct volume_ref ref;
 
 	return ceph_name_parse(rbd->name, &ref) && ref.kind != VOLUME_IMAGE &&
-	       !(text && is_own(ceph, text)) && ceph_is_linked(ceph, rbd->name);
+	       !(text && is_own(ceph, text)) && ceph_has_device(ceph, rbd->name);
 }

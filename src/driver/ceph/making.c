@@ -608,7 +608,7 @@ int ceph_clone(struct draft *draft, const struct volume_ref *origin,
 	if (r == COPPICE_OK && !(n == 1 && is_of_itself(origin, &volumes[0])))
 		r = ceph_depth_check(ceph, batch.from, err);
 	if (r == COPPICE_OK && is_live)
-		r = ceph_settle(ceph, batch.from, err);
+		r = ceph_settle(ceph, batch.origin, err);
 	for (size_t i = 0; i < n && r == COPPICE_OK; i++)
 		r = ceph_draft_list_item(draft, &volumes[i], err);
 	if (r < 0)
@@ -860,6 +860,7 @@ int ceph_publish(struct draft *draft, const struct new_volume *volumes, size_t n
 		return fail_memory(err);
 	for (size_t i = 0; i < n; i++)
 		refs[i] = volumes[i].ref;
+	making->is_shown = true;
 	if (draft->is_announced && !making->has_items && n == making->n_announced) {
 		for (size_t i = 0; i < n; i++)
 			sum += ceph_hash(&volumes[i].ref, volumes[i].record);
@@ -867,11 +868,15 @@ int ceph_publish(struct draft *draft, const struct new_volume *volumes, size_t n
 		if (r < 0)
 			return r;
 		making->is_listed = false;
+		making->is_shown = false;
 		making->n_announced = 0;
 		return COPPICE_OK;
 	}
 	r = rbd_listing_read_making(draft, volumes, n, &listing, err);
 	if (r == COPPICE_OK)
 		r = publish_items(&publishing, volumes, n, err);
-	return r < 0 ? r : add_published(ceph, volumes, refs, n, err);
+	if (r == COPPICE_OK)
+		r = add_published(ceph, volumes, refs, n, err);
+	making->is_shown = r < 0;
+	return r;
 }

@@ -193,6 +193,14 @@ void ceph_forsake(const struct ceph_pool *ceph, const char *name)
 			mappers[i]->forsake(ceph, name);
 }
 
+bool ceph_has_device(const struct ceph_pool *ceph, const char *name)
+{
+	char device[PATH_MAX];
+
+	return read_link(ceph, name, device) && strcmp(device, PENDING) != 0 &&
+	       find(ceph, name, device) != NULL;
+}
+
 /* Who was killed while he had it mapped did not stop that. */
 static void wait_for_the_dead(const struct ceph_pool *ceph, const char *name)
 {

@@ -43,13 +43,17 @@ static bool mount_find(const struct ceph_pool *ceph, const char *name, char ret[
 	return find_mount(ceph, name, true, ret) || find_mount(ceph, name, false, ret);
 }
 
-int ceph_settle(struct ceph_pool *ceph, const char *name, struct coppice_error *err)
+int ceph_settle(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
 {
 	_cleanup_(closep) int fd = -1;
 	char where[PATH_MAX];
-	bool is_mounted = mount_find(ceph, name, where);
+	bool is_mounted;
 
-	if (!is_mounted && !ceph_mapped(ceph, name, where))
+	/* What lies in memory here is not of it, and would be waited for for ever. */
+	if (ceph_was_taken_over(ceph, rbd))
+		return COPPICE_OK;
+	is_mounted = mount_find(ceph, rbd->name, where);
+	if (!is_mounted && !ceph_mapped(ceph, rbd->name, where))
 		return COPPICE_OK;
 	fd = open(where, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || (is_mounted ? syncfs(fd) : fsync(fd)) < 0)
@@ -116,6 +120,8 @@ int ceph_mount_at(struct ceph_pool *ceph, const struct rbd *rbd, const char *pat
 		r = extend(ceph, rbd, err);
 	if (r == COPPICE_OK)
 		r = ceph_map(ceph, rbd->name, device, err);
+	if (r == COPPICE_OK && !is_read_only)
+		r = ceph_hold_mapped(ceph, rbd, err);
 	if (r == COPPICE_OK)
 		r = mount_device(ceph, rbd, device, is_read_only, path, err);
 	if (r == COPPICE_OK && !is_read_only && rbd_meta(rbd, META_SIZE))
@@ -342,6 +348,8 @@ static int open_block(struct ceph_pool *ceph, const struct rbd *rbd, const struc
 	if (r == COPPICE_OK)
 		r = snap ? open_view(ceph, rbd, snap, device, err)
 			 : ceph_map(ceph, rbd->name, device, err);
+	if (r == COPPICE_OK && !snap)
+		r = ceph_hold_mapped(ceph, rbd, err);
 	if (r == COPPICE_OK && snap) {
 		(void)unlink(path);
 		if (symlink(device, path) < 0)

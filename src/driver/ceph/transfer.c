@@ -776,7 +776,7 @@ static int freeze_and_send(struct sending *sending, struct coppice_error *err)
 	if (r == COPPICE_OK)
 		r = ceph_draft_list(&freezing, NULL, NULL, err);
 	if (r == COPPICE_OK)
-		r = ceph_settle(from, live->rbd->name, err);
+		r = ceph_settle(from, live->rbd, err);
 	if (r == COPPICE_OK) {
 		ceph_making_of(&freezing)->has_items = true;
 		(void)snprintf(live->snapshot, sizeof(live->snapshot), "copy_%s", freezing.id.text);

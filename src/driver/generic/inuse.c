@@ -507,17 +507,27 @@ static int look_at_namespace(struct search *search, int proc_fd, const char *pid
 /* ---- the kernel ---- */
 
 /*
- * map-IMAGE/IMAGE, what rbd-fuse shows of an image, lies in no volume; and who asks it waits as
- * long as its cluster does not answer.
+ * Is it what rbd-fuse shows of an image? That lies in no volume; and who asks the device waits as
+ * long as the cluster does not answer. So our table of mounts is asked instead.
  */
 static bool is_mapped_image(const char *path)
 {
-	const char *name = strrchr(path, '/');
-	size_t n = name ? strlen(name) : 0; /* "/IMAGE" */
+	_cleanup_(fclosep) FILE *file = fopen("/proc/self/mountinfo", "re");
+	const char *slash = strrchr(path, '/');
+	_cleanup_(freep) char *line = NULL;
+	char where[PATH_MAX];
+	bool is_so = false;
+	size_t size = 0;
 
-	return name && (size_t)(name - path) >= n + 4 &&
-	       strncmp(name - n - 4 + 1, "map-", 4) == 0 &&
-	       strncmp(name - n + 1, name + 1, n - 1) == 0;
+	while (slash && !is_so && file && getline(&line, &size, file) > 0) {
+		if (!strstr(line, " - fuse.rbd-fuse ") ||
+		    sscanf(line, "%*d %*d %*s %*s %4095s", where) != 1)
+			continue;
+		unescape(where);
+		is_so = strlen(where) == (size_t)(slash - path) &&
+			strncmp(path, where, strlen(where)) == 0;
+	}
+	return is_so;
 }
 
 static int look_at_loop(void *user, int sys_fd, const char *name, struct coppice_error *err)

@@ -41,7 +41,8 @@ struct subject {
 };
 
 extern const struct subject subject_memory, subject_dir, subject_btrfs, subject_btrfs_noquota,
-	subject_zfs, subject_lvm_ext4, subject_lvm_xfs, subject_lvm_btrfs, subject_ceph;
+	subject_zfs, subject_lvm_ext4, subject_lvm_xfs, subject_lvm_btrfs, subject_ceph,
+	subject_ceph_xfs, subject_ceph_btrfs;
 
 /* Which one this run is about. */
 extern const struct subject *subject;

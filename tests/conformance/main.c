@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * test-conformance memory|dir|btrfs|btrfs-noquota|zfs|lvm-ext4|lvm-xfs|ceph [GROUP…]: all cases on one
- * driver, or those of some groups; a new pool for each.
+ * test-conformance memory|dir|btrfs|btrfs-noquota|zfs|lvm-ext4|lvm-xfs|lvm-btrfs|ceph|ceph-xfs|ceph-btrfs
+ * [GROUP…]: all cases on one driver, or those of some groups; a new pool for each.
  */
 
 #include "conformance.h"
@@ -41,7 +41,8 @@ static const struct subject *subject_find(const char *name)
 					      &subject_zfs,    &subject_lvm_ext4,
 					      &subject_lvm_xfs, &subject_lvm_btrfs,
 #ifdef HAS_CEPH
-					      &subject_ceph,
+					      &subject_ceph,   &subject_ceph_xfs,
+					      &subject_ceph_btrfs,
 #endif
 	};
 
@@ -76,7 +77,8 @@ int main(int argc, char **argv)
 	subject = is_usage ? NULL : subject_find(argv[1]);
 	if (!subject) {
 		fprintf(stderr, "usage: test-conformance memory|dir|btrfs|btrfs-noquota|zfs|"
-				"lvm-ext4|lvm-xfs|ceph [GROUP…]\n");
+				"lvm-ext4|lvm-xfs|lvm-btrfs|ceph|ceph-xfs|ceph-btrfs "
+				"[GROUP…]\n");
 		return 2;
 	}
 	if (subject->why_not())

@@ -195,6 +195,31 @@ static const char *needs_ceph(void)
 	return access("/etc/ceph/ceph.conf", R_OK) < 0 ? "there is no cluster" : NULL;
 }
 
+/* As root only: a kernel that has it as a module gets it. */
+static bool has_file_system(const char *name)
+{
+	const char *const argv[] = { "sh", "-c",
+				     "grep -qw \"$0\" /proc/filesystems || modprobe -q \"$0\"",
+				     name, NULL };
+	struct coppice_error ignored;
+
+	return run_checked(argv, &ignored) == COPPICE_OK;
+}
+
+static const char *needs_ceph_and_xfs(void)
+{
+	const char *why = needs_ceph();
+
+	return why ? why : has_file_system("xfs") ? NULL : "no XFS in this kernel";
+}
+
+static const char *needs_ceph_and_btrfs(void)
+{
+	const char *why = needs_ceph();
+
+	return why ? why : has_file_system("btrfs") ? NULL : "no Btrfs in this kernel";
+}
+
 /* A manager has heard of a pool some seconds after it was made. */
 static void settle_ceph(struct pool *pool)
 {
@@ -349,17 +374,35 @@ const struct subject subject_lvm_xfs = {
 };
 
 #ifdef HAS_CEPH
+/* Objects of 4 MiB are counted whole. */
+#define ON_CEPH                                                                                    \
+	.driver = &driver_ceph, .has_tombstones = true, .n_left = ceph_n_left,                     \
+	.settle = settle_ceph, .put = mounted_put, .get = mounted_get
+
 const struct subject subject_ceph = {
 	.name = "ceph",
-	.driver = &driver_ceph,
-	.has_tombstones = true,
-	.n_left = ceph_n_left,
-	.settle = settle_ceph,
+	ON_CEPH,
 	.why_not = needs_ceph,
-	.put = mounted_put,
-	.get = mounted_get,
 	.file_system = "ext4",
-	.metadata_bytes = 16U << 20, /* objects of 4 MiB are counted whole */
+	.metadata_bytes = 16U << 20,
 	.volume_size = "64MiB",
+};
+
+const struct subject subject_ceph_xfs = {
+	.name = "ceph-xfs",
+	ON_CEPH,
+	.why_not = needs_ceph_and_xfs,
+	.file_system = "xfs",
+	.metadata_bytes = 96U << 20, /* its log is cleared ahead when it is mounted */
+	.volume_size = "320MiB",
+};
+
+const struct subject subject_ceph_btrfs = {
+	.name = "ceph-btrfs",
+	ON_CEPH,
+	.why_not = needs_ceph_and_btrfs,
+	.file_system = "btrfs",
+	.metadata_bytes = 48U << 20,
+	.volume_size = "320MiB",
 };
 #endif

@@ -95,7 +95,8 @@ struct ceph_pool {
 	struct worker worker;
 	const struct ceph_debts *debts; /* of the dead, that we have taken; or NULL */
 	unsigned max_depth;		/* of clones, on clones */
-	bool has_noted_depth;		/* one is deeper, by us */
+	bool has_noted_depth;		/* one is deeper, by us alone */
+	bool has_changed;		/* by us: so we may be the one who makes them less deep */
 	struct rbd_list *reading; /* between reading_begin and reading_end; or NULL */
 };
 
@@ -658,7 +659,10 @@ int ceph_depth_read(const struct pool_spec *spec, struct ceph_pool *ceph,
  */
 int ceph_depth_check(struct ceph_pool *ceph, const char *name, struct coppice_error *err);
 
-/* When a change is done: if an earlier one has noted that, flatten one link of the longest chain. */
+/*
+ * When all else is done, and nothing is locked: if an earlier command has noted that, flatten one link
+ * of the longest chain.
+ */
 void ceph_shorten(struct pool *pool);
 
 /* ---- mapping.c: images as block devices ---- */

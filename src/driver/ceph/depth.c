@@ -2,9 +2,10 @@
 /*
  * How deep volumes stand: a copy of a copy is a clone of what is itself one, and the kernel opens
  * no chain of more than 16. A clone that makes a chain longer than ceph.rbd.max_depth leaves a
- * note, the file "deep" in STATE/ceph/NAME. A later command that finds it has one link flattened
- * when it is done: the image next to the chain's root gets all data of its own, so that all above
- * it stand one less deep. Whoever is killed at that leaves the note, and RBD goes on where he was.
+ * note, the file "deep" in STATE/ceph/NAME. A later command that changes something and finds it has
+ * one link flattened when all else is done, with nothing locked: the image next to the chain's root
+ * gets all data of its own, so that all above it stand one less deep. Whoever is killed at that
+ * leaves the note, and RBD goes on where he was.
  */
 #include "driver/ceph/ceph.h"
 
@@ -39,9 +40,10 @@ int ceph_depth_read(const struct pool_spec *spec, struct ceph_pool *ceph, struct
 static void note(struct ceph_pool *ceph)
 {
 	_cleanup_(freep) char *path = text_format("%s/" DEPTH_NOTE, ceph->files.path);
+	bool was_noted = path && access(path, F_OK) == 0; /* then we pay for who did that */
 	_cleanup_(closep) int fd = path ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) : -1;
 
-	ceph->has_noted_depth = fd >= 0;
+	ceph->has_noted_depth = fd >= 0 && !was_noted;
 }
 
 /* Is there one? *ret_fd keeps others from doing the same. */

@@ -19,15 +19,14 @@ static const char *mapper(struct pool *pool)
 	return found ? found : "nothing";
 }
 
-/* ---- when a change is done ---- */
+/* ---- what changes something ---- */
 
 static int publish(struct draft *draft, const struct new_volume *volumes, size_t n,
 		   struct coppice_error *err)
 {
 	int r = ceph_publish(draft, volumes, n, err);
 
-	if (r == COPPICE_OK)
-		ceph_shorten(draft->pool);
+	ceph_pool_of(draft->pool)->has_changed |= r == COPPICE_OK;
 	return r;
 }
 
@@ -35,8 +34,7 @@ static int reap(struct pool *pool, struct coppice_error *err)
 {
 	int r = ceph_reap(pool, err);
 
-	if (r == COPPICE_OK)
-		ceph_shorten(pool);
+	ceph_pool_of(pool)->has_changed |= r == COPPICE_OK;
 	return r;
 }
 

@@ -158,6 +158,8 @@ void ceph_pool_close(struct pool *pool)
 		return;
 	ceph = ceph_pool_of(pool);
 	ceph_reading_end(pool);
+	if (ceph->io && ceph->has_changed)
+		ceph_shorten(pool);
 	if (ceph->io)
 		worker_end(ceph);
 	ceph_disconnect(ceph);

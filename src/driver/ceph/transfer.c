@@ -802,10 +802,6 @@ static int transfer(struct sending *sending, struct coppice_error *err)
 		return r;
 	if (live->snap_id == LIVE)
 		(void)snprintf(live->snapshot, sizeof(live->snapshot), "copy_$draft");
-	/* Each refresh stands on the one before: one that is noted to be too deep pays for the
-	 * last. */
-	if (sending->earlier)
-		ceph_shorten(&sending->to->pool);
 	explain_all(sending);
 	if (sending->draft->pool->is_dry_run)
 		return COPPICE_OK;

@@ -473,6 +473,9 @@ int retire(struct coppice *coppice, struct pool_entry *entry, const struct volum
 			  catalog_volume_delete(coppice->catalog, entry->name, (int)refs[i].kind,
 						refs[i].name.text, refs[i].snapshot.text,
 						&ignored) == COPPICE_OK;
+	/* An image may have been in the pool alone. */
+	if (n > 0 && refs[0].kind == VOLUME_IMAGE && !coppice->options.is_dry_run)
+		is_told = is_told && images_rebuild(coppice, &ignored) == COPPICE_OK;
 	if (!is_told || change_end(coppice, entry, refs, n, false, &ignored) < 0)
 		change_abort(coppice);
 	r = entry->driver->commit(entry->pool, err);

@@ -704,13 +704,13 @@ int rbd_trash_read(struct ceph_pool *ceph, struct rbd_list *ret, struct coppice_
 		rbd_listing_done(&all);
 		return r;
 	}
-	/* What somebody else put there is his. */
+	/* What somebody else put there is his; of what has no header a removal was cut short. */
 	for (size_t i = 0; i < all.n; i++) {
 		struct rbd *rbd = &all.rbd[i];
 
 		rbd->is_in_trash = true;
 		understand(&all.drafts, &all.owed, rbd);
-		if (rbd_meta(rbd, META_DELETED))
+		if (rbd_meta(rbd, META_DELETED) || (!rbd->has_header && !rbd->is_half_removed))
 			all.rbd[n++] = *rbd;
 		else
 			rbd_done(rbd);

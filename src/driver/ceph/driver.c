@@ -30,6 +30,15 @@ static int publish(struct draft *draft, const struct new_volume *volumes, size_t
 	return r;
 }
 
+static int swap(struct draft *draft, const struct new_volume *replacement,
+		const struct volume_ref *ref, struct coppice_error *err)
+{
+	int r = ceph_swap(draft, replacement, ref, err);
+
+	ceph_pool_of(draft->pool)->has_changed |= r == COPPICE_OK;
+	return r;
+}
+
 static int reap(struct pool *pool, struct coppice_error *err)
 {
 	int r = ceph_reap(pool, err);
@@ -229,7 +238,7 @@ __attribute__((visibility("default"))) const struct driver driver_ceph = {
 	.commit = commit,
 	.draft_sweep = ceph_draft_sweep,
 
-	.swap = ceph_swap,
+	.swap = swap,
 	.rename = ceph_rename,
 	.record_write = ceph_record_write,
 	.limit_set = ceph_limit_set,

@@ -336,6 +336,10 @@ static int remove_nameless(struct ceph_pool *ceph, const struct rbd *rbd, int wh
 	r = header_finish_move(ceph, rbd->name, rbd->id, &was_moving, err);
 	if (r == COPPICE_OK && was_moving)
 		return finish_removal(ceph, rbd, err);
+	/* It had a name when it was listed: who took that away since is alive, and still at it. */
+	if (r == COPPICE_OK && why == -ENOENT)
+		return fail(err, COPPICE_BUSY, "somebody else is just removing the image '%s/%s'",
+			    ceph->osd_pool, rbd->name);
 	return r < 0 ? r
 		     : fail_ceph(ceph, why, err, "cannot remove the image '%s/%s'", ceph->osd_pool,
 				 rbd->name);
@@ -559,7 +563,7 @@ static int remove_claimed(struct ceph_pool *ceph, const struct rbd *rbd, struct 
 		return r;
 	r = ceph_remove_image(ceph, rbd, err);
 	ceph_images_release(ceph, &id, 1);
-	return r;
+	return r == COPPICE_BUSY ? COPPICE_OK : r; /* it is left to whoever is at it */
 }
 
 static int finish_one(struct ceph_pool *ceph, const struct rbd_list *listing, const struct rbd *rbd,

@@ -80,14 +80,6 @@ int pool_hold(struct coppice *coppice, struct pool_entry *entry, struct coppice_
 
 /* ---- changes ---- */
 
-static int compare_refs(const void *a, const void *b)
-{
-	const struct volume_ref *x = a, *y = b;
-
-	return x->kind != y->kind ? (int)x->kind - (int)y->kind
-				  : strcmp(x->name.text, y->name.text);
-}
-
 /* What those add to the stamp that are there, each once, and not by itself if a snapshot. */
 static int stamp_part(struct pool_entry *entry, const struct volume_ref *refs, size_t n,
 		      bool are_there, uint64_t *ret, struct coppice_error *err)
@@ -103,9 +95,9 @@ static int stamp_part(struct pool_entry *entry, const struct volume_ref *refs, s
 		volumes[n_there].kind = refs[i].kind;
 		volumes[n_there++].name = refs[i].name;
 	}
-	qsort(volumes, n_there, sizeof(*volumes), compare_refs);
+	qsort(volumes, n_there, sizeof(*volumes), volume_compare);
 	for (size_t i = 0; i < n_there; i++)
-		if (i == 0 || compare_refs(&volumes[i], &volumes[i - 1]) != 0)
+		if (i == 0 || volume_compare(&volumes[i], &volumes[i - 1]) != 0)
 			volumes[n_volumes++] = volumes[i];
 	*ret = 0;
 	return n_volumes == 0

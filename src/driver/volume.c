@@ -159,3 +159,11 @@ const char *volume_ref_format(const struct volume_ref *ref, char buffer[static V
 		       volume_is_snapshot(ref) ? "/" : "", ref->snapshot.text);
 	return buffer;
 }
+
+int volume_compare(const void *a, const void *b)
+{
+	const struct volume_ref *x = a, *y = b;
+
+	return x->kind != y->kind ? (int)x->kind - (int)y->kind
+				  : strcmp(x->name.text, y->name.text);
+}

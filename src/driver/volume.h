@@ -76,6 +76,9 @@ static inline bool volume_is_snapshot(const struct volume_ref *ref)
 	return ref->snapshot.text[0] != '\0';
 }
 
+/* For qsort(), by kind and name: a snapshot counts as the volume that it is of. */
+_nonnull_ int volume_compare(const void *a, const void *b);
+
 /* "c1" or "c1/before", for messages. */
 #define VOLUME_REF_TEXT_MAX (2 * VOLUME_NAME_MAX + 2)
 _nonnull_ const char *volume_ref_format(const struct volume_ref *ref,

@@ -158,14 +158,6 @@ static int read_changes(struct ceph_pool *ceph, uint64_t first, size_t n, struct
 	return r;
 }
 
-static int compare_refs(const void *a, const void *b)
-{
-	const struct volume_ref *x = a, *y = b;
-
-	return x->kind != y->kind ? (int)x->kind - (int)y->kind
-				  : strcmp(x->name.text, y->name.text);
-}
-
 /* Each once. */
 static int parse_names(char *names, struct volume_ref **ret, size_t *ret_n,
 		       struct coppice_error *err)
@@ -181,9 +173,9 @@ static int parse_names(char *names, struct volume_ref **ret, size_t *ret_n,
 		return fail_memory(err);
 	for (char *line = strtok_r(names, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
 		n += ceph_name_parse(line, &refs[n]);
-	qsort(refs, n, sizeof(*refs), compare_refs);
+	qsort(refs, n, sizeof(*refs), volume_compare);
 	for (size_t i = 0; i < n; i++)
-		if (kept == 0 || compare_refs(&refs[i], &refs[kept - 1]) != 0)
+		if (kept == 0 || volume_compare(&refs[i], &refs[kept - 1]) != 0)
 			refs[kept++] = refs[i];
 	*ret = refs;
 	*ret_n = kept;

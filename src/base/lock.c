@@ -6,6 +6,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
+
 #define BYTES_PER_RANGE 65536U
 
 unsigned lock_byte(unsigned range, const char *name)
@@ -49,14 +51,6 @@ static int set_lock(int fd, unsigned byte, short type)
 	return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? errno : 0;
 }
 
-static int64_t monotonic_ms(void)
-{
-	struct timespec now;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* Polls: F_OFD_SETLKW knows no timeout, and a signal to end it could come too early. */
 static int take_one(struct lock_file *file, const struct lock_want *want, int64_t deadline_ms,
 		    struct coppice_error *err)
@@ -73,7 +67,7 @@ static int take_one(struct lock_file *file, const struct lock_want *want, int64_
 		if (file->is_interrupted && file->is_interrupted(file->user))
 			return fail(err, COPPICE_INTERRUPTED,
 				    "interrupted while waiting for another command");
-		if (monotonic_ms() >= deadline_ms)
+		if (clock_ms() >= deadline_ms)
 			return fail(
 				err, COPPICE_BUSY,
 				"another command holds the lock; waited %u ms, see --lock-timeout",
@@ -95,7 +89,7 @@ static int compare_wants(const void *a, const void *b)
 
 int lock_take(struct lock_file *file, struct lock_want *wants, size_t n, struct coppice_error *err)
 {
-	int64_t deadline_ms = monotonic_ms() + file->timeout_ms;
+	int64_t deadline_ms = clock_ms() + file->timeout_ms;
 
 	qsort(wants, n, sizeof(*wants), compare_wants);
 	for (size_t i = 0; i < n; i++) {

@@ -3,7 +3,8 @@
 #include "core/core.h"
 
 #include <string.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 void locks_add(struct locks *locks, enum lock_range range, const char *name, bool is_exclusive)
 {
@@ -28,16 +29,16 @@ void locks_add(struct locks *locks, enum lock_range range, const char *name, boo
 int wait_while_busy(struct coppice *coppice, busy_fn *fn, void *user, unsigned most_ms,
 		    struct coppice_error *err)
 {
-	unsigned waited_ms = 0, ms = WAIT_MS_FIRST;
+	int64_t deadline_ms = clock_ms() + coppice->locks.timeout_ms;
+	unsigned ms = WAIT_MS_FIRST;
 	int r;
 
 	while ((r = fn(user, err)) == COPPICE_BUSY) {
 		if (is_interrupted(coppice))
 			return fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was changed");
-		if (waited_ms >= coppice->locks.timeout_ms)
+		if (clock_ms() >= deadline_ms)
 			return r;
-		(void)nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000 }, NULL);
-		waited_ms += ms;
+		clock_pause(ms);
 		ms = 2 * ms < most_ms ? 2 * ms : most_ms;
 	}
 	return r;

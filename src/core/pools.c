@@ -79,6 +79,7 @@ int pool_entry_new(struct coppice *coppice, const char *name, const struct drive
 	entry->spec = (struct pool_spec){
 		.name = entry->name,
 		.state_path = coppice->root,
+		.lock_timeout_ms = coppice->options.lock_timeout_ms,
 		.source = entry->source,
 		.get = spec_get,
 		.config = entry,

@@ -60,6 +60,7 @@ struct pool_spec {
 	void *config;
 	struct uuid uuid;  /* of the pool; when creating: what to call it */
 	struct uuid owner; /* of this state directory */
+	unsigned lock_timeout_ms; /* how long to wait for who has a lock that the driver takes */
 };
 
 /* Is this key of its configuration there, and "true"? */

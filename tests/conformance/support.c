@@ -60,6 +60,7 @@ struct pool_spec spec_of_test(void)
 	return (struct pool_spec){
 		.name = "conform",
 		.state_path = state,
+		.lock_timeout_ms = 60000,
 		.get = config_get,
 		.uuid = uuid_of_test(1),
 		.owner = uuid_of_test(2),

@@ -9,8 +9,8 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/parallel.h"
 #include "base/text.h"
 
@@ -285,7 +285,7 @@ static int choose(struct emptying *emptying, const struct rbd_list *trashed,
 /* What went may have been the last that stood on another: again, until nothing goes. */
 int ceph_reap_trash(struct ceph_pool *ceph, bool *ret_all, struct coppice_error *err)
 {
-	unsigned waited_ms = 0;
+	int64_t deadline_ms = clock_ms() + OTHERS_MS;
 	bool is_done = false;
 	int r = COPPICE_OK;
 
@@ -302,11 +302,11 @@ int ceph_reap_trash(struct ceph_pool *ceph, bool *ret_all, struct coppice_error 
 		is_others = emptying.n_ours < emptying.n;
 		emptying_done(&emptying);
 		*ret_all = emptying.n_skipped == 0 && !is_others;
-		is_done = emptying.n_removed == 0 && (!is_others || waited_ms >= OTHERS_MS);
-		if (emptying.n_removed > 0 || is_done)
-			continue;
-		(void)nanosleep(&(struct timespec){ .tv_nsec = WAIT_MS * 1000000 }, NULL);
-		waited_ms += WAIT_MS;
+		is_done = emptying.n_removed == 0 && (!is_others || clock_ms() >= deadline_ms);
+		if (emptying.n_removed > 0)
+			deadline_ms = clock_ms() + OTHERS_MS;
+		else if (!is_done)
+			clock_pause(WAIT_MS);
 	}
 	return r;
 }
@@ -350,13 +350,12 @@ static int remove_nameless(struct ceph_pool *ceph, const struct rbd *rbd, int wh
 /* What has a header and no name somebody else is just removing, or was when he was killed. */
 static int remove_patiently(struct ceph_pool *ceph, const struct rbd *rbd)
 {
-	unsigned waited_ms = 0;
+	int64_t deadline_ms = clock_ms() + MISSED_MS;
 	int r;
 
-	while ((r = rbd_remove(ceph->io, rbd->name)) == -ENOENT && waited_ms < MISSED_MS &&
+	while ((r = rbd_remove(ceph->io, rbd->name)) == -ENOENT && clock_ms() < deadline_ms &&
 	       header_is_there(ceph, rbd->id)) {
-		(void)nanosleep(&(struct timespec){ .tv_nsec = WAIT_MS * 1000000 }, NULL);
-		waited_ms += WAIT_MS;
+		clock_pause(WAIT_MS);
 	}
 	return r;
 }

@@ -12,15 +12,14 @@
 #include <stdarg.h>
 #include <string.h>
 #include <sys/file.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/text.h"
 #include "driver/generic/explain.h"
 
-#define LOCKS           "/run/lock/coppice"
-#define LOCK_TIMEOUT_MS 60000
-#define LOCK_PAUSE_MS   5
+#define LOCKS         "/run/lock/coppice"
+#define LOCK_PAUSE_MS 5
 
 struct meaning {
 	const char *text;
@@ -63,13 +62,6 @@ int lvm_command_error(const char *command, const char *said, struct coppice_erro
 
 /* ---- the lock of a group ---- */
 
-static void pause_ms(long ms)
-{
-	struct timespec time = { ms / 1000, ms % 1000 * 1000000 };
-
-	(void)nanosleep(&time, NULL);
-}
-
 static int lock_open(const struct lvm_pool *lvm, int *ret_fd, struct coppice_error *err)
 {
 	_cleanup_(freep) char *path = text_format(LOCKS "/vg-%s", lvm->vg);
@@ -92,18 +84,19 @@ static int lock_open(const struct lvm_pool *lvm, int *ret_fd, struct coppice_err
 static int lock_take(const struct lvm_pool *lvm, struct coppice_error *err)
 {
 	const struct pool *pool = &lvm->pool;
+	int64_t deadline_ms = clock_ms() + lvm->lock_timeout_ms;
 
-	for (long ms = 0; flock(lvm->lock_fd, LOCK_EX | LOCK_NB) < 0; ms += LOCK_PAUSE_MS) {
+	while (flock(lvm->lock_fd, LOCK_EX | LOCK_NB) < 0) {
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			return fail_errno(err, errno, "cannot lock the volume group '%s'", lvm->vg);
 		if (pool->is_interrupted && pool->is_interrupted(pool->interrupted_user))
 			return fail(err, COPPICE_INTERRUPTED, "interrupted");
-		if (ms >= LOCK_TIMEOUT_MS)
+		if (clock_ms() >= deadline_ms)
 			return fail(err, COPPICE_BUSY,
-				    "another command has been changing the volume group '%s' for "
-				    "%d s",
-				    lvm->vg, LOCK_TIMEOUT_MS / 1000);
-		pause_ms(LOCK_PAUSE_MS);
+				    "another command is changing the volume group '%s'; waited "
+				    "%u ms, see --lock-timeout",
+				    lvm->vg, lvm->lock_timeout_ms);
+		clock_pause(LOCK_PAUSE_MS);
 	}
 	/* What lvm said on its standard error is kept for who wants to know, until the next. */
 	(void)!ftruncate(lvm->lock_fd, 0);

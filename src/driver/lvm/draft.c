@@ -208,6 +208,8 @@ static int draft_end(struct lvm_pool *lvm, const char *id, int fd, struct coppic
 		r = remove_content(&session, &listing, id, was_given_up(fd), err);
 	if (r < 0)
 		return r;
+	/* Who publishes has the catalog, and wants the group: not the other way round here. */
+	session_end(&session);
 	remove_folder(lvm, id);
 	if (!was_given_up(fd))
 		return state_draft_show(&lvm->files, &lvm->pool, id, err);

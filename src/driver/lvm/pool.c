@@ -138,6 +138,7 @@ int lvm_pool_new(const struct pool_spec *spec, const struct place *place, struct
 	pool->driver = &driver_lvm;
 	lvm->files.owed_fd = -1;
 	lvm->lock_fd = -1;
+	lvm->lock_timeout_ms = spec->lock_timeout_ms;
 	lvm->talk.to = -1;
 	lvm->vg = strdup(place->vg);
 	lvm->thin = strdup(place->thin);

@@ -248,6 +248,17 @@ _nonnull_ int volume_find(struct coppice *coppice, const struct volume_ref *ref,
 _nonnull_ int volume_find_trusted(struct coppice *coppice, const struct volume_ref *ref,
 				  struct volume *ret, struct coppice_error *err);
 
+/* Lock its instance, with the pool that it is in, alone or with others who only use it; find it. */
+_nonnull_ int volume_lock(struct coppice *coppice, const struct volume_ref *ref, bool is_exclusive,
+			  struct locks *locks, struct volume *ret, struct coppice_error *err);
+
+/*
+ * volume_find() for who locks nothing: what is not there may just be replaced, as some engines need
+ * two steps for that; so then it is looked for once more when nobody is at work on it.
+ */
+_nonnull_ int volume_look(struct coppice *coppice, const struct volume_ref *ref, struct volume *ret,
+			  struct coppice_error *err);
+
 /* "instance 'c1'", "snapshot 'c1/s0'", "image 0123456789ab": how messages name it. */
 #define VOLUME_TITLE_MAX (VOLUME_REF_TEXT_MAX + 16)
 _nonnull_ const char *volume_title(const struct volume_ref *ref,

@@ -365,7 +365,7 @@ int coppice_instance_get(struct coppice *coppice, const char *name, unsigned det
 	if (r == COPPICE_OK)
 		r = images_refresh(coppice, err);
 	if (r == COPPICE_OK)
-		r = volume_find(coppice, &ref, &volume, err);
+		r = volume_look(coppice, &ref, &volume, err);
 	listing.kinds = VOLUME_KIND_BIT(volume.ref.kind);
 	if (r == COPPICE_OK)
 		r = list_pool(&listing, volume.entry, err);
@@ -384,46 +384,6 @@ int coppice_instance_get(struct coppice *coppice, const char *name, unsigned det
 	sort_list(&listing.list);
 	*ret = listing.list;
 	return COPPICE_OK;
-}
-
-int coppice_path(struct coppice *coppice, const char *name, char **ret, struct coppice_error *err)
-{
-	_cleanup_(volume_done) struct volume volume = { 0 };
-	_cleanup_(freep) char *path = NULL;
-	struct volume_ref ref;
-	char *full;
-	bool did;
-	int r;
-
-	r = instance_ref_parse(name, &ref, err);
-	if (r == COPPICE_OK)
-		r = volume_find(coppice, &ref, &volume, err);
-	if (r == COPPICE_OK && volume.entry->driver->volume_mount)
-		r = volume.entry->driver->volume_mount(volume.entry->pool, &volume.ref, &did, err);
-	if (r == COPPICE_OK)
-		r = volume.entry->driver->path(volume.entry->pool, &volume.ref, &path, err);
-	if (r < 0)
-		return r;
-	full = volume_is_block(&volume.ref) ? take_ptr(&path) : text_format("%s/rootfs", path);
-	if (!full)
-		return fail_memory(err);
-	*ret = full;
-	return COPPICE_OK;
-}
-
-int coppice_umount(struct coppice *coppice, const char *name, struct coppice_error *err)
-{
-	_cleanup_(volume_done) struct volume volume = { 0 };
-	struct volume_ref ref;
-	int r;
-
-	r = instance_ref_parse(name, &ref, err);
-	if (r == COPPICE_OK)
-		r = volume_find(coppice, &ref, &volume, err);
-	if (r < 0 || !volume.entry->driver->volume_umount)
-		return r;
-	r = volume.entry->driver->volume_umount(volume.entry->pool, &volume.ref, err);
-	return r < 0 ? fail_mounted(coppice, volume.entry, &volume.ref, err) : COPPICE_OK;
 }
 
 /* ---- images ---- */

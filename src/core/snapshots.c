@@ -7,22 +7,6 @@
 #include "base/file.h"
 #include "base/text.h"
 
-/* Lock an instance alone, and find it. */
-static int lock_and_find(struct coppice *coppice, const struct volume_ref *ref, struct locks *locks,
-			 struct volume *ret, struct coppice_error *err)
-{
-	_cleanup_(freep) char *pool = NULL;
-	int r = volume_pool_of(coppice, ref->name.text, &pool, err);
-
-	if (r < 0)
-		return r;
-	if (pool)
-		locks_add(locks, LOCK_POOLS, pool, false);
-	locks_add(locks, LOCK_INSTANCES, ref->name.text, true);
-	r = locks_take(coppice, locks, err);
-	return r < 0 ? r : volume_find(coppice, ref, ret, err);
-}
-
 /* ---- create ---- */
 
 struct naming {
@@ -112,7 +96,7 @@ int coppice_snapshot_create(struct coppice *coppice, const char *instance, const
 	if (r == COPPICE_OK && name)
 		r = snapshot_name_parse(name, &chosen, err);
 	if (r == COPPICE_OK)
-		r = lock_and_find(coppice, &ref, &locks, &volume, err);
+		r = volume_lock(coppice, &ref, true, &locks, &volume, err);
 	if (r == COPPICE_OK)
 		r = choose_name(coppice, &volume, name, &chosen, err);
 	if (r == COPPICE_OK)
@@ -188,7 +172,7 @@ int coppice_snapshot_restore(struct coppice *coppice, const char *instance, cons
 	if (r == COPPICE_OK)
 		r = snapshot_name_parse(snapshot, &ref.snapshot, err);
 	if (r == COPPICE_OK)
-		r = lock_and_find(coppice, &ref, &locks, &volume, err);
+		r = volume_lock(coppice, &ref, true, &locks, &volume, err);
 	if (r < 0)
 		return r;
 	live = (struct volume_ref){ .kind = volume.ref.kind, .name = ref.name };
@@ -295,7 +279,7 @@ int coppice_config_set(struct coppice *coppice, const char *instance,
 
 	r = instance_name_parse(instance, &ref.name, err);
 	if (r == COPPICE_OK)
-		r = lock_and_find(coppice, &ref, &locks, volume, err);
+		r = volume_lock(coppice, &ref, true, &locks, volume, err);
 	if (r == COPPICE_OK)
 		r = volume_record_format(&volume->ref, &volume->record, &reconfiguring.old, err);
 	if (r < 0)

@@ -195,6 +195,30 @@ int volume_find_trusted(struct coppice *coppice, const struct volume_ref *ref, s
 	return r == COPPICE_NOT_FOUND ? find(coppice, ref, false, ret, err) : r;
 }
 
+int volume_lock(struct coppice *coppice, const struct volume_ref *ref, bool is_exclusive,
+		struct locks *locks, struct volume *ret, struct coppice_error *err)
+{
+	_cleanup_(freep) char *pool = NULL;
+	int r = volume_pool_of(coppice, ref->name.text, &pool, err);
+
+	if (r < 0)
+		return r;
+	if (pool)
+		locks_add(locks, LOCK_POOLS, pool, false);
+	locks_add(locks, LOCK_INSTANCES, ref->name.text, is_exclusive);
+	r = locks_take(coppice, locks, err);
+	return r < 0 ? r : volume_find(coppice, ref, ret, err);
+}
+
+int volume_look(struct coppice *coppice, const struct volume_ref *ref, struct volume *ret,
+		struct coppice_error *err)
+{
+	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
+	int r = volume_find(coppice, ref, ret, err);
+
+	return r == COPPICE_NOT_FOUND ? volume_lock(coppice, ref, false, &locks, ret, err) : r;
+}
+
 /* A pool whose drafts could not be swept may still be to publish what nobody sees. */
 static int refuse_unswept(const struct pool_entry *entry, struct coppice_error *err)
 {

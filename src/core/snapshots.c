@@ -119,6 +119,32 @@ int coppice_snapshot_create(struct coppice *coppice, const char *instance, const
 
 /* ---- restore: clone the snapshot, exchange it with what is live, let that go ---- */
 
+/*
+ * As a change, though the catalog's row stays as it is: so nobody reads the pool anew while the
+ * name is between the two.
+ */
+static int exchange(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
+		    const struct new_volume *replacement, const struct volume_ref *instance,
+		    struct coppice_error *err)
+{
+	struct coppice_error ignored;
+	int r = change_begin(coppice, entry, instance, 1, true, err);
+
+	if (r < 0)
+		return r;
+	r = entry->driver->swap(draft, replacement, instance, err);
+	if (r < 0) {
+		change_abort(coppice);
+		return r;
+	}
+	if (change_end(coppice, entry, instance, 1, true, &ignored) < 0)
+		change_abort(coppice);
+	r = entry->driver->commit(entry->pool, err);
+	if (r < 0)
+		(void)entry->driver->swap(draft, replacement, instance, &ignored);
+	return r;
+}
+
 static int restore(struct coppice *coppice, const struct volume *snapshot,
 		   const struct volume_ref *instance, struct coppice_error *err)
 {
@@ -126,7 +152,6 @@ static int restore(struct coppice *coppice, const struct volume *snapshot,
 	_cleanup_(makings_done) struct makings makings = { 0 };
 	const struct driver *driver = snapshot->entry->driver;
 	struct draft draft = { .fd = -1 };
-	struct coppice_error ignored;
 	struct making *making;
 	int r;
 
@@ -145,15 +170,7 @@ static int restore(struct coppice *coppice, const struct volume *snapshot,
 	if (r == COPPICE_OK && is_interrupted(coppice))
 		r = fail(err, COPPICE_INTERRUPTED, "interrupted; nothing was restored");
 	if (r == COPPICE_OK)
-		r = pool_hold(coppice, snapshot->entry, err);
-	if (r == COPPICE_OK)
-		r = driver->swap(&draft, &making->volume, instance, err);
-	if (r == COPPICE_OK) {
-		r = driver->commit(snapshot->entry->pool, err);
-		if (r < 0)
-			(void)driver->swap(&draft, &making->volume, instance, &ignored);
-	}
-	pool_release(snapshot->entry);
+		r = exchange(coppice, snapshot->entry, &draft, &making->volume, instance, err);
 	return r; /* what is in the draft now goes with it */
 }
 

@@ -100,12 +100,14 @@ static bool is_stood_on(const struct listing *listing, const struct dataset *dat
 /*
  * Of those that it was cloned from, as far up as it goes, it may hold what nobody else has any
  * more: they are gone, or have overwritten it. Images that are there hold all of theirs.
+ * A listing that was made between two renames may have one that is cloned from itself.
  */
 static struct coppice_bytes unique_at_most(const struct listing *listing,
 					   const struct zfs_pool *zfs,
 					   const struct dataset *dataset)
 {
 	struct coppice_bytes bytes = { COPPICE_EXACT, dataset->used };
+	size_t n_left = listing->n;
 
 	if (is_stood_on(listing, dataset))
 		bytes.known = COPPICE_AT_MOST;
@@ -113,6 +115,8 @@ static struct coppice_bytes unique_at_most(const struct listing *listing,
 		char name[DATASET_MAX];
 		struct volume_ref ref;
 
+		if (n_left-- == 0)
+			return (struct coppice_bytes){ 0 };
 		(void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(at->origin, "@"),
 			       at->origin);
 		at = listing_find(listing, name);

@@ -635,6 +635,10 @@ int ceph_pinned(struct pool *pool, pinned_fn *fn, void *user, struct coppice_err
 int ceph_snap_remove(struct ceph_pool *ceph, const char *name, const char *snapshot,
 		     struct coppice_error *err);
 
+/* RBD's list of what is in the trash; else RBD makes it when it moves the first image there. */
+#define RBD_TRASH "rbd_trash"
+int ceph_trash_make(struct ceph_pool *ceph, struct coppice_error *err);
+
 /* Remove an image that is of nobody; into the trash, where others stand on it. */
 int ceph_remove_image(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err);
 

@@ -53,6 +53,28 @@ static bool is_ours_to_finish(const struct ceph_pool *ceph, const struct root_li
 	       (ceph->debts && root_list_has(&ceph->debts->all, by));
 }
 
+int ceph_trash_make(struct ceph_pool *ceph, struct coppice_error *err)
+{
+	rados_write_op_t op = rados_create_write_op();
+	int r;
+
+	rados_write_op_create(op, LIBRADOS_CREATE_IDEMPOTENT, NULL);
+	r = rados_write_op_operate(op, ceph->io, RBD_TRASH, NULL, 0);
+	rados_release_write_op(op);
+	return r < 0 ? fail_ceph(ceph, r, err, "cannot make '%s/" RBD_TRASH "'", ceph->osd_pool)
+		     : COPPICE_OK;
+}
+
+/* Without a list of what is in the trash, in a pool that is full, RBD says no more than -ENOENT. */
+static bool has_name_still(struct ceph_pool *ceph, const struct rbd *rbd)
+{
+	struct coppice_error ignored;
+	char id[RBD_ID_MAX];
+
+	return header_id(ceph, rbd->name, id, &ignored) == COPPICE_OK && strcmp(id, rbd->id) == 0 &&
+	       header_is_there(ceph, rbd->id);
+}
+
 static int trash(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
 {
 	int r = rbd_trash_move(ceph->io, rbd->name, 0);
@@ -62,8 +84,10 @@ static int trash(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_e
 			    "'%s/%s' is in use: it is open elsewhere; see: rbd status %s/%s",
 			    ceph->osd_pool, rbd->name, ceph->osd_pool, rbd->name);
 	/* Somebody else has let it arrive there. */
-	if (r == -ENOENT || r == -ESTALE)
+	if ((r == -ENOENT || r == -ESTALE) && !has_name_still(ceph, rbd))
 		return COPPICE_OK;
+	if (r < 0 && ceph->full)
+		r = ceph->full;
 	return r < 0 ? fail_ceph(ceph, r, err, "cannot move '%s/%s' into the trash", ceph->osd_pool,
 				 rbd->name)
 		     : COPPICE_OK;

@@ -293,7 +293,7 @@ static int set_state(struct ceph_pool *ceph, const char *id, char state, char ex
 	encode_string(&in, id);
 	text_add_bytes(&in, (const char[]){ state, expected }, 2);
 	r = in.is_failed ? -ENOMEM
-			 : rados_exec(ceph->io, "rbd_trash", "rbd", "trash_state_set", in.data,
+			 : rados_exec(ceph->io, RBD_TRASH, "rbd", "trash_state_set", in.data,
 				      in.length, out, sizeof(out));
 	text_done(&in);
 	return r;
@@ -304,7 +304,7 @@ int header_finish_move(struct ceph_pool *ceph, const char *name, const char *id,
 {
 	_cleanup_(freep) char *key = text_format("id_%s", id);
 	int state = TRASH_NORMAL;
-	int r = key ? omap_each_of(ceph, "rbd_trash", (const char *const[]){ key }, 1, take_state,
+	int r = key ? omap_each_of(ceph, RBD_TRASH, (const char *const[]){ key }, 1, take_state,
 				   &state)
 		    : -ENOMEM;
 

@@ -441,7 +441,7 @@ static int take_trashed(void *user, const char *key, const char *value, size_t l
 static int read_trash(struct ceph_pool *ceph, struct rbd_list *listing, bool only_half_removed,
 		      struct coppice_error *err)
 {
-	int r = omap_each(ceph, "rbd_trash", "id_", take_trashed,
+	int r = omap_each(ceph, RBD_TRASH, "id_", take_trashed,
 			  &(struct trash){ listing, only_half_removed });
 
 	return r < 0 && r != -ENOENT

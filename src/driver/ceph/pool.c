@@ -408,6 +408,9 @@ static int make_root(const struct pool_spec *spec, struct ceph_pool *ceph, const
 {
 	int r = state_ensure(spec, ceph, err);
 
+	/* In a pool that is full RBD cannot make it, and so nothing could be deleted. */
+	if (r == COPPICE_OK)
+		r = ceph_trash_make(ceph, err);
 	return r < 0 ? r
 		     : root_make(ceph,
 				 (const char *const[][2]){ { "pool", record },
@@ -464,6 +467,7 @@ void ceph_pool_explain(const struct pool_spec *spec, explain_fn *explain, void *
 		"ceph osd pool stats %s >/dev/null || { ceph osd pool create %s %u && rbd pool "
 		"init %s; }",
 		ceph->osd_pool, ceph->osd_pool, placement_groups(spec), ceph->osd_pool);
+	explain_line(explain, user, "rados -p %s create " RBD_TRASH, ceph->osd_pool);
 	explain_line(explain, user, "rados -p %s create " ROOT_OBJECT, ceph->osd_pool);
 }
 

@@ -30,6 +30,11 @@ int ceph_snap_remove(struct ceph_pool *ceph, const char *name, const char *snaps
 		       : COPPICE_OK;
 }
 
+/* How long to wait for whoever is at the same: until nothing more goes; until it is gone. */
+#define OTHERS_MS 1000
+#define MISSED_MS 1000
+#define WAIT_MS   10
+
 /* ---- into the trash ---- */
 
 /* By whom: as long as his debt is held, he is at it, and nobody else. */
@@ -77,14 +82,19 @@ static bool has_name_still(struct ceph_pool *ceph, const struct rbd *rbd)
 
 static int trash(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
 {
-	int r = rbd_trash_move(ceph->io, rbd->name, 0);
+	int64_t deadline_ms = clock_ms() + MISSED_MS;
+	int r;
 
+	/* Or somebody else is just moving it: then it has its name for a moment only. */
+	while ((r = rbd_trash_move(ceph->io, rbd->name, 0)) == -ENOENT &&
+	       has_name_still(ceph, rbd) && clock_ms() < deadline_ms)
+		clock_pause(WAIT_MS);
 	if (r == -EBUSY)
 		return fail(err, COPPICE_BUSY,
 			    "'%s/%s' is in use: it is open elsewhere; see: rbd status %s/%s",
 			    ceph->osd_pool, rbd->name, ceph->osd_pool, rbd->name);
 	/* Somebody else has let it arrive there. */
-	if ((r == -ENOENT || r == -ESTALE) && !has_name_still(ceph, rbd))
+	if (r == -ESTALE || (r == -ENOENT && !has_name_still(ceph, rbd)))
 		return COPPICE_OK;
 	if (r < 0 && ceph->full)
 		r = ceph->full;
@@ -303,9 +313,6 @@ static int choose(struct emptying *emptying, const struct rbd_list *trashed,
 	return r < 0 ? r : claim(emptying, opened, err);
 }
 
-#define OTHERS_MS 1000 /* how long to wait for who is at the same */
-#define WAIT_MS   10
-
 /* What went may have been the last that stood on another: again, until nothing goes. */
 int ceph_reap_trash(struct ceph_pool *ceph, bool *ret_all, struct coppice_error *err)
 {
@@ -368,8 +375,6 @@ static int remove_nameless(struct ceph_pool *ceph, const struct rbd *rbd, int wh
 		     : fail_ceph(ceph, why, err, "cannot remove the image '%s/%s'", ceph->osd_pool,
 				 rbd->name);
 }
-
-#define MISSED_MS 1000
 
 /* What has a header and no name somebody else is just removing, or was when he was killed. */
 static int remove_patiently(struct ceph_pool *ceph, const struct rbd *rbd)

@@ -809,7 +809,8 @@ COPPICE_API int coppice_config_set(struct coppice *coppice, const char *instance
  * @param name     INSTANCE or INSTANCE/SNAPSHOT
  * @param ret      absolute path; free() it
  * @param err      filled on failure, untouched on success
- * @return COPPICE_OK; COPPICE_NOT_FOUND; COPPICE_UNAVAILABLE
+ * @return COPPICE_OK; COPPICE_NOT_FOUND; COPPICE_UNAVAILABLE;
+ *         COPPICE_BUSY: another command replaces it, or has its pool alone, for too long
  */
 COPPICE_API int coppice_path(struct coppice *coppice, const char *name, char **ret,
 			     struct coppice_error *err);

@@ -20,6 +20,7 @@
 
 #define LOCKS         "/run/lock/coppice"
 #define LOCK_PAUSE_MS 5
+#define BEGUN_MS      60000 /* for what was begun, to be ended or undone */
 
 struct meaning {
 	const char *text;
@@ -84,7 +85,10 @@ static int lock_open(const struct lvm_pool *lvm, int *ret_fd, struct coppice_err
 static int lock_take(const struct lvm_pool *lvm, struct coppice_error *err)
 {
 	const struct pool *pool = &lvm->pool;
-	int64_t deadline_ms = clock_ms() + lvm->lock_timeout_ms;
+	unsigned most_ms = lvm->has_changed && lvm->lock_timeout_ms < BEGUN_MS
+				   ? BEGUN_MS
+				   : lvm->lock_timeout_ms;
+	int64_t deadline_ms = clock_ms() + most_ms;
 
 	while (flock(lvm->lock_fd, LOCK_EX | LOCK_NB) < 0) {
 		if (errno != EWOULDBLOCK && errno != EINTR)
@@ -95,7 +99,7 @@ static int lock_take(const struct lvm_pool *lvm, struct coppice_error *err)
 			return fail(err, COPPICE_BUSY,
 				    "another command is changing the volume group '%s'; waited "
 				    "%u ms, see --lock-timeout",
-				    lvm->vg, lvm->lock_timeout_ms);
+				    lvm->vg, most_ms);
 		clock_pause(LOCK_PAUSE_MS);
 	}
 	/* What lvm said on its standard error is kept for who wants to know, until the next. */
@@ -152,6 +156,8 @@ void session_end(struct session *session)
 
 	if (why)
 		session->lvm->flush_failed = why;
+	if (session->did_change)
+		session->lvm->has_changed = true;
 	if (session->is_changing && session->lvm->lock_fd >= 0)
 		(void)flock(session->lvm->lock_fd, LOCK_UN);
 	*session = (struct session){ 0 };

@@ -57,7 +57,8 @@ struct lvm_pool {
 	struct lv_list *opened;  /* as it was when the pool was opened, until something changes */
 	struct talk talk;        /* command.c: with lvm, once it was needed */
 	int lock_fd;             /* of the group's lock, which lvm has as well; or -1 */
-	unsigned lock_timeout_ms; /* how long to wait for it */
+	unsigned lock_timeout_ms; /* how long to wait for it, before anything was changed */
+	bool has_changed;        /* something was: then no less than a minute */
 	pid_t talker;            /* the process that talks: not what is forked from it */
 	bool is_doubtful;        /* lvm ended in the middle of something: lvm_confirm() */
 	int flush_failed;        /* errno of a flush that failed: for commit to tell */

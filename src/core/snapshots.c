@@ -123,9 +123,9 @@ int coppice_snapshot_create(struct coppice *coppice, const char *instance, const
  * As a change, though the catalog's row stays as it is: so nobody reads the pool anew while the
  * name is between the two.
  */
-static int exchange(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
-		    const struct new_volume *replacement, const struct volume_ref *instance,
-		    struct coppice_error *err)
+static int swap(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
+		const struct new_volume *replacement, const struct volume_ref *instance,
+		struct coppice_error *err)
 {
 	struct coppice_error ignored;
 	int r = change_begin(coppice, entry, instance, 1, true, err);
@@ -133,15 +133,23 @@ static int exchange(struct coppice *coppice, struct pool_entry *entry, struct dr
 	if (r < 0)
 		return r;
 	r = entry->driver->swap(draft, replacement, instance, err);
-	if (r < 0) {
+	if (r < 0 || change_end(coppice, entry, instance, 1, true, &ignored) < 0)
 		change_abort(coppice);
+	return r;
+}
+
+static int exchange(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
+		    const struct new_volume *replacement, const struct volume_ref *instance,
+		    struct coppice_error *err)
+{
+	struct coppice_error ignored;
+	int r = swap(coppice, entry, draft, replacement, instance, err);
+
+	if (r < 0)
 		return r;
-	}
-	if (change_end(coppice, entry, instance, 1, true, &ignored) < 0)
-		change_abort(coppice);
 	r = entry->driver->commit(entry->pool, err);
 	if (r < 0)
-		(void)entry->driver->swap(draft, replacement, instance, &ignored);
+		(void)swap(coppice, entry, draft, replacement, instance, &ignored);
 	return r;
 }
 

@@ -51,6 +51,9 @@ class Host:
         found = self.lab.run("check", root=root)
         if found.status != 0:
             bad.append(f"check: {found}")
+        if listed and self.driver == "lvm" and \
+                self.lab.json("info", listed[0], root=root)["unique"] is None:
+            bad.append("figures are unknown")
         top = self.lab.pool("main", self.driver, root)
         walk = lab.walk(top)
         bad += walk.problems

@@ -151,6 +151,63 @@ static void test_no_snapshot_is_held(void)
 	(void)close(fd);
 }
 
+/* What a cut of the power left is tried: one that is held, or none. */
+static void test_which_snapshot_is_held(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	int fd = metadata_up();
+	uint64_t at = 1;
+
+	ok_call(thin_metadata_held(fd, &at, &err), &err);
+	ok_int(at, ==, 0);
+	ok_call(thin_metadata_find_snapshot(fd, 0, &at, &err), &err);
+	ok_int(at, ==, 0);
+	ok_call(thin_metadata_hold(fd, 1000, &err), &err);
+	ok_call(thin_metadata_held(fd, &at, &err), &err);
+	ok_int(at, ==, 1000);
+	ok_int(shell("! thin_check -q metadata"), ==, 0);
+	ok_call(thin_metadata_hold(fd, 0, &err), &err);
+	ok_int(shell("thin_check -q metadata"), ==, 0);
+	(void)close(fd);
+}
+
+/* As the kernel does: the superblock, saying that it lies there. */
+static void put_snapshot(int fd, uint64_t at)
+{
+	uint32_t block[1024], crc = UINT32_MAX;
+	const uint8_t *byte = (const uint8_t *)block;
+
+	ok_int(pread(fd, block, sizeof(block), 0), ==, sizeof(block));
+	block[2] = (uint32_t)at;
+	for (size_t i = 4; i < sizeof(block); i++) {
+		crc ^= byte[i];
+		for (int bit = 0; bit < 8; bit++)
+			crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78U : 0);
+	}
+	block[0] = crc ^ 160774;
+	ok_int(pwrite(fd, block, sizeof(block), (off_t)at * 4096), ==, sizeof(block));
+}
+
+/* A copy of a superblock is one where it says that it lies, and not where it was copied to. */
+static void test_snapshots_are_found(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	int fd = metadata_up();
+	uint64_t at;
+
+	ok_int(shell("dd if=metadata of=metadata bs=4096 count=1 seek=700 conv=notrunc "
+		     "2>/dev/null"),
+	       ==, 0);
+	ok_call(thin_metadata_find_snapshot(fd, 0, &at, &err), &err);
+	ok_int(at, ==, 0);
+	put_snapshot(fd, 700);
+	ok_call(thin_metadata_find_snapshot(fd, 0, &at, &err), &err);
+	ok_int(at, ==, 700);
+	ok_call(thin_metadata_find_snapshot(fd, 700, &at, &err), &err);
+	ok_int(at, ==, 0);
+	(void)close(fd);
+}
+
 /* Any byte of any block may be another: it is told, or what was found is the same. */
 static void test_damage_is_told(void)
 {
@@ -198,6 +255,8 @@ int main(void)
 	return tap_run((struct tap_test[]){
 		TAP(test_blocks_of_devices_and_groups),
 		TAP(test_strangers_count_as_others),
+		TAP(test_which_snapshot_is_held),
+		TAP(test_snapshots_are_found),
 		TAP(test_device_that_is_not_there),
 		TAP(test_no_snapshot_is_held),
 		TAP(test_damage_is_told),

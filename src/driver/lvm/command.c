@@ -40,6 +40,7 @@ static const struct meaning meanings[] = {
 	{ "out of data space", COPPICE_NO_SPACE },
 	{ "metadata too large", COPPICE_NO_SPACE },
 	{ "no space", COPPICE_NO_SPACE },
+	{ "Manual repair required", COPPICE_UNAVAILABLE },
 	{ "needs check", COPPICE_UNAVAILABLE },
 	{ "needs_check", COPPICE_UNAVAILABLE },
 	{ "transaction_id", COPPICE_UNAVAILABLE },

@@ -66,13 +66,14 @@ int lvm_pool_tell(const struct lvm_pool *lvm, const char *message, struct coppic
 	return request_do(lvm, DM_TARGET_MSG, &request, message, err);
 }
 
-/* "TRANSACTION USED/TOTAL of metadata USED/TOTAL of data …", as in the kernel's
- * thin-provisioning.rst */
+/* "TRANSACTION USED/TOTAL of metadata USED/TOTAL of data HELD …", as in the kernel's
+ * thin-provisioning.rst; HELD is a dash where no snapshot of the metadata is. */
 int lvm_pool_status(const struct lvm_pool *lvm, struct pool_status *ret, struct coppice_error *err)
 {
 	unsigned long long transaction, meta_used, meta_total, used, total;
 	const struct dm_target_spec *target;
 	union request request;
+	char held[24] = "-";
 	const char *said;
 	int r = request_init(lvm, &request, err);
 
@@ -85,8 +86,8 @@ int lvm_pool_status(const struct lvm_pool *lvm, struct pool_status *ret, struct 
 	said = (const char *)(target + 1);
 	request.bytes[sizeof(request) - 1] = '\0';
 	if (request.header.target_count != 1 || strcmp(target->target_type, "thin-pool") != 0 ||
-	    sscanf(said, "%llu %llu/%llu %llu/%llu", &transaction, &meta_used, &meta_total, &used,
-		   &total) != 5 ||
+	    sscanf(said, "%llu %llu/%llu %llu/%llu %23s", &transaction, &meta_used, &meta_total,
+		   &used, &total, held) < 5 ||
 	    total == 0)
 		return fail(err, COPPICE_UNAVAILABLE,
 			    "the thin pool '%s/%s' has failed: the kernel says '%s'", lvm->vg,
@@ -100,6 +101,7 @@ int lvm_pool_status(const struct lvm_pool *lvm, struct pool_status *ret, struct 
 		.used_metadata_blocks = meta_used,
 		.total_metadata_blocks = meta_total,
 		.is_read_only = strstr(said, " ro ") || strstr(said, " out_of_data_space "),
+		.is_held = strcmp(held, "-") != 0,
 		.needs_check = strstr(said, " needs_check") != NULL,
 	};
 	return COPPICE_OK;

@@ -131,6 +131,8 @@ static int take_rows(struct session *session, json_t *report, struct lv_list *re
 			listing.lv[listing.n++] = lv_of_row(row);
 		else if (strcmp(lvm_field(row, "lv_name"), session->lvm->thin) == 0)
 			listing.pool_tags = lvm_field(row, "lv_tags");
+		else if (lvm_is_mending(session->lvm, lvm_field(row, "lv_name")))
+			listing.has_mending = true;
 		else
 			listing.beside = lvm_field(row, "lv_name");
 	}

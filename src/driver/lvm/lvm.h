@@ -133,6 +133,7 @@ struct pool_status {
 	uint64_t used_metadata_blocks, total_metadata_blocks; /* of 4 KiB */
 	bool is_read_only; /* or there is no space left */
 	bool needs_check;
+	bool is_held; /* there is a snapshot of the metadata */
 };
 
 int lvm_pool_status(const struct lvm_pool *lvm, struct pool_status *ret, struct coppice_error *err);
@@ -216,6 +217,7 @@ struct lv_list {
 	size_t n;
 	const char *pool_tags; /* of the thin pool itself; NULL: there is none */
 	const char *beside;    /* one in the group that is not in the thin pool; NULL: none */
+	bool has_mending;      /* a copy of the metadata that somebody mended, or was at */
 	json_t *report;        /* what strings point into */
 };
 
@@ -272,6 +274,21 @@ bool lvm_remembers(const struct lvm_pool *lvm);
 
 /* Of a pool that is no more. */
 void lvm_forget_remembering(const struct lvm_pool *lvm);
+
+/* ---- mending.c ---- */
+
+/*
+ * Make the device of the thin pool be there. Did a cut of the power leave metadata that LVM wants
+ * repaired, as a snapshot of it was being taken or released, then it is mended first.
+ * COPPICE_UNAVAILABLE: it is damaged otherwise, and nothing was changed.
+ */
+int lvm_activate_thin(struct lvm_pool *lvm, struct coppice_error *err);
+
+/* Is it the logical volume of a copy of this thin pool's metadata, being mended? */
+bool lvm_is_mending(const struct lvm_pool *lvm, const char *name);
+
+/* Remove that, of a pool that is active: left by a kill. */
+int lvm_mending_sweep(struct lvm_pool *lvm, struct coppice_error *err);
 
 /* ---- check.c ---- */
 
@@ -451,6 +468,12 @@ int lvm_reap_in(struct session *session, const struct lv_list *listing,
 
 int lvm_usage(struct pool *pool, const struct volume_ref *refs, const struct uuid *groups,
 	      struct volume_usage *ret, size_t n, bool is_exact, struct coppice_error *err);
+
+/*
+ * Of a thin pool that has just been activated: a snapshot of its metadata is nobody's then, and goes,
+ * as there is one at most, and who wants figures is to have it.
+ */
+void lvm_release_left(struct lvm_pool *lvm);
 
 /* When the volume began, by the thin pool's own time, for TAG_BORN of what takes its place. */
 #define BORN_UNKNOWN  "unknown"

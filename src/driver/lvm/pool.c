@@ -226,12 +226,6 @@ static bool is_active(const struct lvm_pool *lvm)
 	return lvm_pool_device(lvm, device);
 }
 
-static int activate(struct lvm_pool *lvm, struct coppice_error *err)
-{
-	return is_active(lvm) ? COPPICE_OK
-			      : lvm_do(lvm, NULL, err, "lvchange -ay -K %s/%s", lvm->vg, lvm->thin);
-}
-
 /* The group's file is attached for as long as something of it is active. */
 static int attach(struct lvm_pool *lvm, struct loop *loop, struct coppice_error *err)
 {
@@ -274,6 +268,7 @@ static int name_group(struct lvm_pool *lvm, const char *device, struct coppice_e
 static int open_thin(const struct pool_spec *spec, struct lvm_pool *lvm, struct coppice_error *err)
 {
 	_cleanup_(freep) char *record = NULL;
+	bool has_mending, was_active;
 	int r;
 
 	lvm->opened = calloc(1, sizeof(*lvm->opened));
@@ -286,9 +281,15 @@ static int open_thin(const struct pool_spec *spec, struct lvm_pool *lvm, struct 
 	if (!record)
 		return fail(err, COPPICE_INVALID, "the thin pool '%s/%s' is no pool of Coppice",
 			    lvm->vg, lvm->thin);
+	has_mending = lvm->opened->has_mending;
 	r = lvm_check_owner(lvm, spec, record, err);
-	if (r == COPPICE_OK)
-		r = activate(lvm, err);
+	was_active = is_active(lvm);
+	if (r == COPPICE_OK && !was_active)
+		r = lvm_activate_thin(lvm, err);
+	if (r == COPPICE_OK && !was_active)
+		lvm_release_left(lvm);
+	if (r == COPPICE_OK && has_mending)
+		r = lvm_mending_sweep(lvm, err);
 	/* Whose pool it is to be is not known yet: then it is looked at, and nothing made. */
 	return r < 0 || !spec->owner.text[0] ? r : lvm_state_ensure(spec, lvm, err);
 }

@@ -11,11 +11,13 @@
 #include <string.h>
 #include <sys/file.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/text.h"
 #include "driver/lvm/thin_metadata.h"
 
-#define HELD "held\n"
+#define HELD          "held\n"
+#define LOCK_PAUSE_MS 5
 
 /* ---- the snapshot of the metadata ---- */
 
@@ -38,7 +40,7 @@ static void held_release(struct held *held)
 		(void)close(take_fd(&held->lock_fd));
 }
 
-static int lock(const struct lvm_pool *lvm, int *ret_fd, struct coppice_error *err)
+static int open_lock(const struct lvm_pool *lvm, struct coppice_error *err)
 {
 	_cleanup_(freep) char *path = text_format("%s/reserved", lvm->files.path);
 	int fd;
@@ -46,18 +48,33 @@ static int lock(const struct lvm_pool *lvm, int *ret_fd, struct coppice_error *e
 	if (!path)
 		return fail_memory(err);
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	return fd < 0 ? fail_errno(err, errno, "cannot open '%s'", path) : fd;
+}
+
+static int lock(const struct lvm_pool *lvm, int *ret_fd, struct coppice_error *err)
+{
+	int64_t deadline_ms = clock_ms() + lvm->lock_timeout_ms;
+	int fd = open_lock(lvm, err), r = COPPICE_OK;
+
 	if (fd < 0)
-		return fail_errno(err, errno, "cannot open '%s'", path);
-	while (flock(fd, LOCK_EX) < 0) {
+		return fd;
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		const struct pool *pool = &lvm->pool;
 		int why = errno;
 
-		if (why == EINTR &&
-		    !(pool->is_interrupted && pool->is_interrupted(pool->interrupted_user)))
-			continue;
-		(void)close(fd);
-		return why == EINTR ? fail(err, COPPICE_INTERRUPTED, "interrupted")
-				    : fail_errno(err, why, "cannot lock '%s'", path);
+		if (why != EWOULDBLOCK && why != EINTR)
+			r = fail_errno(err, why, "cannot lock '%s/reserved'", lvm->files.path);
+		else if (pool->is_interrupted && pool->is_interrupted(pool->interrupted_user))
+			r = fail(err, COPPICE_INTERRUPTED, "interrupted");
+		else if (clock_ms() >= deadline_ms)
+			r = fail(err, COPPICE_BUSY,
+				 "another command is counting the space of '%s/%s'", lvm->vg,
+				 lvm->thin);
+		if (r < 0) {
+			(void)close(fd);
+			return r;
+		}
+		clock_pause(LOCK_PAUSE_MS);
 	}
 	*ret_fd = fd;
 	return COPPICE_OK;
@@ -71,7 +88,8 @@ static bool was_left(int lock_fd)
 }
 
 /*
- * COPPICE_BUSY: somebody else's, such as thin_ls or a backup, holds one. What is read is not in
+ * COPPICE_BUSY: somebody else's, such as thin_ls or a backup, holds one, or ours for longer than is
+ * waited. What is read is not in
  * the page cache, where it would be what it was when it was read before.
  */
 static int reserve(struct lvm_pool *lvm, struct held *ret, struct coppice_error *err)
@@ -108,6 +126,20 @@ static int reserve(struct lvm_pool *lvm, struct held *ret, struct coppice_error 
 	else
 		*ret = held;
 	return r;
+}
+
+void lvm_release_left(struct lvm_pool *lvm)
+{
+	struct coppice_error ignored;
+	struct pool_status status;
+	/* Where there can be no file yet, nobody has it locked. */
+	_cleanup_(closep) int fd = open_lock(lvm, &ignored);
+
+	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return; /* somebody has a snapshot by now, and what was left is gone */
+	if (lvm_pool_status(lvm, &status, &ignored) == COPPICE_OK && status.is_held &&
+	    lvm_pool_tell(lvm, "release_metadata_snap", &ignored) == COPPICE_OK && fd >= 0)
+		(void)!ftruncate(fd, 0);
 }
 
 /* ---- devices and groups ---- */

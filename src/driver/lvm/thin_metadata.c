@@ -77,15 +77,22 @@ static void crc_table_fill(uint32_t table[static 256])
 }
 
 /* CRC-32C, as the kernel's crc32c(): nothing is done to it at the end. */
-static bool is_sum_good(const struct metadata *metadata, const void *block, uint32_t salt)
+static uint32_t sum_of(const struct metadata *metadata, const void *block, uint32_t salt)
 {
 	const uint8_t *byte = block;
-	uint32_t sum, crc = UINT32_MAX;
+	uint32_t crc = UINT32_MAX;
 
-	for (size_t i = sizeof(sum); i < BLOCK_SIZE; i++)
+	for (size_t i = sizeof(crc); i < BLOCK_SIZE; i++)
 		crc = crc >> 8 ^ metadata->crc_table[(crc ^ byte[i]) & 0xff];
+	return crc ^ salt;
+}
+
+static bool is_sum_good(const struct metadata *metadata, const void *block, uint32_t salt)
+{
+	uint32_t sum;
+
 	memcpy(&sum, block, sizeof(sum));
-	return (crc ^ salt) == le32toh(sum);
+	return sum_of(metadata, block, salt) == le32toh(sum);
 }
 
 static int read_chunk(const struct metadata *metadata, uint64_t number)
@@ -569,5 +576,82 @@ int thin_metadata_created(int fd, bool is_whole, uint32_t id, uint32_t *ret,
 		r = fail(err, COPPICE_NOT_FOUND, "the thin pool has no device %u", id);
 	if (r == COPPICE_OK)
 		*ret = device.created;
+	return r;
+}
+
+/* ---- which snapshot is held ---- */
+
+int thin_metadata_held(int fd, uint64_t *ret, struct coppice_error *err)
+{
+	struct metadata metadata;
+	const struct superblock *super;
+	int r = metadata_open(fd, true, &metadata, err);
+
+	if (r < 0)
+		return r;
+	super = block_of(&metadata, 0); /* it has just been read */
+	*ret = le64toh(super->held_root);
+	metadata_close(&metadata);
+	return COPPICE_OK;
+}
+
+/* One sector of it is another, so the disk has the one or the other. */
+int thin_metadata_hold(int fd, uint64_t at, struct coppice_error *err)
+{
+	_cleanup_(freep) void *block = NULL;
+	struct superblock *super;
+	struct metadata metadata;
+	ssize_t n;
+	int r = metadata_open(fd, true, &metadata, err);
+
+	if (r < 0)
+		return r;
+	if (posix_memalign(&block, BLOCK_SIZE, BLOCK_SIZE) != 0) {
+		block = NULL;
+		metadata_close(&metadata);
+		return fail_memory(err);
+	}
+	super = memcpy(block, block_of(&metadata, 0), BLOCK_SIZE);
+	super->held_root = htole64(at);
+	super->checksum = htole32(sum_of(&metadata, super, SUPERBLOCK_SALT));
+	metadata_close(&metadata);
+	n = pwrite(fd, block, BLOCK_SIZE, 0);
+	return n == BLOCK_SIZE && fsync(fd) == 0
+		       ? COPPICE_OK
+		       : fail_errno(err, n >= 0 && n < BLOCK_SIZE ? EIO : errno,
+				    "cannot write the thin pool's metadata");
+}
+
+/* Each chunk is let go of at once: all are looked at. */
+static int find_snapshot(struct metadata *metadata, uint64_t after, uint64_t *ret)
+{
+	const uint64_t per_chunk = CHUNK_SIZE / BLOCK_SIZE;
+
+	for (uint64_t at = after + 1; at < metadata->n_blocks; at++) {
+		const struct superblock *super = block_of(metadata, at);
+
+		if (!super)
+			return metadata->err->code;
+		if (le64toh(super->magic) == SUPERBLOCK_MAGIC && le64toh(super->at) == at &&
+		    is_sum_good(metadata, super, SUPERBLOCK_SALT)) {
+			*ret = at;
+			return COPPICE_OK;
+		}
+		if (at % per_chunk == per_chunk - 1)
+			free(take_ptr(&metadata->chunk[at / per_chunk]));
+	}
+	*ret = 0;
+	return COPPICE_OK;
+}
+
+int thin_metadata_find_snapshot(int fd, uint64_t after, uint64_t *ret, struct coppice_error *err)
+{
+	struct metadata metadata;
+	int r = metadata_open(fd, true, &metadata, err);
+
+	if (r < 0)
+		return r;
+	r = find_snapshot(&metadata, after, ret);
+	metadata_close(&metadata);
 	return r;
 }

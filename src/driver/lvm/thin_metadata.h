@@ -53,3 +53,15 @@ int thin_metadata_count(int fd, bool is_whole, struct thin_device *devices, size
 /* When was a device created, by the pool's own time? COPPICE_NOT_FOUND. As above. */
 int thin_metadata_created(int fd, bool is_whole, uint32_t id, uint32_t *ret,
 			  struct coppice_error *err);
+
+/*
+ * Of metadata that nobody else has open: where the snapshot lies that it holds, by its superblock;
+ * 0: it holds none. COPPICE_UNAVAILABLE: there is no good superblock.
+ */
+int thin_metadata_held(int fd, uint64_t *ret, struct coppice_error *err);
+
+/* Say so in the superblock, and nothing else; durably. Atomic: a sector is written. */
+int thin_metadata_hold(int fd, uint64_t at, struct coppice_error *err);
+
+/* The first block behind @after that is such a snapshot, or was one once; 0: there is none. */
+int thin_metadata_find_snapshot(int fd, uint64_t after, uint64_t *ret, struct coppice_error *err);

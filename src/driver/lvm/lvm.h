@@ -471,7 +471,8 @@ int lvm_usage(struct pool *pool, const struct volume_ref *refs, const struct uui
 
 /*
  * Of a thin pool that has just been activated: a snapshot of its metadata is nobody's then, and goes,
- * as there is one at most, and who wants figures is to have it.
+ * as there is one at most, and who wants figures is to have it. Unless LVM checks no metadata: then
+ * it stays, and figures are unknown.
  */
 void lvm_release_left(struct lvm_pool *lvm);
 

@@ -128,6 +128,24 @@ static int reserve(struct lvm_pool *lvm, struct held *ret, struct coppice_error 
 	return r;
 }
 
+/*
+ * Has LVM had the counts of blocks checked? Somebody may have told it not to, or removed
+ * thin_check. A snapshot that is not counted yet must not be released: that would free what is
+ * live.
+ */
+static bool has_lvm_checked(void)
+{
+	static const char *const argv[] = { "lvmconfig", "--type", "full",
+					    "global/thin_check_executable", NULL };
+	_cleanup_(run_result_done) struct run_result result = { 0 };
+	struct coppice_error ignored;
+	char path[PATH_MAX];
+
+	return runner.run(argv, &result, &ignored) == COPPICE_OK && result.exit_status == 0 &&
+	       sscanf(result.out, "thin_check_executable=\"%4095[^\"]", path) == 1 &&
+	       access(path, X_OK) == 0;
+}
+
 void lvm_release_left(struct lvm_pool *lvm)
 {
 	struct coppice_error ignored;
@@ -137,9 +155,12 @@ void lvm_release_left(struct lvm_pool *lvm)
 
 	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0)
 		return; /* somebody has a snapshot by now, and what was left is gone */
-	if (lvm_pool_status(lvm, &status, &ignored) == COPPICE_OK && status.is_held &&
-	    lvm_pool_tell(lvm, "release_metadata_snap", &ignored) == COPPICE_OK && fd >= 0)
-		(void)!ftruncate(fd, 0);
+	if (lvm_pool_status(lvm, &status, &ignored) < 0 || !status.is_held)
+		return;
+	if (has_lvm_checked())
+		(void)lvm_pool_tell(lvm, "release_metadata_snap", &ignored);
+	if (fd >= 0)
+		(void)!ftruncate(fd, 0); /* it is not ours, if it is there still */
 }
 
 /* ---- devices and groups ---- */

@@ -70,33 +70,42 @@ int ceph_trash_make(struct ceph_pool *ceph, struct coppice_error *err)
 		     : COPPICE_OK;
 }
 
-/* Without a list of what is in the trash, in a pool that is full, RBD says no more than -ENOENT. */
-static bool has_name_still(struct ceph_pool *ceph, const struct rbd *rbd)
+/*
+ * RBD says no more than -ENOENT, also where it can make no list of what is in the trash, as the
+ * pool is full.
+ */
+static int has_name_still(struct ceph_pool *ceph, const struct rbd *rbd, bool *ret,
+			  struct coppice_error *err)
 {
-	struct coppice_error ignored;
 	char id[RBD_ID_MAX];
+	int r = header_id(ceph, rbd->name, id, err);
 
-	return header_id(ceph, rbd->name, id, &ignored) == COPPICE_OK && strcmp(id, rbd->id) == 0 &&
-	       header_is_there(ceph, rbd->id);
+	*ret = r == COPPICE_OK && strcmp(id, rbd->id) == 0 && header_is_there(ceph, rbd->id);
+	return r == COPPICE_NOT_FOUND ? COPPICE_OK : r;
 }
 
 static int trash(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
 {
 	int64_t deadline_ms = clock_ms() + MISSED_MS;
+	bool is_there;
 	int r;
 
-	/* Or somebody else is just moving it: then it has its name for a moment only. */
-	while ((r = rbd_trash_move(ceph->io, rbd->name, 0)) == -ENOENT &&
-	       has_name_still(ceph, rbd) && clock_ms() < deadline_ms)
-		clock_pause(WAIT_MS);
+	while ((r = rbd_trash_move(ceph->io, rbd->name, 0)) == -ENOENT) {
+		if (has_name_still(ceph, rbd, &is_there, err) < 0)
+			return err->code;
+		if (!is_there)
+			return COPPICE_OK; /* somebody else has let it arrive there */
+		if (clock_ms() >= deadline_ms)
+			break;
+		clock_pause(WAIT_MS); /* he is at it: then it has its name for a moment only */
+	}
 	if (r == -EBUSY)
 		return fail(err, COPPICE_BUSY,
 			    "'%s/%s' is in use: it is open elsewhere; see: rbd status %s/%s",
 			    ceph->osd_pool, rbd->name, ceph->osd_pool, rbd->name);
-	/* Somebody else has let it arrive there. */
-	if (r == -ESTALE || (r == -ENOENT && !has_name_still(ceph, rbd)))
-		return COPPICE_OK;
-	if (r < 0 && ceph->full)
+	if (r == -ESTALE)
+		return COPPICE_OK; /* the same */
+	if (r == -ENOENT && ceph->full)
 		r = ceph->full;
 	return r < 0 ? fail_ceph(ceph, r, err, "cannot move '%s/%s' into the trash", ceph->osd_pool,
 				 rbd->name)
@@ -440,14 +449,28 @@ static int retire_snapshot(struct ceph_pool *ceph, const struct rbd *rbd,
 				     err);
 }
 
+/* What could not go is there as before, and not for the next sweep to take. */
+static int mark_and_trash(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
+{
+	struct coppice_error ignored;
+	int r = mark(ceph, rbd, err);
+
+	if (r < 0)
+		return r;
+	r = trash(ceph, rbd, err);
+	if (r < 0)
+		(void)header_change(ceph, rbd->id,
+				    (const struct meta[]){ { META_DELETED, NULL }, { NULL, NULL } },
+				    &ignored);
+	return r;
+}
+
 /* With it what keeps snapshots of it, which are out of sight without it. */
 static int retire_volume(struct ceph_pool *ceph, const struct rbd_list *listing,
 			 const struct rbd *rbd, struct coppice_error *err)
 {
-	int r = mark(ceph, rbd, err);
+	int r = mark_and_trash(ceph, rbd, err);
 
-	if (r == COPPICE_OK)
-		r = trash(ceph, rbd, err);
 	for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++) {
 		if (listing->rbd[i].volume != rbd)
 			continue;

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 
+#include "base/bounded.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/lock.h"
@@ -445,6 +446,103 @@ static int lock_names(struct lock_file *file, const char *a, const char *b, bool
 	return lock_take(file, wants, 2, err);
 }
 
+/* ---- calls that may not come back ---- */
+
+static const struct patience patient = { .most_ms = 60000 };
+
+static int say_busy(void *user, struct coppice_error *err)
+{
+	return fail(err, COPPICE_BUSY, "'%s' is in use", (const char *)user);
+}
+
+static int do_nothing(void *user, struct coppice_error *err)
+{
+	return COPPICE_OK;
+}
+
+static int die(void *user, struct coppice_error *err)
+{
+	_exit(3);
+}
+
+static void test_bounded_brings_what_was_said(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	char name[] = "c1";
+
+	ok_call(run_bounded(do_nothing, NULL, &patient, &err), &err);
+	ok_code(run_bounded(say_busy, name, &patient, &err), COPPICE_BUSY, &err);
+	ok_str(err.message, "'c1' is in use");
+	ok_code(run_bounded(die, NULL, &patient, &err), COPPICE_FAILED, &err);
+}
+
+/* Until the other end is closed. */
+static int wait_for_end(void *user, struct coppice_error *err)
+{
+	const char *path = user;
+	char byte;
+	int fd = open(path, O_RDONLY);
+
+	(void)!read(fd, &byte, 1);
+	return COPPICE_OK;
+}
+
+static void test_bounded_gives_up(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	const struct patience patience = { .most_ms = 10 };
+	int fds[2];
+	char path[64];
+
+	ok_int(pipe2(fds, O_CLOEXEC), ==, 0);
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)getpid(), fds[0]);
+	ok_code(run_bounded(wait_for_end, path, &patience, &err), COPPICE_UNAVAILABLE, &err);
+	ok_int(err.os_errno, ==, ETIMEDOUT);
+	(void)close(fds[0]);
+	(void)close(fds[1]);
+}
+
+/* Ten steps, and then the end of it. */
+static uint64_t count_steps(void *user)
+{
+	int *fds = user;
+	static uint64_t n;
+
+	if (++n == 10)
+		(void)close(take_fd(&fds[1]));
+	return n;
+}
+
+static void test_bounded_waits_while_something_goes_on(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	int fds[2];
+	const struct patience patience = { .most_ms = 1, .progress = count_steps, .user = fds };
+	char path[64];
+
+	ok_int(pipe2(fds, O_CLOEXEC), ==, 0);
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)getpid(), fds[0]);
+	ok_call(run_bounded(wait_for_end, path, &patience, &err), &err);
+	ok_int(fds[1], ==, -1);
+	(void)close(fds[0]);
+}
+
+static int count_files(void *user, struct coppice_error *err)
+{
+	return fail(err, COPPICE_FAILED, "%d", open("/dev/null", O_RDONLY));
+}
+
+/* Who reads what we print waits for nobody that we left behind; nor do locks last. */
+static void test_bounded_keeps_nothing_open(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	int fd = open("/dev/null", O_RDONLY);
+
+	ok_code(run_bounded(count_files, NULL, &patient, &err), COPPICE_FAILED, &err);
+	ok_str(err.message, "4");
+	(void)close(fd);
+}
+
 static void test_lock_excludes(void)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
@@ -810,6 +908,10 @@ int main(void)
 		TAP(test_natural_compare),
 		TAP(test_parallel_does_each_once),
 		TAP(test_parallel_tells_the_first_failure),
+		TAP(test_bounded_brings_what_was_said),
+		TAP(test_bounded_gives_up),
+		TAP(test_bounded_waits_while_something_goes_on),
+		TAP(test_bounded_keeps_nothing_open),
 		TAP(test_lock_excludes),
 		TAP(test_lock_is_shared),
 		TAP(test_lock_wanted_twice),

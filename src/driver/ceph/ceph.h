@@ -25,6 +25,7 @@
 #include <rados/librados.h>
 #include <rbd/librbd.h>
 
+#include "base/bounded.h"
 #include "base/lock.h"
 #include "driver/ceph/keys.h"
 #include "driver/driver.h"
@@ -668,6 +669,16 @@ int ceph_depth_check(struct ceph_pool *ceph, const char *name, struct coppice_er
  * of the longest chain.
  */
 void ceph_shorten(struct pool *pool);
+
+/* ---- patience.c: the kernel waits for ever ---- */
+
+/*
+ * run_bounded(), of what waits for the cluster in the kernel: until @device has ended no request
+ * for timeout_seconds and a little. @device: may be NULL: there is none yet.
+ * COPPICE_UNAVAILABLE saying that the cluster did not answer: it may be done later all the same.
+ */
+_printf_(6, 7) int ceph_patiently(const struct ceph_pool *ceph, const char *device, bounded_fn *fn,
+				  void *user, struct coppice_error *err, const char *fmt, ...);
 
 /* ---- mapping.c: images as block devices ---- */
 

@@ -110,7 +110,7 @@ static int umount_soon(const char *folder, struct coppice_error *err)
  * rbd-fuse closes the image when it is unmounted already, and what is open cannot be removed. Who
  * else has it open keeps us for no longer than this.
  */
-static void wait_until_closed(const struct ceph_pool *ceph, const char *name)
+static void fuse_wait_until_closed(const struct ceph_pool *ceph, const char *name)
 {
 	rbd_image_watcher_t watcher[8];
 	size_t n = 1;
@@ -221,7 +221,6 @@ static int fuse_unmap(const struct ceph_pool *ceph, const char *name, const char
 	if (r < 0)
 		return r;
 	(void)rmdir(folder);
-	wait_until_closed(ceph, name);
 	return COPPICE_OK;
 }
 
@@ -234,4 +233,5 @@ const struct mapper mapper_fuse = {
 	.is_dead = fuse_is_dead,
 	.forsake = fuse_forsake,
 	.unmap = fuse_unmap,
+	.wait_until_closed = fuse_wait_until_closed,
 };

@@ -194,21 +194,40 @@ int ceph_image_create(struct ceph_pool *ceph, const char *name, uint64_t bytes,
 		     : COPPICE_OK;
 }
 
+struct making_file_system {
+	struct ceph_pool *ceph;
+	const char *file_system, *options; /* to make, and mount it with */
+	const char *device, *path;
+};
+
+static int make_and_mount(void *user, struct coppice_error *err)
+{
+	const struct making_file_system *making = user;
+	int r = file_system_make(making->file_system, making->device, err);
+
+	if (r == COPPICE_OK)
+		r = folders_ensure(making->ceph->mount, making->path, err);
+	if (r == COPPICE_OK)
+		r = file_system_mount(making->device, making->options, false, making->path, err);
+	if (r == COPPICE_OK)
+		file_system_clear(making->path);
+	return r;
+}
+
 /* Make the file system of a new one, and mount it at @path. */
 static int make_file_system(struct ceph_pool *ceph, const struct new_volume *volume,
 			    const char *file_system, const char *device, const char *path,
 			    struct coppice_error *err)
 {
 	_cleanup_(freep) char *own = record_config(volume->record, "block.mount_options");
-	int r = file_system_make(file_system, device, err);
+	struct making_file_system making = { .ceph = ceph,
+					     .file_system = file_system,
+					     .options = own ? own : ceph->mount_options,
+					     .device = device,
+					     .path = path };
 
-	if (r == COPPICE_OK)
-		r = folders_ensure(ceph->mount, path, err);
-	if (r == COPPICE_OK)
-		r = file_system_mount(device, own ? own : ceph->mount_options, false, path, err);
-	if (r == COPPICE_OK)
-		file_system_clear(path);
-	return r;
+	return ceph_patiently(ceph, device, make_and_mount, &making, err,
+			      "cannot make a file system on '%s'", device);
 }
 
 int ceph_volume_create(struct draft *draft, const struct new_volume *volume, char **ret_path,

@@ -11,7 +11,7 @@ struct mapper {
 	/* Can this machine do that? May load a module for it. */
 	bool (*is_usable)(void);
 
-	/* Map an image that is not. */
+	/* Map an image that is not. In a process of its own: the cluster is not to be asked. */
 	int (*map)(struct ceph_pool *ceph, const char *name, char ret_device[static PATH_MAX],
 		   struct coppice_error *err);
 
@@ -28,9 +28,12 @@ struct mapper {
 	/* What waits for the cluster fails, for it would for ever. NULL: it does so by itself. */
 	void (*forsake)(const struct ceph_pool *ceph, const char *name);
 
-	/* COPPICE_BUSY: the device is in use, be it in another mount namespace. */
+	/* COPPICE_BUSY: the device is in use, be it in another mount namespace. As map is called. */
 	int (*unmap)(const struct ceph_pool *ceph, const char *name, const char *device,
 		     struct coppice_error *err);
+
+	/* Wait a while until the image is closed as well. NULL: it is. */
+	void (*wait_until_closed)(const struct ceph_pool *ceph, const char *name);
 };
 
 extern const struct mapper mapper_krbd, mapper_nbd, mapper_fuse;

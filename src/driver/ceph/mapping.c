@@ -216,13 +216,28 @@ static void wait_for_the_dead(const struct ceph_pool *ceph, const char *name)
 	}
 }
 
+struct mapping {
+	struct ceph_pool *ceph;
+	const struct mapper *mapper;
+	const char *name;
+	char device[PATH_MAX]; /* to unmap; "": none is known */
+};
+
+static int map_it(void *user, struct coppice_error *err)
+{
+	struct mapping *mapping = user;
+	int r = mapping->mapper->map(mapping->ceph, mapping->name, mapping->device, err);
+
+	return r < 0 ? r : make_link(mapping->ceph, mapping->name, mapping->device, err);
+}
+
 static int map(struct ceph_pool *ceph, const char *name, char ret_device[static PATH_MAX],
 	       struct coppice_error *err)
 {
-	const struct mapper *mapper = choose();
+	struct mapping mapping = { .ceph = ceph, .mapper = choose(), .name = name };
 	int r;
 
-	if (!mapper)
+	if (!mapping.mapper)
 		return fail(
 			err, COPPICE_UNSUPPORTED,
 			"this machine cannot map images of RBD: its kernel has no rbd; nor has it "
@@ -231,8 +246,10 @@ static int map(struct ceph_pool *ceph, const char *name, char ret_device[static 
 	r = make_link(ceph, name, PENDING, err);
 	if (r < 0)
 		return r;
-	r = mapper->map(ceph, name, ret_device, err);
-	if (r < 0)
+	r = ceph_patiently(ceph, NULL, map_it, &mapping, err, "no device yet");
+	if (r == COPPICE_OK && !read_link(ceph, name, ret_device))
+		r = fail(err, COPPICE_FAILED, "its device is gone");
+	if (r < 0 && r != COPPICE_UNAVAILABLE) /* which may get its device still */
 		remove_link(ceph, name);
 	return r < 0 ? wrap(err, "cannot map '%s/%s'", ceph->osd_pool, name) : COPPICE_OK;
 }
@@ -240,27 +257,36 @@ static int map(struct ceph_pool *ceph, const char *name, char ret_device[static 
 int ceph_map(struct ceph_pool *ceph, const char *name, char ret_device[static PATH_MAX],
 	     struct coppice_error *err)
 {
-	int r = COPPICE_OK;
-
 	wait_for_the_dead(ceph, name);
-	if (!ceph_mapped(ceph, name, ret_device))
-		r = map(ceph, name, ret_device, err);
-	return r < 0 ? r : make_link(ceph, name, ret_device, err);
+	return ceph_mapped(ceph, name, ret_device) ? make_link(ceph, name, ret_device, err)
+						   : map(ceph, name, ret_device, err);
+}
+
+static int unmap_it(void *user, struct coppice_error *err)
+{
+	const struct mapping *mapping = user;
+
+	return mapping->mapper->unmap(mapping->ceph, mapping->name, mapping->device, err);
 }
 
 /* What rbd-fuse shows may have no loop device yet, or no more. */
 int ceph_unmap(struct ceph_pool *ceph, const char *name, struct coppice_error *err)
 {
-	const struct mapper *mapper;
-	char device[PATH_MAX] = "";
-	int r;
+	struct mapping mapping = { .ceph = ceph, .name = name };
+	int r = COPPICE_OK;
 
 	wait_for_the_dead(ceph, name);
-	mapper = find(ceph, name, device);
-	r = (mapper ? mapper : &mapper_fuse)->unmap(ceph, name, device, err);
-	if (r == COPPICE_OK)
-		remove_link(ceph, name);
-	return r;
+	mapping.mapper = find(ceph, name, mapping.device);
+	if (!mapping.mapper)
+		mapping.mapper = &mapper_fuse;
+	r = ceph_patiently(ceph, mapping.device[0] ? mapping.device : NULL, unmap_it, &mapping, err,
+			   "cannot unmap '%s/%s'", ceph->osd_pool, name);
+	if (r < 0)
+		return r;
+	if (mapping.mapper->wait_until_closed)
+		mapping.mapper->wait_until_closed(ceph, name);
+	remove_link(ceph, name);
+	return COPPICE_OK;
 }
 
 /* What snapshots were read through goes as well, if the cluster answers. */

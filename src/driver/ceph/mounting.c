@@ -43,22 +43,35 @@ static bool mount_find(const struct ceph_pool *ceph, const char *name, char ret[
 	return find_mount(ceph, name, true, ret) || find_mount(ceph, name, false, ret);
 }
 
+struct flushing {
+	char where[PATH_MAX], device[PATH_MAX];
+	bool is_mounted;
+};
+
+static int flush(void *user, struct coppice_error *err)
+{
+	const struct flushing *flushing = user;
+	_cleanup_(closep) int fd = open(flushing->where, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || (flushing->is_mounted ? syncfs(fd) : fsync(fd)) < 0)
+		return fail_errno(err, errno, "cannot write out '%s'", flushing->where);
+	return COPPICE_OK;
+}
+
 int ceph_settle(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
 {
-	_cleanup_(closep) int fd = -1;
-	char where[PATH_MAX];
-	bool is_mounted;
+	struct flushing flushing;
 
 	/* What lies in memory here is not of it, and would be waited for for ever. */
 	if (ceph_was_taken_over(ceph, rbd))
 		return COPPICE_OK;
-	is_mounted = mount_find(ceph, rbd->name, where);
-	if (!is_mounted && !ceph_mapped(ceph, rbd->name, where))
+	if (!ceph_mapped(ceph, rbd->name, flushing.device))
 		return COPPICE_OK;
-	fd = open(where, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || (is_mounted ? syncfs(fd) : fsync(fd)) < 0)
-		return fail_errno(err, errno, "cannot write out '%s'", where);
-	return COPPICE_OK;
+	flushing.is_mounted = mount_find(ceph, rbd->name, flushing.where);
+	if (!flushing.is_mounted)
+		(void)snprintf(flushing.where, PATH_MAX, "%s", flushing.device);
+	return ceph_patiently(ceph, flushing.device, flush, &flushing, err, "cannot write out '%s'",
+			      flushing.where);
 }
 
 /* ---- mounting and unmounting ---- */
@@ -105,11 +118,40 @@ static int grow(struct ceph_pool *ceph, const struct rbd *rbd, const char *devic
 	return r < 0 ? r : mount_device(ceph, rbd, device, false, path, err);
 }
 
+struct mounting {
+	struct ceph_pool *ceph;
+	const struct rbd *rbd;
+	const char *device, *path;
+	bool is_read_only;
+};
+
+static int mount_it(void *user, struct coppice_error *err)
+{
+	const struct mounting *mounting = user;
+	int r = mount_device(mounting->ceph, mounting->rbd, mounting->device,
+			     mounting->is_read_only, mounting->path, err);
+
+	if (r == COPPICE_OK && !mounting->is_read_only && rbd_meta(mounting->rbd, META_SIZE))
+		r = grow(mounting->ceph, mounting->rbd, mounting->device, mounting->path, err);
+	return r;
+}
+
+static int mount_patiently(struct mounting *mounting, struct coppice_error *err)
+{
+	return ceph_patiently(mounting->ceph, mounting->device, mount_it, mounting, err,
+			      "cannot mount '%s'", mounting->path);
+}
+
 int ceph_mount_at(struct ceph_pool *ceph, const struct rbd *rbd, const char *path,
 		  struct coppice_error *err)
 {
-	bool is_read_only = strncmp(rbd->name, "image_", 6) == 0;
 	char device[PATH_MAX], where[PATH_MAX];
+	struct mounting mounting = { .ceph = ceph,
+				     .rbd = rbd,
+				     .device = device,
+				     .path = path,
+				     .is_read_only = strncmp(rbd->name, "image_", 6) == 0 };
+	const bool is_read_only = mounting.is_read_only;
 	int r = COPPICE_OK;
 
 	if (mount_find(ceph, rbd->name, where))
@@ -122,11 +164,7 @@ int ceph_mount_at(struct ceph_pool *ceph, const struct rbd *rbd, const char *pat
 		r = ceph_map(ceph, rbd->name, device, err);
 	if (r == COPPICE_OK && !is_read_only)
 		r = ceph_hold_mapped(ceph, rbd, err);
-	if (r == COPPICE_OK)
-		r = mount_device(ceph, rbd, device, is_read_only, path, err);
-	if (r == COPPICE_OK && !is_read_only && rbd_meta(rbd, META_SIZE))
-		r = grow(ceph, rbd, device, path, err);
-	return r;
+	return r < 0 ? r : mount_patiently(&mounting, err);
 }
 
 /* What another host has by now waits here for what it can never write. */
@@ -144,23 +182,32 @@ static void forsake_lost(struct ceph_pool *ceph, const char *name)
 		ceph_forsake(ceph, name);
 }
 
+static int umount_it(void *user, struct coppice_error *err)
+{
+	const char *where = user;
+
+	return umount2(where, UMOUNT_NOFOLLOW) < 0
+		       ? fail_errno(err, errno, "cannot unmount '%s'", where)
+		       : COPPICE_OK;
+}
+
 int ceph_umount(struct ceph_pool *ceph, const char *name, struct coppice_error *err)
 {
-	char where[PATH_MAX];
+	char where[PATH_MAX], device[PATH_MAX];
 	bool was_mapped;
 	int r;
 
 	forsake_lost(ceph, name);
-	was_mapped = ceph_mapped(ceph, name, where);
+	was_mapped = ceph_mapped(ceph, name, device);
 	while (find_mount(ceph, name, true, where)) {
-		if (umount2(where, UMOUNT_NOFOLLOW) == 0) {
+		r = ceph_patiently(ceph, device, umount_it, where, err, "cannot unmount '%s'",
+				   where);
+		if (r == COPPICE_OK)
 			(void)rmdir(where);
-			continue;
-		}
-		if (errno == EBUSY)
+		else if (err->os_errno == EBUSY)
 			return fail(err, COPPICE_BUSY, "'%s' is in use", where);
-		if (errno != EINVAL)
-			return fail_errno(err, errno, "cannot unmount '%s'", where);
+		else if (err->os_errno != EINVAL)
+			return r;
 	}
 	if (find_mount(ceph, name, false, where))
 		return fail(err, COPPICE_BUSY,
@@ -241,8 +288,13 @@ static int mount_view(struct ceph_pool *ceph, const struct rbd *rbd, const struc
 		return COPPICE_OK;
 	r = open_view(ceph, rbd, snap, device, err);
 	if (r == COPPICE_OK)
-		r = mount_device(ceph, &(struct rbd){ .record = snap->record }, device, true, path,
-				 err);
+		r = mount_patiently(
+			&(struct mounting){ .ceph = ceph,
+					    .rbd = &(struct rbd){ .record = snap->record },
+					    .device = device,
+					    .path = path,
+					    .is_read_only = true },
+			err);
 	*ret_did = r == COPPICE_OK;
 	return r;
 }

@@ -254,8 +254,7 @@ _nonnull_ int volume_lock(struct coppice *coppice, const struct volume_ref *ref,
 
 /*
  * volume_find() for who locks nothing: what is not there may just be replaced, as some engines need
- * two steps for that; so then it is looked for once more when nobody is at work on it, for which is
- * waited two seconds at most.
+ * two steps for that; so then it is looked for once more when nobody is at work on it.
  */
 _nonnull_ int volume_look(struct coppice *coppice, const struct volume_ref *ref, struct volume *ret,
 			  struct coppice_error *err);

@@ -6,8 +6,7 @@
 
 /*
  * Whoever replaces or removes an instance has it alone: so what is mounted under its name is
- * what has that name, on whichever host. Engines that mount nothing need no lock for that. Nor is
- * the pool locked, which a check has for as long as it takes.
+ * what has that name, on whichever host. Engines that mount nothing need no lock for that.
  */
 static int lock_to_mount(struct coppice *coppice, const struct volume_ref *ref, struct locks *locks,
 			 struct volume *ret, struct coppice_error *err)
@@ -22,11 +21,9 @@ static int lock_to_mount(struct coppice *coppice, const struct volume_ref *ref, 
 	r = entry ? pools_open(coppice, entry, err) : COPPICE_OK; /* so its driver is known */
 	if (r < 0)
 		return r;
-	if (entry && !entry->driver->volume_mount)
-		return volume_look(coppice, ref, ret, err);
-	locks_add(locks, LOCK_INSTANCES, ref->name.text, false);
-	r = locks_take(coppice, locks, err);
-	return r < 0 ? r : volume_find(coppice, ref, ret, err);
+	return entry && !entry->driver->volume_mount
+		       ? volume_look(coppice, ref, ret, err)
+		       : volume_lock(coppice, ref, false, locks, ret, err);
 }
 
 int coppice_path(struct coppice *coppice, const char *name, char **ret, struct coppice_error *err)

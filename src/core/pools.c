@@ -80,6 +80,7 @@ int pool_entry_new(struct coppice *coppice, const char *name, const struct drive
 		.name = entry->name,
 		.state_path = coppice->root,
 		.lock_timeout_ms = coppice->options.lock_timeout_ms,
+		.is_dry_run = coppice->options.is_dry_run,
 		.source = entry->source,
 		.get = spec_get,
 		.config = entry,

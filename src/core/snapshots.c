@@ -138,18 +138,31 @@ static int swap(struct coppice *coppice, struct pool_entry *entry, struct draft 
 	return r;
 }
 
+/* Whatever else fails: else what was live would go with the draft. */
+static void take_back(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
+		      const struct new_volume *replacement, const struct volume_ref *instance)
+{
+	struct coppice_error ignored;
+	bool is_change = change_begin(coppice, entry, instance, 1, true, &ignored) == COPPICE_OK;
+
+	(void)entry->driver->swap(draft, replacement, instance, &ignored);
+	if (is_change && change_end(coppice, entry, instance, 1, true, &ignored) < 0)
+		change_abort(coppice);
+	if (!is_change)
+		entry->is_fresh = false;
+}
+
 static int exchange(struct coppice *coppice, struct pool_entry *entry, struct draft *draft,
 		    const struct new_volume *replacement, const struct volume_ref *instance,
 		    struct coppice_error *err)
 {
-	struct coppice_error ignored;
 	int r = swap(coppice, entry, draft, replacement, instance, err);
 
 	if (r < 0)
 		return r;
 	r = entry->driver->commit(entry->pool, err);
 	if (r < 0)
-		(void)swap(coppice, entry, draft, replacement, instance, &ignored);
+		take_back(coppice, entry, draft, replacement, instance);
 	return r;
 }
 

@@ -210,27 +210,13 @@ int volume_lock(struct coppice *coppice, const struct volume_ref *ref, bool is_e
 	return r < 0 ? r : volume_find(coppice, ref, ret, err);
 }
 
-/* Long, for what takes two renames; and who waits may only have mistyped a name. */
-#define LOOK_MS 2000U
-
 int volume_look(struct coppice *coppice, const struct volume_ref *ref, struct volume *ret,
 		struct coppice_error *err)
 {
 	_cleanup_(locks_done) struct locks locks = LOCKS_INIT;
-	const unsigned timeout_ms = coppice->locks.timeout_ms;
-	struct coppice_error why;
 	int r = volume_find(coppice, ref, ret, err);
 
-	if (r != COPPICE_NOT_FOUND)
-		return r;
-	coppice->locks.timeout_ms = timeout_ms < LOOK_MS ? timeout_ms : LOOK_MS;
-	r = volume_lock(coppice, ref, false, &locks, ret, &why);
-	coppice->locks.timeout_ms = timeout_ms;
-	if (r == COPPICE_BUSY) /* it is being made, or is gone: then there is none */
-		return err->code;
-	if (r < 0)
-		*err = why;
-	return r;
+	return r == COPPICE_NOT_FOUND ? volume_lock(coppice, ref, false, &locks, ret, err) : r;
 }
 
 /* A pool whose drafts could not be swept may still be to publish what nobody sees. */

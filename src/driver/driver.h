@@ -61,6 +61,7 @@ struct pool_spec {
 	struct uuid uuid;  /* of the pool; when creating: what to call it */
 	struct uuid owner; /* of this state directory */
 	unsigned lock_timeout_ms; /* how long to wait for who has a lock that the driver takes */
+	bool is_dry_run;          /* what is damaged is not mended */
 };
 
 /* Is this key of its configuration there, and "true"? */

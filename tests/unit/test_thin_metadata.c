@@ -160,25 +160,24 @@ static void test_which_snapshot_is_held(void)
 
 	ok_call(thin_metadata_held(fd, &at, &err), &err);
 	ok_int(at, ==, 0);
-	ok_call(thin_metadata_find_snapshot(fd, 0, &at, &err), &err);
-	ok_int(at, ==, 0);
 	ok_call(thin_metadata_hold(fd, 1000, &err), &err);
 	ok_call(thin_metadata_held(fd, &at, &err), &err);
 	ok_int(at, ==, 1000);
-	ok_int(shell("! thin_check -q metadata"), ==, 0);
+	ok_int(shell("thin_check -q metadata; test $? -eq 1"), ==, 0);
 	ok_call(thin_metadata_hold(fd, 0, &err), &err);
 	ok_int(shell("thin_check -q metadata"), ==, 0);
 	(void)close(fd);
 }
 
-/* As the kernel does: the superblock, saying that it lies there. */
-static void put_snapshot(int fd, uint64_t at)
+/* As the kernel does: the superblock, saying that it lies there, as of some time. */
+static void put_snapshot(int fd, uint64_t at, uint32_t time)
 {
 	uint32_t block[1024], crc = UINT32_MAX;
 	const uint8_t *byte = (const uint8_t *)block;
 
 	ok_int(pread(fd, block, sizeof(block), 0), ==, sizeof(block));
 	block[2] = (uint32_t)at;
+	block[11] = time;
 	for (size_t i = 4; i < sizeof(block); i++) {
 		crc ^= byte[i];
 		for (int bit = 0; bit < 8; bit++)
@@ -193,18 +192,28 @@ static void test_snapshots_are_found(void)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
 	int fd = metadata_up();
-	uint64_t at;
+	uint64_t found[SNAPSHOTS_MAX];
+	size_t n;
 
 	ok_int(shell("dd if=metadata of=metadata bs=4096 count=1 seek=700 conv=notrunc "
 		     "2>/dev/null"),
 	       ==, 0);
-	ok_call(thin_metadata_find_snapshot(fd, 0, &at, &err), &err);
-	ok_int(at, ==, 0);
-	put_snapshot(fd, 700);
-	ok_call(thin_metadata_find_snapshot(fd, 0, &at, &err), &err);
-	ok_int(at, ==, 700);
-	ok_call(thin_metadata_find_snapshot(fd, 700, &at, &err), &err);
-	ok_int(at, ==, 0);
+	ok_call(thin_metadata_find_snapshots(fd, found, &n, &err), &err);
+	ok_int(n, ==, 0);
+	put_snapshot(fd, 700, 3);
+	put_snapshot(fd, 800, 4);
+	put_snapshot(fd, 900, 2);
+	ok_call(thin_metadata_find_snapshots(fd, found, &n, &err), &err);
+	ok_int(n, ==, 3);
+	ok_int(found[0], ==, 800);
+	ok_int(found[1], ==, 700);
+	ok_int(found[2], ==, 900);
+	for (uint32_t i = 0; i < SNAPSHOTS_MAX; i++)
+		put_snapshot(fd, 600 + i, 10 + i);
+	ok_call(thin_metadata_find_snapshots(fd, found, &n, &err), &err);
+	ok_int(n, ==, SNAPSHOTS_MAX);
+	for (uint32_t i = 0; i < SNAPSHOTS_MAX; i++)
+		ok_int(found[i], ==, 600 + SNAPSHOTS_MAX - 1 - i);
 	(void)close(fd);
 }
 

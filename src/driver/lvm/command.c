@@ -20,7 +20,6 @@
 
 #define LOCKS         "/run/lock/coppice"
 #define LOCK_PAUSE_MS 5
-#define BEGUN_MS      60000 /* for what was begun, to be ended or undone */
 
 struct meaning {
 	const char *text;

@@ -127,13 +127,15 @@ static int take_rows(struct session *session, json_t *report, struct lv_list *re
 		return fail_memory(err);
 	}
 	json_array_foreach (rows, i, row) {
+		bool is_mending = lvm_is_mending(session->lvm, lvm_field(row, "lv_name"),
+						 lvm_field(row, "lv_tags"));
+
+		listing.has_mending |= is_mending;
 		if (strcmp(lvm_field(row, "pool_lv"), session->lvm->thin) == 0)
 			listing.lv[listing.n++] = lv_of_row(row);
 		else if (strcmp(lvm_field(row, "lv_name"), session->lvm->thin) == 0)
 			listing.pool_tags = lvm_field(row, "lv_tags");
-		else if (lvm_is_mending(session->lvm, lvm_field(row, "lv_name")))
-			listing.has_mending = true;
-		else
+		else if (!is_mending)
 			listing.beside = lvm_field(row, "lv_name");
 	}
 	qsort(listing.lv, listing.n, sizeof(*listing.lv), compare_names);

@@ -41,6 +41,7 @@ extern const struct driver driver_lvm;
 #define TAG_SIZE      "coppice.size"      /* bytes that it is to have when it is next mounted */
 #define TAG_BORN      "coppice.born"      /* the pool's time when what it restores was made */
 #define TAG_SWAP      "coppice.swap"      /* whose name it had when a swap began */
+#define TAG_MENDING   "coppice.mending"   /* mending.c: on a thin pool, and a copy of its metadata */
 
 struct lvm_pool {
 	struct pool pool;
@@ -68,6 +69,9 @@ static inline struct lvm_pool *lvm_pool_of(struct pool *pool)
 {
 	return CONTAINER_OF(pool, struct lvm_pool, pool);
 }
+
+/* How long to wait no less, for what was begun, to be ended or undone. */
+#define BEGUN_MS 60000
 
 /* ---- command.c: talking with lvm ---- */
 
@@ -217,7 +221,7 @@ struct lv_list {
 	size_t n;
 	const char *pool_tags; /* of the thin pool itself; NULL: there is none */
 	const char *beside;    /* one in the group that is not in the thin pool; NULL: none */
-	bool has_mending;      /* a copy of the metadata that somebody mended, or was at */
+	bool has_mending;      /* somebody is mending its metadata, or was when he was killed */
 	json_t *report;        /* what strings point into */
 };
 
@@ -279,15 +283,16 @@ void lvm_forget_remembering(const struct lvm_pool *lvm);
 
 /*
  * Make the device of the thin pool be there. Did a cut of the power leave metadata that LVM wants
- * repaired, as a snapshot of it was being taken or released, then it is mended first.
- * COPPICE_UNAVAILABLE: it is damaged otherwise, and nothing was changed.
+ * repaired, as a snapshot of it was being taken or released, then it is mended first, unless that
+ * is a dry run. A snapshot that it holds is nobody's then, and is released.
+ * COPPICE_UNAVAILABLE: it is damaged otherwise, or cannot be mended here, and is as it was.
  */
-int lvm_activate_thin(struct lvm_pool *lvm, struct coppice_error *err);
+int lvm_activate_thin(struct lvm_pool *lvm, bool is_dry_run, struct coppice_error *err);
 
-/* Is it the logical volume of a copy of this thin pool's metadata, being mended? */
-bool lvm_is_mending(const struct lvm_pool *lvm, const char *name);
+/* Does this one of a group say that metadata is being mended, or that something is left of that? */
+bool lvm_is_mending(const struct lvm_pool *lvm, const char *name, const char *tags);
 
-/* Remove that, of a pool that is active: left by a kill. */
+/* Remove what is left of it, of a pool that is active. */
 int lvm_mending_sweep(struct lvm_pool *lvm, struct coppice_error *err);
 
 /* ---- check.c ---- */
@@ -470,9 +475,9 @@ int lvm_usage(struct pool *pool, const struct volume_ref *refs, const struct uui
 	      struct volume_usage *ret, size_t n, bool is_exact, struct coppice_error *err);
 
 /*
- * Of a thin pool that has just been activated: a snapshot of its metadata is nobody's then, and goes,
- * as there is one at most, and who wants figures is to have it. Unless LVM checks no metadata: then
- * it stays, and figures are unknown.
+ * Of a thin pool that has just been activated, under the lock of its group: a snapshot of its
+ * metadata is nobody's, and goes, as there is one at most, and who wants figures is to have it.
+ * Unless LVM does not check what it activates: then it stays, and figures are unknown.
  */
 void lvm_release_left(struct lvm_pool *lvm);
 

@@ -268,7 +268,8 @@ static int name_group(struct lvm_pool *lvm, const char *device, struct coppice_e
 static int open_thin(const struct pool_spec *spec, struct lvm_pool *lvm, struct coppice_error *err)
 {
 	_cleanup_(freep) char *record = NULL;
-	bool has_mending, was_active;
+	struct coppice_error ignored;
+	bool has_mending;
 	int r;
 
 	lvm->opened = calloc(1, sizeof(*lvm->opened));
@@ -283,13 +284,10 @@ static int open_thin(const struct pool_spec *spec, struct lvm_pool *lvm, struct 
 			    lvm->vg, lvm->thin);
 	has_mending = lvm->opened->has_mending;
 	r = lvm_check_owner(lvm, spec, record, err);
-	was_active = is_active(lvm);
-	if (r == COPPICE_OK && !was_active)
-		r = lvm_activate_thin(lvm, err);
-	if (r == COPPICE_OK && !was_active)
-		lvm_release_left(lvm);
-	if (r == COPPICE_OK && has_mending)
-		r = lvm_mending_sweep(lvm, err);
+	if (r == COPPICE_OK && !is_active(lvm))
+		r = lvm_activate_thin(lvm, spec->is_dry_run, err);
+	if (r == COPPICE_OK && has_mending && !spec->is_dry_run)
+		(void)lvm_mending_sweep(lvm, &ignored);
 	/* Whose pool it is to be is not known yet: then it is looked at, and nothing made. */
 	return r < 0 || !spec->owner.text[0] ? r : lvm_state_ensure(spec, lvm, err);
 }

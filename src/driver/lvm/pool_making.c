@@ -352,7 +352,7 @@ int lvm_pool_create(const struct pool_spec *spec, const char *record, struct poo
 		r = is_there ? use_thin(lvm, record, err)
 			     : make_thin(spec, &place, lvm, record, &undo, err);
 	if (r == COPPICE_OK && is_there)
-		r = lvm_activate_thin(lvm, err);
+		r = lvm_activate_thin(lvm, spec->is_dry_run, err);
 	if (r < 0)
 		return r;
 	undo_commit(&undo);

@@ -2,7 +2,7 @@
 /*
  * What volumes take, counted in a snapshot of the thin pool's metadata, which the kernel keeps
  * aside meanwhile: nobody is locked out. There is only one such snapshot at a time. A file that
- * is locked while it is ours says so, and what it says outlives a kill.
+ * is locked while it is ours says so, with the boot, and what it says outlives a kill.
  */
 #include "driver/lvm/lvm.h"
 
@@ -16,7 +16,6 @@
 #include "base/text.h"
 #include "driver/lvm/thin_metadata.h"
 
-#define HELD          "held\n"
 #define LOCK_PAUSE_MS 5
 
 /* ---- the snapshot of the metadata ---- */
@@ -40,30 +39,29 @@ static void held_release(struct held *held)
 		(void)close(take_fd(&held->lock_fd));
 }
 
-static int open_lock(const struct lvm_pool *lvm, struct coppice_error *err)
+/* -errno */
+static int open_lock(const struct lvm_pool *lvm)
 {
 	_cleanup_(freep) char *path = text_format("%s/reserved", lvm->files.path);
-	int fd;
+	int fd = path ? open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
 
-	if (!path)
-		return fail_memory(err);
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	return fd < 0 ? fail_errno(err, errno, "cannot open '%s'", path) : fd;
+	if (fd >= 0)
+		return fd;
+	return path ? -errno : -ENOMEM;
 }
 
-static int lock(const struct lvm_pool *lvm, int *ret_fd, struct coppice_error *err)
+static int lock(const struct lvm_pool *lvm, unsigned most_ms, int *ret_fd,
+		struct coppice_error *err)
 {
-	int64_t deadline_ms = clock_ms() + lvm->lock_timeout_ms;
-	int fd = open_lock(lvm, err), r = COPPICE_OK;
+	const struct pool *pool = &lvm->pool;
+	int64_t deadline_ms = clock_ms() + most_ms;
+	int fd = open_lock(lvm), r = COPPICE_OK;
 
 	if (fd < 0)
-		return fd;
+		return fail_errno(err, -fd, "cannot open '%s/reserved'", lvm->files.path);
 	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		const struct pool *pool = &lvm->pool;
-		int why = errno;
-
-		if (why != EWOULDBLOCK && why != EINTR)
-			r = fail_errno(err, why, "cannot lock '%s/reserved'", lvm->files.path);
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			r = fail_errno(err, errno, "cannot lock '%s/reserved'", lvm->files.path);
 		else if (pool->is_interrupted && pool->is_interrupted(pool->interrupted_user))
 			r = fail(err, COPPICE_INTERRUPTED, "interrupted");
 		else if (clock_ms() >= deadline_ms)
@@ -80,31 +78,103 @@ static int lock(const struct lvm_pool *lvm, int *ret_fd, struct coppice_error *e
 	return COPPICE_OK;
 }
 
-static bool was_left(int lock_fd)
+/* The value of "NAME=…" among what lvmconfig printed: to the end of its line. */
+static const char *config_of(const char *printed, const char *name)
 {
-	char first;
+	const char *at = strstr(printed, name);
+	size_t n = strlen(name);
 
-	return pread(lock_fd, &first, 1, 0) == 1;
+	return at && (at == printed || at[-1] == '\n') && at[n] == '=' ? at + n + 1 : "";
+}
+
+/* Is each of these one with which thin_check compares all counts? ["-q","--clear-needs-check-flag"]
+ */
+static bool are_options_whole(const char *list)
+{
+	static const char *const good[] = { "-q", "--quiet", "--clear-needs-check-flag", "" };
+	const char *end = list + strcspn(list, "\n");
+
+	for (const char *at = memchr(list, '"', (size_t)(end - list)); at;) {
+		size_t n = strcspn(at + 1, "\"\n");
+		bool is_good = false;
+
+		for (size_t i = 0; i < ARRAY_SIZE(good); i++)
+			is_good |= strlen(good[i]) == n && strncmp(at + 1, good[i], n) == 0;
+		if (!is_good || at[n + 1] != '"')
+			return false;
+		at = memchr(at + n + 2, '"', (size_t)(end - at - n - 2));
+	}
+	return true;
 }
 
 /*
- * COPPICE_BUSY: somebody else's, such as thin_ls or a backup, holds one, or ours for longer than is
- * waited. What is read is not in
- * the page cache, where it would be what it was when it was read before.
+ * Has LVM had the counts of blocks checked? Somebody may have told it not to, or removed
+ * thin_check. A snapshot that is not counted yet must not be released: that would free what is
+ * live.
  */
-static int reserve(struct lvm_pool *lvm, struct held *ret, struct coppice_error *err)
+static bool does_lvm_check(void)
+{
+	static const char *const argv[] = {
+		"lvmconfig",
+		"--type",
+		"full",
+		"global/thin_check_executable",
+		"global/thin_check_options",
+		NULL,
+	};
+	_cleanup_(run_result_done) struct run_result result = { 0 };
+	struct coppice_error ignored;
+	char path[PATH_MAX];
+
+	return runner.run(argv, &result, &ignored) == COPPICE_OK && result.exit_status == 0 &&
+	       sscanf(config_of(result.out, "thin_check_executable"), "\"%4095[^\"\n]\"", path) ==
+		       1 &&
+	       access(path, X_OK) == 0 &&
+	       are_options_whole(config_of(result.out, "thin_check_options"));
+}
+
+/* Did somebody die who held one? *ret_boot: is it of this boot? Since another LVM has activated it.
+ */
+static bool was_left(int lock_fd, bool *ret_boot)
+{
+	_cleanup_(freep) char *boot = boot_id();
+	char text[64] = "";
+
+	if (pread(lock_fd, text, sizeof(text) - 1, 0) <= 0)
+		return false;
+	*ret_boot = boot && strcmp(text, boot) == 0;
+	return true;
+}
+
+static int note_held(int lock_fd, struct coppice_error *err)
+{
+	_cleanup_(freep) char *boot = boot_id();
+	const char *text = boot ? boot : "unknown";
+
+	return ftruncate(lock_fd, 0) < 0 || pwrite(lock_fd, text, strlen(text), 0) < 0
+		       ? fail_errno(err, errno, "cannot write that metadata is held")
+		       : COPPICE_OK;
+}
+
+/*
+ * COPPICE_BUSY: somebody else's, such as thin_ls or a backup, holds one, or ours for longer than
+ * @most_ms. What is read is not in the page cache, where it would be what it was when it was read
+ * before.
+ */
+static int reserve(struct lvm_pool *lvm, unsigned most_ms, struct held *ret,
+		   struct coppice_error *err)
 {
 	struct held held = { .lvm = lvm, .lock_fd = -1, .fd = -1 };
 	char device[PATH_MAX], metadata[PATH_MAX + 8];
 	struct coppice_error ignored;
-	int r = lock(lvm, &held.lock_fd, err);
+	bool is_of_this_boot;
+	int r = lock(lvm, most_ms, &held.lock_fd, err);
 
 	if (r < 0)
 		return r;
-	if (was_left(held.lock_fd))
+	if (was_left(held.lock_fd, &is_of_this_boot) && (is_of_this_boot || does_lvm_check()))
 		(void)lvm_pool_tell(lvm, "release_metadata_snap", &ignored);
-	else if (pwrite(held.lock_fd, HELD, strlen(HELD), 0) < 0)
-		r = fail_errno(err, errno, "cannot write that metadata is held");
+	r = note_held(held.lock_fd, err);
 	if (r == COPPICE_OK && lvm_pool_tell(lvm, "reserve_metadata_snap", &ignored) < 0) {
 		(void)!ftruncate(held.lock_fd, 0);
 		r = fail(err, COPPICE_BUSY,
@@ -128,39 +198,23 @@ static int reserve(struct lvm_pool *lvm, struct held *ret, struct coppice_error 
 	return r;
 }
 
-/*
- * Has LVM had the counts of blocks checked? Somebody may have told it not to, or removed
- * thin_check. A snapshot that is not counted yet must not be released: that would free what is
- * live.
- */
-static bool has_lvm_checked(void)
-{
-	static const char *const argv[] = { "lvmconfig", "--type", "full",
-					    "global/thin_check_executable", NULL };
-	_cleanup_(run_result_done) struct run_result result = { 0 };
-	struct coppice_error ignored;
-	char path[PATH_MAX];
-
-	return runner.run(argv, &result, &ignored) == COPPICE_OK && result.exit_status == 0 &&
-	       sscanf(result.out, "thin_check_executable=\"%4095[^\"]", path) == 1 &&
-	       access(path, X_OK) == 0;
-}
-
 void lvm_release_left(struct lvm_pool *lvm)
 {
 	struct coppice_error ignored;
 	struct pool_status status;
-	/* Where there can be no file yet, nobody has it locked. */
-	_cleanup_(closep) int fd = open_lock(lvm, &ignored);
+	int fd = open_lock(lvm); /* -ENOENT: this state directory has none yet, so nobody has it */
 
-	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return; /* somebody has a snapshot by now, and what was left is gone */
-	if (lvm_pool_status(lvm, &status, &ignored) < 0 || !status.is_held)
+	if ((fd < 0 && fd != -ENOENT) || (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0)) {
+		closep(&fd); /* somebody has a snapshot by now, and what was left is gone */
 		return;
-	if (has_lvm_checked())
-		(void)lvm_pool_tell(lvm, "release_metadata_snap", &ignored);
-	if (fd >= 0)
-		(void)!ftruncate(fd, 0); /* it is not ours, if it is there still */
+	}
+	if (lvm_pool_status(lvm, &status, &ignored) == COPPICE_OK && status.is_held) {
+		if (does_lvm_check())
+			(void)lvm_pool_tell(lvm, "release_metadata_snap", &ignored);
+		if (fd >= 0)
+			(void)!ftruncate(fd, 0); /* it is not ours, if it is there still */
+	}
+	closep(&fd);
 }
 
 /* ---- devices and groups ---- */
@@ -322,7 +376,7 @@ static int count(struct lvm_pool *lvm, struct accounting *accounting, struct poo
 	int r = lvm_pool_status(lvm, status, err);
 
 	if (r == COPPICE_OK)
-		r = reserve(lvm, &held, err);
+		r = reserve(lvm, lvm->lock_timeout_ms, &held, err);
 	return r < 0 ? r
 		     : thin_metadata_count(held.fd, false, accounting->device,
 					   accounting->listing->n, accounting->group,
@@ -369,7 +423,8 @@ void lvm_born(struct lvm_pool *lvm, const struct lv *lv, char ret[static BORN_TE
 	if (tag_get(lv->tags, TAG_BORN, ret, BORN_TEXT_MAX))
 		return;
 	(void)snprintf(ret, BORN_TEXT_MAX, BORN_UNKNOWN);
-	if (reserve(lvm, &held, &ignored) == COPPICE_OK &&
+	if (reserve(lvm, lvm->lock_timeout_ms > BEGUN_MS ? lvm->lock_timeout_ms : BEGUN_MS, &held,
+		    &ignored) == COPPICE_OK &&
 	    thin_metadata_created(held.fd, false, (uint32_t)lv->thin_id, &created, &ignored) ==
 		    COPPICE_OK)
 		(void)snprintf(ret, BORN_TEXT_MAX, "%u", created);

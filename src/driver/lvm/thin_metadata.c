@@ -622,36 +622,66 @@ int thin_metadata_hold(int fd, uint64_t at, struct coppice_error *err)
 				    "cannot write the thin pool's metadata");
 }
 
+struct snapshot {
+	uint64_t at, transaction_id;
+	uint32_t time;
+};
+
+static bool is_newer(const struct snapshot *a, const struct snapshot *b)
+{
+	return a->transaction_id != b->transaction_id ? a->transaction_id > b->transaction_id
+						      : a->time > b->time;
+}
+
+/* Into those that were found, in order; the oldest falls out where there are too many. */
+static void insert(struct snapshot *found, size_t *n, const struct snapshot *snapshot)
+{
+	size_t i = *n < SNAPSHOTS_MAX ? (*n)++ : SNAPSHOTS_MAX;
+
+	for (; i > 0 && is_newer(snapshot, &found[i - 1]); i--)
+		if (i < SNAPSHOTS_MAX)
+			found[i] = found[i - 1];
+	if (i < SNAPSHOTS_MAX)
+		found[i] = *snapshot;
+}
+
 /* Each chunk is let go of at once: all are looked at. */
-static int find_snapshot(struct metadata *metadata, uint64_t after, uint64_t *ret)
+static int find_snapshots(struct metadata *metadata, struct snapshot *found, size_t *n)
 {
 	const uint64_t per_chunk = CHUNK_SIZE / BLOCK_SIZE;
+	uint8_t uuid[16];
 
-	for (uint64_t at = after + 1; at < metadata->n_blocks; at++) {
+	memcpy(uuid, ((const struct superblock *)block_of(metadata, 0))->uuid, sizeof(uuid));
+	for (uint64_t at = 1; at < metadata->n_blocks; at++) {
 		const struct superblock *super = block_of(metadata, at);
 
 		if (!super)
 			return metadata->err->code;
 		if (le64toh(super->magic) == SUPERBLOCK_MAGIC && le64toh(super->at) == at &&
-		    is_sum_good(metadata, super, SUPERBLOCK_SALT)) {
-			*ret = at;
-			return COPPICE_OK;
-		}
+		    memcmp(super->uuid, uuid, sizeof(uuid)) == 0 &&
+		    is_sum_good(metadata, super, SUPERBLOCK_SALT))
+			insert(found, n,
+			       &(struct snapshot){ at, le64toh(super->transaction_id),
+						   le32toh(super->time) });
 		if (at % per_chunk == per_chunk - 1)
 			free(take_ptr(&metadata->chunk[at / per_chunk]));
 	}
-	*ret = 0;
 	return COPPICE_OK;
 }
 
-int thin_metadata_find_snapshot(int fd, uint64_t after, uint64_t *ret, struct coppice_error *err)
+int thin_metadata_find_snapshots(int fd, uint64_t ret[static SNAPSHOTS_MAX], size_t *ret_n,
+				 struct coppice_error *err)
 {
+	struct snapshot found[SNAPSHOTS_MAX];
 	struct metadata metadata;
 	int r = metadata_open(fd, true, &metadata, err);
 
+	*ret_n = 0;
 	if (r < 0)
 		return r;
-	r = find_snapshot(&metadata, after, ret);
+	r = find_snapshots(&metadata, found, ret_n);
 	metadata_close(&metadata);
+	for (size_t i = 0; i < *ret_n; i++)
+		ret[i] = found[i].at;
 	return r;
 }

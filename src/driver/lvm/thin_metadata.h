@@ -63,5 +63,7 @@ int thin_metadata_held(int fd, uint64_t *ret, struct coppice_error *err);
 /* Say so in the superblock, and nothing else; durably. Atomic: a sector is written. */
 int thin_metadata_hold(int fd, uint64_t at, struct coppice_error *err);
 
-/* The first block behind @after that is such a snapshot, or was one once; 0: there is none. */
-int thin_metadata_find_snapshot(int fd, uint64_t after, uint64_t *ret, struct coppice_error *err);
+/* Where such snapshots lie, or did once, the newest first: at most so many. */
+#define SNAPSHOTS_MAX 8
+int thin_metadata_find_snapshots(int fd, uint64_t ret[static SNAPSHOTS_MAX], size_t *ret_n,
+				 struct coppice_error *err);

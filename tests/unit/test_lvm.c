@@ -217,6 +217,8 @@ static void test_what_failures_mean(void)
 	} samples[] = {
 		{ "Logical Volume \"c1\" already exists in volume group \"vg\"", COPPICE_EXISTS },
 		{ "Logical volume vg/c6 contains a filesystem in use.", COPPICE_BUSY },
+		{ "Check of pool vg/CoppiceThinPool failed (status:1). Manual repair required!",
+		  COPPICE_UNAVAILABLE },
 		{ "Failed to find logical volume \"vg/c1\"", COPPICE_NOT_FOUND },
 		{ "Snapshot origin LV c1 not found in Volume group vg.", COPPICE_NOT_FOUND },
 		{ "Existing logical volume \"c1\" not found in volume group \"vg\"",

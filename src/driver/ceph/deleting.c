@@ -74,14 +74,16 @@ int ceph_trash_make(struct ceph_pool *ceph, struct coppice_error *err)
  * RBD says no more than -ENOENT, also where it can make no list of what is in the trash, as the
  * pool is full.
  */
-static int has_name_still(struct ceph_pool *ceph, const struct rbd *rbd, bool *ret,
-			  struct coppice_error *err)
+static int look_for_name(struct ceph_pool *ceph, const struct rbd *rbd, bool *ret,
+			 struct coppice_error *err)
 {
 	char id[RBD_ID_MAX];
 	int r = header_id(ceph, rbd->name, id, err);
 
+	if (r < 0 && r != COPPICE_NOT_FOUND)
+		return r;
 	*ret = r == COPPICE_OK && strcmp(id, rbd->id) == 0 && header_is_there(ceph, rbd->id);
-	return r == COPPICE_NOT_FOUND ? COPPICE_OK : r;
+	return COPPICE_OK;
 }
 
 static int trash(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
@@ -91,7 +93,7 @@ static int trash(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_e
 	int r;
 
 	while ((r = rbd_trash_move(ceph->io, rbd->name, 0)) == -ENOENT) {
-		if (has_name_still(ceph, rbd, &is_there, err) < 0)
+		if (look_for_name(ceph, rbd, &is_there, err) < 0)
 			return err->code;
 		if (!is_there)
 			return COPPICE_OK; /* somebody else has let it arrive there */
@@ -105,7 +107,12 @@ static int trash(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_e
 			    ceph->osd_pool, rbd->name, ceph->osd_pool, rbd->name);
 	if (r == -ESTALE)
 		return COPPICE_OK; /* the same */
-	if (r == -ENOENT && ceph->full)
+	if (r == -ENOENT && !ceph->full)
+		return fail(err, COPPICE_BUSY,
+			    "cannot move '%s/%s' into the trash: RBD does not find what it has the "
+			    "name of",
+			    ceph->osd_pool, rbd->name);
+	if (r == -ENOENT)
 		r = ceph->full;
 	return r < 0 ? fail_ceph(ceph, r, err, "cannot move '%s/%s' into the trash", ceph->osd_pool,
 				 rbd->name)

@@ -11,6 +11,7 @@
  *	VG/containers_NAME-SNAP    its snapshot; a dash in a name is written twice
  *	VG/draft_UUID              of a draft
  *	VG/deleted_UUID            retired, with snapshots that are still to be removed
+ *	VG/mending_POOL            beside the thin pool: a copy of its metadata; mending.c
  *
  * Which volume a snapshot is of, and what it is called, its tags say: what is renamed in one
  * step is a volume, and its snapshots follow in name only.

@@ -125,13 +125,17 @@ bool lvm_is_mending(const struct lvm_pool *lvm, const char *name, const char *ta
 
 /* ---- the end of it ---- */
 
-/* First what is there, then the tag that says what it is. */
+/*
+ * First what is there, then the tag that says what it is. What was done before is on the disk then:
+ * LVM may have been told to discard what it removes.
+ */
 static int end(struct session *session, const struct parts *parts, struct coppice_error *err)
 {
 	struct lvm_pool *lvm = session->lvm;
-	int r = COPPICE_OK;
+	int why = parts->has_old ? lvm_flush(lvm) : 0;
+	int r = why ? fail_errno(err, why, "cannot flush the disks of '%s'", lvm->vg) : COPPICE_OK;
 
-	if (parts->has_copy || parts->has_old)
+	if (r == COPPICE_OK && (parts->has_copy || parts->has_old))
 		r = session_do(session, NULL, err, "lvremove -q -y -f %s/" MENDING "%s", lvm->vg,
 			       lvm->thin);
 	if (r == COPPICE_OK && parts->mended.text[0])
@@ -295,7 +299,7 @@ static int check_with(const struct lvm_pool *lvm, int fd, const char *device, ui
 	return r < 0 ? r : check(lvm, device, ret, err);
 }
 
-/* Of those that it may have held still, all but one are of before. */
+/* Of those that it may have held still: one, unless its counts are wrong otherwise. */
 static int find_held(const struct lvm_pool *lvm, int fd, const char *device, bool *ret,
 		     struct coppice_error *err)
 {
@@ -323,7 +327,7 @@ static int mend_copy(const struct lvm_pool *lvm, const char *from, const char *t
 	int r;
 
 	if (from_fd < 0 || to_fd < 0)
-		return fail_errno(err, errno, "cannot open '%s'", from_fd < 0 ? from : to);
+		return fail_errno(err, errno, "cannot open '%s' and '%s'", from, to);
 	r = copy_blocks(lvm, from_fd, to_fd, err);
 	if (r == COPPICE_OK)
 		r = check(lvm, to, &is_sound, err);

@@ -208,12 +208,11 @@ void lvm_release_left(struct lvm_pool *lvm)
 		closep(&fd); /* somebody has a snapshot by now, and what was left is gone */
 		return;
 	}
-	if (lvm_pool_status(lvm, &status, &ignored) == COPPICE_OK && status.is_held) {
-		if (does_lvm_check())
-			(void)lvm_pool_tell(lvm, "release_metadata_snap", &ignored);
-		if (fd >= 0)
-			(void)!ftruncate(fd, 0); /* it is not ours, if it is there still */
-	}
+	if (lvm_pool_status(lvm, &status, &ignored) == COPPICE_OK && status.is_held &&
+	    does_lvm_check())
+		(void)lvm_pool_tell(lvm, "release_metadata_snap", &ignored);
+	if (fd >= 0)
+		(void)!ftruncate(fd, 0); /* it is not ours, if there is one still */
 	closep(&fd);
 }
 

@@ -622,6 +622,45 @@ int thin_metadata_hold(int fd, uint64_t at, struct coppice_error *err)
 				    "cannot write the thin pool's metadata");
 }
 
+/*
+ * How the metadata's own space map lies on disk: an index of bitmaps, and these with two bits for
+ * each block, which say how often it is in use, three being more.
+ */
+struct bitmap_index {
+	uint32_t checksum, padding;
+	uint64_t at;
+	struct {
+		uint64_t at;
+		uint32_t n_free, none_free_before;
+	} __attribute__((packed)) bitmap[255];
+} __attribute__((packed));
+
+struct bitmap {
+	uint32_t checksum, padding;
+	uint64_t at;
+	uint8_t bits[BLOCK_SIZE - 16];
+} __attribute__((packed));
+
+#define INDEX_SALT        160478U
+#define BITMAP_SALT       240779U
+#define BLOCKS_PER_BITMAP ((BLOCK_SIZE - 16) * 4)
+
+/* Is this block in use, as the space map has it? False as well where that cannot be read. */
+static bool is_counted(const struct metadata *metadata, uint64_t index_at, uint64_t at)
+{
+	const struct bitmap_index *index = block_of(metadata, index_at);
+	uint64_t bitmap_at, i = at % BLOCKS_PER_BITMAP;
+	const struct bitmap *bitmap;
+
+	if (!index || !is_sum_good(metadata, index, INDEX_SALT) ||
+	    at / BLOCKS_PER_BITMAP >= ARRAY_SIZE(index->bitmap))
+		return false;
+	bitmap_at = le64toh(index->bitmap[at / BLOCKS_PER_BITMAP].at);
+	bitmap = block_of(metadata, bitmap_at);
+	return bitmap && is_sum_good(metadata, bitmap, BITMAP_SALT) &&
+	       (bitmap->bits[i / 4] >> i % 4 * 2 & 3) != 0;
+}
+
 struct snapshot {
 	uint64_t at, transaction_id;
 	uint32_t time;
@@ -645,13 +684,16 @@ static void insert(struct snapshot *found, size_t *n, const struct snapshot *sna
 		found[i] = *snapshot;
 }
 
-/* Each chunk is let go of at once: all are looked at. */
+/* All blocks are looked at; so each chunk is let go of at once. */
 static int find_snapshots(struct metadata *metadata, struct snapshot *found, size_t *n)
 {
 	const uint64_t per_chunk = CHUNK_SIZE / BLOCK_SIZE;
+	const struct superblock *own = block_of(metadata, 0);
+	uint64_t index_at;
 	uint8_t uuid[16];
 
-	memcpy(uuid, ((const struct superblock *)block_of(metadata, 0))->uuid, sizeof(uuid));
+	memcpy(uuid, own->uuid, sizeof(uuid));
+	memcpy(&index_at, own->metadata_space_map + 2 * sizeof(uint64_t), sizeof(index_at));
 	for (uint64_t at = 1; at < metadata->n_blocks; at++) {
 		const struct superblock *super = block_of(metadata, at);
 
@@ -659,7 +701,8 @@ static int find_snapshots(struct metadata *metadata, struct snapshot *found, siz
 			return metadata->err->code;
 		if (le64toh(super->magic) == SUPERBLOCK_MAGIC && le64toh(super->at) == at &&
 		    memcmp(super->uuid, uuid, sizeof(uuid)) == 0 &&
-		    is_sum_good(metadata, super, SUPERBLOCK_SALT))
+		    is_sum_good(metadata, super, SUPERBLOCK_SALT) &&
+		    is_counted(metadata, le64toh(index_at), at))
 			insert(found, n,
 			       &(struct snapshot){ at, le64toh(super->transaction_id),
 						   le32toh(super->time) });

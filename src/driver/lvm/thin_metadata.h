@@ -63,7 +63,10 @@ int thin_metadata_held(int fd, uint64_t *ret, struct coppice_error *err);
 /* Say so in the superblock, and nothing else; durably. Atomic: a sector is written. */
 int thin_metadata_hold(int fd, uint64_t at, struct coppice_error *err);
 
-/* Where such snapshots lie, or did once, the newest first: at most so many. */
+/*
+ * Where such snapshots lie in blocks that are in use, the newest first: at most so many. What was
+ * released lies there still, in blocks that are free.
+ */
 #define SNAPSHOTS_MAX 8
 int thin_metadata_find_snapshots(int fd, uint64_t ret[static SNAPSHOTS_MAX], size_t *ret_n,
 				 struct coppice_error *err);

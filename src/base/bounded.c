@@ -17,7 +17,7 @@ static bool let_go_of_files(int to)
 	int null = open("/dev/null", O_RDWR);
 
 	return null >= 0 && dup2(null, 0) == 0 && dup2(null, 1) == 1 && dup2(null, 2) == 2 &&
-	       (to == 3 || dup2(to, 3) == 3) && close_range(4, UINT_MAX, 0) == 0;
+	       (to == 3 || dup3(to, 3, O_CLOEXEC) == 3) && close_range(4, UINT_MAX, 0) == 0;
 }
 
 static _Noreturn void be_child(bounded_fn *fn, void *user, int to)
@@ -26,6 +26,7 @@ static _Noreturn void be_child(bounded_fn *fn, void *user, int to)
 	const char *at = (const char *)&err;
 
 	(void)setsid();
+	(void)!chdir("/"); /* it keeps nothing in use */
 	if (!let_go_of_files(to))
 		_exit(1);
 	err.code = fn(user, &err);

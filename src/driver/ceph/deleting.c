@@ -465,7 +465,7 @@ static int mark_and_trash(struct ceph_pool *ceph, const struct rbd *rbd, struct 
 	if (r < 0)
 		return r;
 	r = trash(ceph, rbd, err);
-	if (r < 0)
+	if (r < 0 && r != COPPICE_UNAVAILABLE) /* then nobody knows whether it has arrived there */
 		(void)header_change(ceph, rbd->id,
 				    (const struct meta[]){ { META_DELETED, NULL }, { NULL, NULL } },
 				    &ignored);

@@ -200,6 +200,13 @@ static void fuse_forsake(const struct ceph_pool *ceph, const char *name)
 	(void)processes_each(argv, end_process, NULL);
 }
 
+bool fuse_shows(const struct ceph_pool *ceph, const char *name)
+{
+	_cleanup_(freep) char *folder = folder_of(ceph, name);
+
+	return folder && is_mount(folder);
+}
+
 /* @device "": none was found. */
 static int fuse_unmap(const struct ceph_pool *ceph, const char *name, const char *device,
 		      struct coppice_error *err)

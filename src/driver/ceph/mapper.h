@@ -38,6 +38,9 @@ struct mapper {
 
 extern const struct mapper mapper_krbd, mapper_nbd, mapper_fuse;
 
+/* Does rbd-fuse show the image, with a device or without? */
+bool fuse_shows(const struct ceph_pool *ceph, const char *name);
+
 /* What was let go may be held for so long by others, who only look, or are about to end. */
 #define PATIENCE_STEPS 500
 

@@ -277,8 +277,14 @@ int ceph_unmap(struct ceph_pool *ceph, const char *name, struct coppice_error *e
 
 	wait_for_the_dead(ceph, name);
 	mapping.mapper = find(ceph, name, mapping.device);
-	if (!mapping.mapper)
+	if (!mapping.mapper) {
 		mapping.mapper = &mapper_fuse;
+		if (!fuse_shows(ceph, name)) { /* then that waits for nobody */
+			r = unmap_it(&mapping, err);
+			remove_link(ceph, name);
+			return r;
+		}
+	}
 	r = ceph_patiently(ceph, mapping.device[0] ? mapping.device : NULL, unmap_it, &mapping, err,
 			   "cannot unmap '%s/%s'", ceph->osd_pool, name);
 	if (r < 0)

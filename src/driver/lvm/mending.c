@@ -11,8 +11,9 @@
  * --swapmetadata. If it is not activated even so, they are swapped back. lvconvert --repair would
  * write a map for each clone, where they share them.
  *
- * What has that name is a copy that is being made if it has the tag coppice.mending=ID, and what
- * was there if the thin pool and its metadata have the same one; else it is of somebody else.
+ * What has that name is what was there if the thin pool and its metadata have the same tag
+ * coppice.mending=ID, and it has not; else a copy that is being made, if it has such a tag; else it
+ * is of somebody else.
  */
 #include "driver/lvm/lvm.h"
 
@@ -103,9 +104,11 @@ static int find_parts(struct session *session, struct parts *ret, struct coppice
 	json_array_foreach (rows, i, row)
 		take_part(session->lvm, row, ret, &tags);
 	json_decref(report);
-	ret->has_copy = tags.has_copy && tags.copy.text[0];
-	ret->has_old = tags.has_copy && !tags.copy.text[0] && ret->mended.text[0] &&
-		       strcmp(ret->mended.text, tags.metadata.text) == 0;
+	/* What is mended again has the tag of the time before. */
+	ret->has_old = tags.has_copy && ret->mended.text[0] &&
+		       strcmp(ret->mended.text, tags.metadata.text) == 0 &&
+		       strcmp(ret->mended.text, tags.copy.text) != 0;
+	ret->has_copy = tags.has_copy && tags.copy.text[0] && !ret->has_old;
 	ret->has_stranger = tags.has_copy && !ret->has_copy && !ret->has_old;
 	return ret->metadata_bytes ? COPPICE_OK
 				   : fail(err, COPPICE_FAILED,
@@ -148,10 +151,12 @@ int lvm_mending_sweep(struct lvm_pool *lvm, struct coppice_error *err)
 {
 	_cleanup_(session_end) struct session session = { 0 };
 	struct parts parts;
+	char device[PATH_MAX];
 	int r = session_begin(lvm, true, &session, err);
 
-	if (r == COPPICE_OK)
-		r = find_parts(&session, &parts, err);
+	if (r < 0 || !lvm_pool_device(lvm, device)) /* another has unmounted it */
+		return r;
+	r = find_parts(&session, &parts, err);
 	return r < 0 ? r : end(&session, &parts, err);
 }
 
@@ -361,9 +366,11 @@ static int fill_copy(struct session *session, struct coppice_error *err)
 		r = lvm_activate(session, copy, err);
 	if (r == COPPICE_OK)
 		r = mend_copy(lvm, from, to, err);
-	if ((lvm_deactivate(session, copy, &why) < 0 ||
-	     lvm_deactivate(session, metadata, &why) < 0) &&
-	    r == COPPICE_OK) {
+	if (lvm_deactivate(session, copy, &why) < 0 && r == COPPICE_OK) {
+		*err = why;
+		r = why.code;
+	}
+	if (lvm_deactivate(session, metadata, &why) < 0 && r == COPPICE_OK) {
 		*err = why;
 		r = why.code;
 	}

@@ -94,6 +94,8 @@ static bool are_options_whole(const char *list)
 	static const char *const good[] = { "-q", "--quiet", "--clear-needs-check-flag", "" };
 	const char *end = list + strcspn(list, "\n");
 
+	if (list == end)
+		return false;
 	for (const char *at = memchr(list, '"', (size_t)(end - list)); at;) {
 		size_t n = strcspn(at + 1, "\"\n");
 		bool is_good = false;
@@ -172,9 +174,15 @@ static int reserve(struct lvm_pool *lvm, unsigned most_ms, struct held *ret,
 
 	if (r < 0)
 		return r;
-	if (was_left(held.lock_fd, &is_of_this_boot) && (is_of_this_boot || does_lvm_check()))
-		(void)lvm_pool_tell(lvm, "release_metadata_snap", &ignored);
-	r = note_held(held.lock_fd, err);
+	if (was_left(held.lock_fd, &is_of_this_boot)) {
+		if (is_of_this_boot || does_lvm_check())
+			(void)lvm_pool_tell(lvm, "release_metadata_snap", &ignored);
+		else
+			r = fail(err, COPPICE_BUSY, "what was held of '%s/%s' may not be counted",
+				 lvm->vg, lvm->thin);
+	}
+	if (r == COPPICE_OK)
+		r = note_held(held.lock_fd, err);
 	if (r == COPPICE_OK && lvm_pool_tell(lvm, "reserve_metadata_snap", &ignored) < 0) {
 		(void)!ftruncate(held.lock_fd, 0);
 		r = fail(err, COPPICE_BUSY,

@@ -308,13 +308,15 @@ static int check_with(const struct lvm_pool *lvm, int fd, const char *device, ui
 static int find_held(const struct lvm_pool *lvm, int fd, const char *device, bool *ret,
 		     struct coppice_error *err)
 {
-	uint64_t newest[SNAPSHOTS_MAX];
-	size_t n;
-	int r = thin_metadata_find_snapshots(fd, newest, &n, err);
+	uint64_t at = 0;
+	int r;
 
 	*ret = false;
-	for (size_t i = 0; r == COPPICE_OK && i < n && !*ret; i++)
-		r = check_with(lvm, fd, device, newest[i], ret, err);
+	do {
+		r = thin_metadata_find_snapshot(fd, at, &at, err);
+		if (r == COPPICE_OK && at)
+			r = check_with(lvm, fd, device, at, ret, err);
+	} while (r == COPPICE_OK && at && !*ret);
 	return r;
 }
 

@@ -661,31 +661,8 @@ static bool is_counted(const struct metadata *metadata, uint64_t index_at, uint6
 	       (bitmap->bits[i / 4] >> i % 4 * 2 & 3) != 0;
 }
 
-struct snapshot {
-	uint64_t at, transaction_id;
-	uint32_t time;
-};
-
-static bool is_newer(const struct snapshot *a, const struct snapshot *b)
-{
-	return a->transaction_id != b->transaction_id ? a->transaction_id > b->transaction_id
-						      : a->time > b->time;
-}
-
-/* Into those that were found, in order; the oldest falls out where there are too many. */
-static void insert(struct snapshot *found, size_t *n, const struct snapshot *snapshot)
-{
-	size_t i = *n < SNAPSHOTS_MAX ? (*n)++ : SNAPSHOTS_MAX;
-
-	for (; i > 0 && is_newer(snapshot, &found[i - 1]); i--)
-		if (i < SNAPSHOTS_MAX)
-			found[i] = found[i - 1];
-	if (i < SNAPSHOTS_MAX)
-		found[i] = *snapshot;
-}
-
 /* All blocks are looked at; so each chunk is let go of at once. */
-static int find_snapshots(struct metadata *metadata, struct snapshot *found, size_t *n)
+static int find_snapshot(struct metadata *metadata, uint64_t after, uint64_t *ret)
 {
 	const uint64_t per_chunk = CHUNK_SIZE / BLOCK_SIZE;
 	const struct superblock *own = block_of(metadata, 0);
@@ -694,7 +671,7 @@ static int find_snapshots(struct metadata *metadata, struct snapshot *found, siz
 
 	memcpy(uuid, own->uuid, sizeof(uuid));
 	memcpy(&index_at, own->metadata_space_map + 2 * sizeof(uint64_t), sizeof(index_at));
-	for (uint64_t at = 1; at < metadata->n_blocks; at++) {
+	for (uint64_t at = after + 1; at < metadata->n_blocks; at++) {
 		const struct superblock *super = block_of(metadata, at);
 
 		if (!super)
@@ -702,29 +679,25 @@ static int find_snapshots(struct metadata *metadata, struct snapshot *found, siz
 		if (le64toh(super->magic) == SUPERBLOCK_MAGIC && le64toh(super->at) == at &&
 		    memcmp(super->uuid, uuid, sizeof(uuid)) == 0 &&
 		    is_sum_good(metadata, super, SUPERBLOCK_SALT) &&
-		    is_counted(metadata, le64toh(index_at), at))
-			insert(found, n,
-			       &(struct snapshot){ at, le64toh(super->transaction_id),
-						   le32toh(super->time) });
+		    is_counted(metadata, le64toh(index_at), at)) {
+			*ret = at;
+			return COPPICE_OK;
+		}
 		if (at % per_chunk == per_chunk - 1)
 			free(take_ptr(&metadata->chunk[at / per_chunk]));
 	}
+	*ret = 0;
 	return COPPICE_OK;
 }
 
-int thin_metadata_find_snapshots(int fd, uint64_t ret[static SNAPSHOTS_MAX], size_t *ret_n,
-				 struct coppice_error *err)
+int thin_metadata_find_snapshot(int fd, uint64_t after, uint64_t *ret, struct coppice_error *err)
 {
-	struct snapshot found[SNAPSHOTS_MAX];
 	struct metadata metadata;
 	int r = metadata_open(fd, true, &metadata, err);
 
-	*ret_n = 0;
 	if (r < 0)
 		return r;
-	r = find_snapshots(&metadata, found, ret_n);
+	r = find_snapshot(&metadata, after, ret);
 	metadata_close(&metadata);
-	for (size_t i = 0; i < *ret_n; i++)
-		ret[i] = found[i].at;
 	return r;
 }

@@ -64,9 +64,7 @@ int thin_metadata_held(int fd, uint64_t *ret, struct coppice_error *err);
 int thin_metadata_hold(int fd, uint64_t at, struct coppice_error *err);
 
 /*
- * Where such snapshots lie in blocks that are in use, the newest first: at most so many. What was
+ * The first block behind @after that is such a snapshot, and in use; 0: there is none. What was
  * released lies there still, in blocks that are free.
  */
-#define SNAPSHOTS_MAX 8
-int thin_metadata_find_snapshots(int fd, uint64_t ret[static SNAPSHOTS_MAX], size_t *ret_n,
-				 struct coppice_error *err);
+int thin_metadata_find_snapshot(int fd, uint64_t after, uint64_t *ret, struct coppice_error *err);

@@ -78,9 +78,9 @@ static bool wait_for(int from, const struct patience *patience)
 
 		if (now != seen)
 			deadline_ms = clock_ms() + patience->most_ms;
-		seen = now;
-		if (clock_ms() >= deadline_ms)
+		else if (clock_ms() >= deadline_ms)
 			return false;
+		seen = now;
 	}
 	return true;
 }

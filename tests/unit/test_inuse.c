@@ -71,6 +71,24 @@ DIR *fdopendir(int fd)
 	return next(fd);
 }
 
+/* Ends when the library has read that a file of its is in the tree; then -1. */
+static pid_t ends_in_readlinkat = -1;
+
+/* In place of the C library's. */
+ssize_t readlinkat(int fd, const char *link, char *path, size_t size)
+{
+	ssize_t (*next)(int, const char *, char *, size_t) =
+		(ssize_t(*)(int, const char *, char *, size_t))dlsym(RTLD_NEXT, "readlinkat");
+	ssize_t length = next(fd, link, path, size), n = (ssize_t)strlen(tree);
+
+	if (ends_in_readlinkat > 0 && length > n && strncmp(path, tree, (size_t)n) == 0) {
+		(void)kill(ends_in_readlinkat, SIGKILL);
+		(void)waitpid(ends_in_readlinkat, NULL, 0);
+		ends_in_readlinkat = -1;
+	}
+	return length;
+}
+
 static void nothing(void)
 {
 }
@@ -164,6 +182,19 @@ static void test_open_file(void)
 	begin();
 	start(open_file);
 	found("open in it");
+}
+
+/* As when one command of ours looks at what another restores, which said that it is in use. */
+static void test_open_for_a_moment(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+
+	begin();
+	start(open_file);
+	ends_in_readlinkat = user;
+	ok_call(look(&err), &err);
+	ok_int(ends_in_readlinkat, ==, -1); /* it was seen to be open */
+	user = -1;
 }
 
 static void test_chroot(void)
@@ -269,6 +300,7 @@ int main(void)
 		TAP(test_nobody),
 		TAP(test_working_directory),
 		TAP(test_open_file),
+		TAP(test_open_for_a_moment),
 		TAP(test_chroot),
 		TAP(test_mount_inside),
 		TAP(test_mount_in_other_namespace),

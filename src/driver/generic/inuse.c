@@ -18,6 +18,7 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
+#include "base/clock.h"
 #include "base/text.h"
 #include "driver/generic/loop.h"
 
@@ -45,6 +46,10 @@ struct search {
 	in_use_fn *tell; /* NULL: the first found is the error */
 	void *tell_user;
 };
+
+/* A file that is open for less than both together is not in use. */
+#define MOMENT_STEPS   20
+#define MOMENT_STEP_MS 10
 
 #define TOLD 1 /* in use, and that was told: look no further at this process or mount */
 
@@ -195,6 +200,20 @@ static int look_at_link(const struct search *search, int proc_fd, const char *pi
 	return busy(search, tree, user, how, err);
 }
 
+/* Who lists a directory, or looks at a volume as we do ourselves, has closed it in a moment. */
+static bool is_kept_open(const struct search *search, int fd, const char *link)
+{
+	char path[PATH_MAX];
+	const char *shown;
+
+	for (unsigned n = 0; follow(search, fd, link, path, &shown); n++) {
+		if (n == MOMENT_STEPS)
+			return true;
+		clock_pause(MOMENT_STEP_MS);
+	}
+	return false;
+}
+
 static int look_at_files(const struct search *search, int proc_fd, const char *pid,
 			 struct coppice_error *err)
 {
@@ -212,7 +231,7 @@ static int look_at_files(const struct search *search, int proc_fd, const char *p
 		return is_gone ? COPPICE_OK : fail_memory(err);
 	}
 	while (r == COPPICE_OK && (entry = readdir(dir)))
-		if (entry->d_name[0] != '.')
+		if (entry->d_name[0] != '.' && is_kept_open(search, fd, entry->d_name))
 			r = look_at_link(search, fd, pid, entry->d_name, "open in it", err);
 	return r;
 }

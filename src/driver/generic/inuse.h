@@ -27,7 +27,8 @@ struct in_use_query {
  * Looks at the working directory, root, program and open files of all processes
  * that we can see, at the mounts of all their namespaces and of our own, at the directories of
  * overlays among them (not those that were given by relative paths), and at the files of loop
- * devices and swap files. The
+ * devices and swap files. What a process closes within 200 ms does not count: it lists a
+ * directory, or looks at a volume as our own commands do. The
  * answer is as old as the look: who needs more keeps others out.
  *
  * @who  the user found: "process 1234 (bash)", or "a mount at /mnt"; or NULL

@@ -11,27 +11,39 @@
 
 #define LOOK_MS 100
 
-/* With 3 for what it has to say. Locks are no business of its, and nobody waits for its output. */
-static bool let_go_of_files(int to)
+#define TO_FD   3 /* for what it has to say */
+#define KEEP_FD 4
+
+/* Other locks are no business of its, and nobody waits for its output. */
+static bool let_go_of_files(int to, int keep)
 {
 	int null = open("/dev/null", O_RDWR);
 
-	return null >= 0 && dup2(null, 0) == 0 && dup2(null, 1) == 1 && dup2(null, 2) == 2 &&
-	       (to == 3 || dup3(to, 3, O_CLOEXEC) == 3) && close_range(4, UINT_MAX, 0) == 0;
+	to = fcntl(to, F_DUPFD_CLOEXEC, KEEP_FD + 1); /* out of the way of the others */
+	if (keep >= 0) {
+		keep = fcntl(keep, F_DUPFD_CLOEXEC, KEEP_FD + 1);
+		if (keep < 0)
+			return false;
+	}
+	null = null < 0 ? -1 : fcntl(null, F_DUPFD_CLOEXEC, KEEP_FD + 1);
+	return null >= 0 && to >= 0 && dup2(null, 0) == 0 && dup2(null, 1) == 1 &&
+	       dup2(null, 2) == 2 && dup3(to, TO_FD, O_CLOEXEC) == TO_FD &&
+	       (keep < 0 || dup3(keep, KEEP_FD, O_CLOEXEC) == KEEP_FD) &&
+	       close_range(KEEP_FD + (keep >= 0), UINT_MAX, 0) == 0;
 }
 
-static _Noreturn void be_child(bounded_fn *fn, void *user, int to)
+static _Noreturn void be_child(bounded_fn *fn, void *user, int to, int keep)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
 	const char *at = (const char *)&err;
 
 	(void)setsid();
 	(void)!chdir("/"); /* it keeps nothing in use */
-	if (!let_go_of_files(to))
+	if (!let_go_of_files(to, keep))
 		_exit(1);
 	err.code = fn(user, &err);
 	for (size_t n = 0; n < sizeof(err);) {
-		ssize_t wrote = retry(write(3, at + n, sizeof(err) - n));
+		ssize_t wrote = retry(write(TO_FD, at + n, sizeof(err) - n));
 
 		if (wrote < 0)
 			break; /* nobody waits any more */
@@ -40,7 +52,7 @@ static _Noreturn void be_child(bounded_fn *fn, void *user, int to)
 	_exit(0);
 }
 
-static int start(bounded_fn *fn, void *user, int to, struct coppice_error *err)
+static int start(bounded_fn *fn, void *user, int to, int keep, struct coppice_error *err)
 {
 	sigset_t all, before;
 	int status = 0;
@@ -55,7 +67,7 @@ static int start(bounded_fn *fn, void *user, int to, struct coppice_error *err)
 		pid_t grandchild = fork();
 
 		if (grandchild == 0)
-			be_child(fn, user, to);
+			be_child(fn, user, to, keep);
 		_exit(grandchild < 0);
 	}
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -66,23 +78,47 @@ static int start(bounded_fn *fn, void *user, int to, struct coppice_error *err)
 	return COPPICE_OK;
 }
 
-/* Until it has something to say, or nothing has gone on for too long. */
-static bool wait_for(int from, const struct patience *patience)
+static uint64_t what_went_on(const struct patience *patience)
 {
-	uint64_t seen = patience->progress ? patience->progress(patience->user) : 0;
-	int64_t deadline_ms = clock_ms() + patience->most_ms;
-	struct pollfd poll_fd = { .fd = from, .events = POLLIN };
+	return patience->progress ? patience->progress(patience->user) : 0;
+}
 
-	while (poll(&poll_fd, 1, LOOK_MS) <= 0) {
-		uint64_t now = patience->progress ? patience->progress(patience->user) : seen;
+void waiting_begin(struct waiting *waiting, const struct patience *patience)
+{
+	*waiting = (struct waiting){ what_went_on(patience), clock_ms() };
+}
 
-		if (now != seen)
-			deadline_ms = clock_ms() + patience->most_ms;
-		else if (clock_ms() >= deadline_ms)
-			return false;
-		seen = now;
+int waiting_check(struct waiting *waiting, const struct patience *patience,
+		  struct coppice_error *err)
+{
+	uint64_t now = what_went_on(patience);
+	int64_t waited_ms = clock_ms() - waiting->since_ms;
+
+	if (now != waiting->seen) {
+		*waiting = (struct waiting){ now, clock_ms() };
+		return COPPICE_OK;
 	}
-	return true;
+	if (waited_ms >= patience->interrupted_ms && patience->is_interrupted &&
+	    patience->is_interrupted(patience->interrupted_user))
+		return fail(err, COPPICE_INTERRUPTED, "interrupted");
+	if (waited_ms < patience->most_ms)
+		return COPPICE_OK;
+	(void)fail(err, COPPICE_UNAVAILABLE, "nothing went on for %u ms", patience->most_ms);
+	err->os_errno = ETIMEDOUT;
+	return err->code;
+}
+
+/* Until it has something to say. */
+static int wait_for(int from, const struct patience *patience, struct coppice_error *err)
+{
+	struct pollfd poll_fd = { .fd = from, .events = POLLIN };
+	struct waiting waiting;
+	int r = COPPICE_OK;
+
+	waiting_begin(&waiting, patience);
+	while (r == COPPICE_OK && poll(&poll_fd, 1, LOOK_MS) <= 0)
+		r = waiting_check(&waiting, patience, err);
+	return r;
 }
 
 int run_bounded(bounded_fn *fn, void *user, const struct patience *patience,
@@ -97,15 +133,13 @@ int run_bounded(bounded_fn *fn, void *user, const struct patience *patience,
 	if (pipe2(fds, O_CLOEXEC) < 0)
 		return fail_errno(err, errno, "cannot make a pipe");
 	from = fds[0];
-	r = start(fn, user, fds[1], err);
+	r = start(fn, user, fds[1], patience->keep_fd, err);
 	(void)close(fds[1]);
 	if (r < 0)
 		return r;
-	if (!wait_for(from, patience)) {
-		r = fail(err, COPPICE_UNAVAILABLE, "nothing went on for %u ms", patience->most_ms);
-		err->os_errno = ETIMEDOUT;
+	r = wait_for(from, patience, err);
+	if (r < 0)
 		return r;
-	}
 	while (n < sizeof(its)) {
 		ssize_t got = retry(read(from, at + n, sizeof(its) - n));
 

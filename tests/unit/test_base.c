@@ -448,7 +448,7 @@ static int lock_names(struct lock_file *file, const char *a, const char *b, bool
 
 /* ---- calls that may not come back ---- */
 
-static const struct patience patient = { .most_ms = 60000 };
+static const struct patience patient = { .most_ms = 60000, .keep_fd = -1 };
 
 static int say_busy(void *user, struct coppice_error *err)
 {
@@ -490,7 +490,7 @@ static int wait_for_end(void *user, struct coppice_error *err)
 static void test_bounded_gives_up(void)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
-	const struct patience patience = { .most_ms = 10 };
+	const struct patience patience = { .most_ms = 10, .keep_fd = -1 };
 	int fds[2];
 	char path[64];
 
@@ -517,7 +517,9 @@ static void test_bounded_waits_while_something_goes_on(void)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
 	int fds[2];
-	const struct patience patience = { .most_ms = 1, .progress = count_steps, .user = fds };
+	const struct patience patience = {
+		.most_ms = 1, .progress = count_steps, .user = fds, .keep_fd = -1
+	};
 	char path[64];
 
 	ok_int(pipe2(fds, O_CLOEXEC), ==, 0);
@@ -541,6 +543,71 @@ static void test_bounded_keeps_nothing_open(void)
 	ok_code(run_bounded(count_files, NULL, &patient, &err), COPPICE_FAILED, &err);
 	ok_str(err.message, "4");
 	(void)close(fd);
+}
+
+static bool yes(void *user)
+{
+	return true;
+}
+
+/* Who was to be stopped waited for as long as who was not. */
+static void test_bounded_is_interrupted(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct patience patience = patient;
+	int fds[2];
+	char path[64];
+
+	patience.is_interrupted = yes;
+	patience.interrupted_ms = 1;
+	ok_int(pipe2(fds, O_CLOEXEC), ==, 0);
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)getpid(), fds[0]);
+	ok_code(run_bounded(wait_for_end, path, &patience, &err), COPPICE_INTERRUPTED, &err);
+	(void)close(fds[0]);
+	(void)close(fds[1]);
+}
+
+/* What is left behind keeps others off until it is over. */
+static void test_bounded_keeps_a_lock(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct patience patience = { .most_ms = 10 };
+	struct lock_file own = lock_open(0), other;
+	char path[64];
+	int fds[2];
+
+	ok_call(lock_names(&own, "c1", "c1", true, &err), &err);
+	ok_int(pipe2(fds, O_CLOEXEC), ==, 0);
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)getpid(), fds[0]);
+	patience.keep_fd = own.fd;
+	ok_code(run_bounded(wait_for_end, path, &patience, &err), COPPICE_UNAVAILABLE, &err);
+	lock_file_close(&own);
+	other = lock_open(0);
+	ok_code(lock_names(&other, "c1", "c1", true, &err), COPPICE_BUSY, &err);
+	(void)close(fds[0]);
+	(void)close(fds[1]);
+	other.timeout_ms = 60000;
+	ok_call(lock_names(&other, "c1", "c1", true, &err), &err);
+	lock_file_close(&other);
+}
+
+/* Where 0, 1 and 2 are closed, what we open ourselves has these numbers. */
+static void test_bounded_without_standard_files(void)
+{
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	int saved[3];
+	int r;
+
+	for (int i = 0; i < 3; i++) {
+		saved[i] = fcntl(i, F_DUPFD_CLOEXEC, 100);
+		(void)close(i);
+	}
+	r = run_bounded(do_nothing, NULL, &patient, &err);
+	for (int i = 0; i < 3; i++) {
+		(void)dup2(saved[i], i);
+		(void)close(saved[i]);
+	}
+	ok_call(r, &err);
 }
 
 static void test_lock_excludes(void)
@@ -912,6 +979,9 @@ int main(void)
 		TAP(test_bounded_gives_up),
 		TAP(test_bounded_waits_while_something_goes_on),
 		TAP(test_bounded_keeps_nothing_open),
+		TAP(test_bounded_is_interrupted),
+		TAP(test_bounded_keeps_a_lock),
+		TAP(test_bounded_without_standard_files),
 		TAP(test_lock_excludes),
 		TAP(test_lock_is_shared),
 		TAP(test_lock_wanted_twice),

@@ -672,13 +672,33 @@ void ceph_shorten(struct pool *pool);
 
 /* ---- patience.c: the kernel waits for ever ---- */
 
+/* One on this host is at an image's device. Zeroed: it is nobody's. */
+struct ceph_turn {
+	struct lock_file file;
+};
+
+/* In the directory of the pool's state: their locks. */
+#define CEPH_TURNS "turns"
+
+/*
+ * Be who maps, mounts, unmounts or unmaps an image, when all that others began with it is over,
+ * also what nobody waits for any more. Nobody takes two.
+ * COPPICE_UNAVAILABLE: it was not, though ceph_patiently() waited for. COPPICE_INTERRUPTED.
+ */
+int ceph_turn_take(const struct ceph_pool *ceph, const char *name, struct ceph_turn *ret,
+		   struct coppice_error *err);
+void ceph_turn_give(struct ceph_turn *turn);
+
 /*
  * run_bounded(), of what waits for the cluster in the kernel: until @device has ended no request
- * for timeout_seconds and a little. @device: may be NULL: there is none yet.
+ * for timeout_seconds and a little. @device: may be NULL: there is none yet. @turn: what is done
+ * belongs to it, and it ends no earlier; NULL: it changes nothing of who has what.
  * COPPICE_UNAVAILABLE saying that the cluster did not answer: it may be done later all the same.
+ * COPPICE_INTERRUPTED, where nothing goes on: the same.
  */
-_printf_(6, 7) int ceph_patiently(const struct ceph_pool *ceph, const char *device, bounded_fn *fn,
-				  void *user, struct coppice_error *err, const char *fmt, ...);
+_printf_(7, 8) int ceph_patiently(const struct ceph_pool *ceph, const struct ceph_turn *turn,
+				  const char *device, bounded_fn *fn, void *user,
+				  struct coppice_error *err, const char *fmt, ...);
 
 /* ---- mapping.c: images as block devices ---- */
 
@@ -686,15 +706,16 @@ _printf_(6, 7) int ceph_patiently(const struct ceph_pool *ceph, const char *devi
  * Have the image's device. Again no more.
  * COPPICE_UNSUPPORTED: this machine has nothing that can.
  */
-int ceph_map(struct ceph_pool *ceph, const char *name, char ret_device[static PATH_MAX],
-	     struct coppice_error *err);
-int ceph_unmap(struct ceph_pool *ceph, const char *name, struct coppice_error *err);
+int ceph_map(struct ceph_pool *ceph, const struct ceph_turn *turn, const char *name,
+	     char ret_device[static PATH_MAX], struct coppice_error *err);
+int ceph_unmap(struct ceph_pool *ceph, const struct ceph_turn *turn, const char *name,
+	       struct coppice_error *err);
 
 /* False: it is not mapped. */
 bool ceph_mapped(const struct ceph_pool *ceph, const char *name, char ret_device[static PATH_MAX]);
 
-/* Or may it be? Looks for no device. */
-bool ceph_is_linked(const struct ceph_pool *ceph, const char *name);
+/* Or may it be? @ret: what is noted as its device, which may be none. Looks for no device. */
+bool ceph_linked(const struct ceph_pool *ceph, const char *name, char ret[static PATH_MAX]);
 
 /* It is mapped, and the link says by what. A link alone may be of before a reboot. */
 bool ceph_has_device(const struct ceph_pool *ceph, const char *name);
@@ -731,10 +752,10 @@ bool ceph_was_taken_over(const struct ceph_pool *ceph, const struct rbd *rbd);
 
 /* ---- mounting.c ---- */
 
-int ceph_mount_at(struct ceph_pool *ceph, const struct rbd *rbd, const char *path,
-		  struct coppice_error *err);
+int ceph_mount_at(struct ceph_pool *ceph, const struct ceph_turn *turn, const struct rbd *rbd,
+		  const char *path, struct coppice_error *err);
 
-/* Unmount all that is mounted of an image, and unmap it. */
+/* Unmount all that is mounted of an image, and unmap it. Takes the image's turn. */
 int ceph_umount(struct ceph_pool *ceph, const char *name, struct coppice_error *err);
 
 /* What a snapshot is read through; and is it one of this host's that nobody reads through? */

@@ -174,6 +174,7 @@ int ceph_draft_path(struct draft *draft, const struct new_volume *volume, char *
 		    struct coppice_error *err)
 {
 	struct ceph_pool *ceph = ceph_pool_of(draft->pool);
+	_cleanup_(ceph_turn_give) struct ceph_turn turn = { 0 };
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
 	_cleanup_(freep) char *path = ceph_item_path(draft, volume);
 	char name[RBD_NAME_MAX], device[PATH_MAX];
@@ -190,8 +191,11 @@ int ceph_draft_path(struct draft *draft, const struct new_volume *volume, char *
 			r = fail(err, COPPICE_FAILED, "'%s' is not in the draft",
 				 volume->ref.name.text);
 		if (r == COPPICE_OK)
-			r = volume_is_block(&volume->ref) ? ceph_map(ceph, name, device, err)
-							  : ceph_mount_at(ceph, rbd, path, err);
+			r = ceph_turn_take(ceph, name, &turn, err);
+		if (r == COPPICE_OK)
+			r = volume_is_block(&volume->ref)
+				    ? ceph_map(ceph, &turn, name, device, err)
+				    : ceph_mount_at(ceph, &turn, rbd, path, err);
 	}
 	if (r == COPPICE_OK)
 		*ret = take_ptr(&path);

@@ -215,9 +215,9 @@ static int make_and_mount(void *user, struct coppice_error *err)
 }
 
 /* Make the file system of a new one, and mount it at @path. */
-static int make_file_system(struct ceph_pool *ceph, const struct new_volume *volume,
-			    const char *file_system, const char *device, const char *path,
-			    struct coppice_error *err)
+static int make_file_system(struct ceph_pool *ceph, const struct ceph_turn *turn,
+			    const struct new_volume *volume, const char *file_system,
+			    const char *device, const char *path, struct coppice_error *err)
 {
 	_cleanup_(freep) char *own = record_config(volume->record, "block.mount_options");
 	struct making_file_system making = { .ceph = ceph,
@@ -226,7 +226,7 @@ static int make_file_system(struct ceph_pool *ceph, const struct new_volume *vol
 					     .device = device,
 					     .path = path };
 
-	return ceph_patiently(ceph, device, make_and_mount, &making, err,
+	return ceph_patiently(ceph, turn, device, make_and_mount, &making, err,
 			      "cannot make a file system on '%s'", device);
 }
 
@@ -234,6 +234,7 @@ int ceph_volume_create(struct draft *draft, const struct new_volume *volume, cha
 		       struct coppice_error *err)
 {
 	struct ceph_pool *ceph = ceph_pool_of(draft->pool);
+	_cleanup_(ceph_turn_give) struct ceph_turn turn = { 0 };
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
 	_cleanup_(freep) char *path = ceph_item_path(draft, volume);
 	_cleanup_(freep) char *own = record_config(volume->record, "block.filesystem");
@@ -263,9 +264,11 @@ int ceph_volume_create(struct draft *draft, const struct new_volume *volume, cha
 	if (r == COPPICE_OK)
 		r = ceph_image_describe(draft, volume, name, NULL, is_marked, err);
 	if (r == COPPICE_OK)
-		r = ceph_map(ceph, name, device, err);
+		r = ceph_turn_take(ceph, name, &turn, err);
+	if (r == COPPICE_OK)
+		r = ceph_map(ceph, &turn, name, device, err);
 	if (r == COPPICE_OK && !volume_is_block(&volume->ref))
-		r = make_file_system(ceph, volume, file_system, device, path, err);
+		r = make_file_system(ceph, &turn, volume, file_system, device, path, err);
 	if (r == COPPICE_OK)
 		*ret_path = take_ptr(&path);
 	return r;
@@ -298,6 +301,7 @@ int ceph_resize_image(struct ceph_pool *ceph, const char *name, uint64_t bytes,
 static int grow_to(struct draft *draft, const struct new_volume *volume, const char *path,
 		   const char *from, struct coppice_error *err)
 {
+	_cleanup_(ceph_turn_give) struct ceph_turn turn = { 0 };
 	struct ceph_pool *ceph = ceph_pool_of(draft->pool);
 	char name[RBD_NAME_MAX], device[PATH_MAX];
 	off_t has, wanted;
@@ -308,10 +312,12 @@ static int grow_to(struct draft *draft, const struct new_volume *volume, const c
 	if (r < 0 || has >= wanted)
 		return r;
 	ceph_item_name(draft, volume, name);
-	r = ceph_unmap(ceph, name, err);
+	r = ceph_turn_take(ceph, name, &turn, err);
+	if (r == COPPICE_OK)
+		r = ceph_unmap(ceph, &turn, name, err);
 	if (r == COPPICE_OK)
 		r = ceph_resize_image(ceph, name, (uint64_t)wanted, err);
-	return r < 0 ? r : ceph_map(ceph, name, device, err);
+	return r < 0 ? r : ceph_map(ceph, &turn, name, device, err);
 }
 
 int ceph_volume_fill(struct draft *draft, const struct new_volume *volume, const char *path,

@@ -179,11 +179,9 @@ bool ceph_is_mapped_dead(const struct ceph_pool *ceph, const char *name)
 	return mapper && mapper->is_dead && mapper->is_dead(ceph, name);
 }
 
-bool ceph_is_linked(const struct ceph_pool *ceph, const char *name)
+bool ceph_linked(const struct ceph_pool *ceph, const char *name, char ret[static PATH_MAX])
 {
-	char device[PATH_MAX];
-
-	return read_link(ceph, name, device);
+	return read_link(ceph, name, ret);
 }
 
 void ceph_forsake(const struct ceph_pool *ceph, const char *name)
@@ -201,8 +199,9 @@ bool ceph_has_device(const struct ceph_pool *ceph, const char *name)
 	       find(ceph, name, device) != NULL;
 }
 
-/* Who was killed while he had it mapped did not stop that. */
-static void wait_for_the_dead(const struct ceph_pool *ceph, const char *name)
+/* Who was killed while he had it mapped did not stop that, and had a turn no more. */
+static int wait_for_the_dead(const struct ceph_pool *ceph, const char *name,
+			     struct coppice_error *err)
 {
 	char device[PATH_MAX];
 	bool is_mapping = read_link(ceph, name, device) && strcmp(device, PENDING) == 0;
@@ -214,6 +213,11 @@ static void wait_for_the_dead(const struct ceph_pool *ceph, const char *name)
 		if (is_mapping)
 			wait_a_step();
 	}
+	return is_mapping ? fail(err, COPPICE_UNAVAILABLE,
+				 "what was to map '%s/%s' for a command that was killed is at it "
+				 "still; look at: ceph -s",
+				 ceph->osd_pool, name)
+			  : COPPICE_OK;
 }
 
 struct mapping {
@@ -231,8 +235,8 @@ static int map_it(void *user, struct coppice_error *err)
 	return r < 0 ? r : make_link(mapping->ceph, mapping->name, mapping->device, err);
 }
 
-static int map(struct ceph_pool *ceph, const char *name, char ret_device[static PATH_MAX],
-	       struct coppice_error *err)
+static int map(struct ceph_pool *ceph, const struct ceph_turn *turn, const char *name,
+	       char ret_device[static PATH_MAX], struct coppice_error *err)
 {
 	struct mapping mapping = { .ceph = ceph, .mapper = choose(), .name = name };
 	int r;
@@ -246,20 +250,23 @@ static int map(struct ceph_pool *ceph, const char *name, char ret_device[static 
 	r = make_link(ceph, name, PENDING, err);
 	if (r < 0)
 		return r;
-	r = ceph_patiently(ceph, NULL, map_it, &mapping, err, "no device yet");
+	r = ceph_patiently(ceph, turn, NULL, map_it, &mapping, err, "no device yet");
 	if (r == COPPICE_OK && !read_link(ceph, name, ret_device))
 		r = fail(err, COPPICE_FAILED, "its device is gone");
-	if (r < 0 && r != COPPICE_UNAVAILABLE) /* which may get its device still */
+	if (r < 0 && r != COPPICE_UNAVAILABLE && r != COPPICE_INTERRUPTED) /* it may be still */
 		remove_link(ceph, name);
 	return r < 0 ? wrap(err, "cannot map '%s/%s'", ceph->osd_pool, name) : COPPICE_OK;
 }
 
-int ceph_map(struct ceph_pool *ceph, const char *name, char ret_device[static PATH_MAX],
-	     struct coppice_error *err)
+int ceph_map(struct ceph_pool *ceph, const struct ceph_turn *turn, const char *name,
+	     char ret_device[static PATH_MAX], struct coppice_error *err)
 {
-	wait_for_the_dead(ceph, name);
+	int r = wait_for_the_dead(ceph, name, err);
+
+	if (r < 0)
+		return r;
 	return ceph_mapped(ceph, name, ret_device) ? make_link(ceph, name, ret_device, err)
-						   : map(ceph, name, ret_device, err);
+						   : map(ceph, turn, name, ret_device, err);
 }
 
 static int unmap_it(void *user, struct coppice_error *err)
@@ -270,12 +277,14 @@ static int unmap_it(void *user, struct coppice_error *err)
 }
 
 /* What rbd-fuse shows may have no loop device yet, or no more. */
-int ceph_unmap(struct ceph_pool *ceph, const char *name, struct coppice_error *err)
+int ceph_unmap(struct ceph_pool *ceph, const struct ceph_turn *turn, const char *name,
+	       struct coppice_error *err)
 {
 	struct mapping mapping = { .ceph = ceph, .name = name };
-	int r = COPPICE_OK;
+	int r = wait_for_the_dead(ceph, name, err);
 
-	wait_for_the_dead(ceph, name);
+	if (r < 0)
+		return r;
 	mapping.mapper = find(ceph, name, mapping.device);
 	if (!mapping.mapper) {
 		mapping.mapper = &mapper_fuse;
@@ -285,8 +294,8 @@ int ceph_unmap(struct ceph_pool *ceph, const char *name, struct coppice_error *e
 			return r;
 		}
 	}
-	r = ceph_patiently(ceph, mapping.device[0] ? mapping.device : NULL, unmap_it, &mapping, err,
-			   "cannot unmap '%s/%s'", ceph->osd_pool, name);
+	r = ceph_patiently(ceph, turn, mapping.device[0] ? mapping.device : NULL, unmap_it,
+			   &mapping, err, "cannot unmap '%s/%s'", ceph->osd_pool, name);
 	if (r < 0)
 		return r;
 	if (mapping.mapper->wait_until_closed)

@@ -60,18 +60,26 @@ static int flush(void *user, struct coppice_error *err)
 
 int ceph_settle(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
 {
+	struct ceph_turn turn = { 0 };
 	struct flushing flushing;
+	int r;
 
 	/* What lies in memory here is not of it, and would be waited for for ever. */
 	if (ceph_was_taken_over(ceph, rbd))
 		return COPPICE_OK;
-	if (!ceph_mapped(ceph, rbd->name, flushing.device))
-		return COPPICE_OK;
+	/* What was begun with it may be an unmounting, after which its device has what is written.
+	 */
+	r = ceph_linked(ceph, rbd->name, flushing.device)
+		    ? ceph_turn_take(ceph, rbd->name, &turn, err)
+		    : COPPICE_OK;
+	ceph_turn_give(&turn);
+	if (r < 0 || !ceph_mapped(ceph, rbd->name, flushing.device))
+		return r;
 	flushing.is_mounted = mount_find(ceph, rbd->name, flushing.where);
 	if (!flushing.is_mounted)
 		(void)snprintf(flushing.where, PATH_MAX, "%s", flushing.device);
-	return ceph_patiently(ceph, flushing.device, flush, &flushing, err, "cannot write out '%s'",
-			      flushing.where);
+	return ceph_patiently(ceph, NULL, flushing.device, flush, &flushing, err,
+			      "cannot write out '%s'", flushing.where);
 }
 
 /* ---- mounting and unmounting ---- */
@@ -120,6 +128,7 @@ static int grow(struct ceph_pool *ceph, const struct rbd *rbd, const char *devic
 
 struct mounting {
 	struct ceph_pool *ceph;
+	const struct ceph_turn *turn;
 	const struct rbd *rbd;
 	const char *device, *path;
 	bool is_read_only;
@@ -138,15 +147,16 @@ static int mount_it(void *user, struct coppice_error *err)
 
 static int mount_patiently(struct mounting *mounting, struct coppice_error *err)
 {
-	return ceph_patiently(mounting->ceph, mounting->device, mount_it, mounting, err,
-			      "cannot mount '%s'", mounting->path);
+	return ceph_patiently(mounting->ceph, mounting->turn, mounting->device, mount_it, mounting,
+			      err, "cannot mount '%s'", mounting->path);
 }
 
-int ceph_mount_at(struct ceph_pool *ceph, const struct rbd *rbd, const char *path,
-		  struct coppice_error *err)
+int ceph_mount_at(struct ceph_pool *ceph, const struct ceph_turn *turn, const struct rbd *rbd,
+		  const char *path, struct coppice_error *err)
 {
 	char device[PATH_MAX], where[PATH_MAX];
 	struct mounting mounting = { .ceph = ceph,
+				     .turn = turn,
 				     .rbd = rbd,
 				     .device = device,
 				     .path = path,
@@ -161,7 +171,7 @@ int ceph_mount_at(struct ceph_pool *ceph, const struct rbd *rbd, const char *pat
 	if (r == COPPICE_OK && !is_read_only && !ceph_mapped(ceph, rbd->name, device))
 		r = extend(ceph, rbd, err);
 	if (r == COPPICE_OK)
-		r = ceph_map(ceph, rbd->name, device, err);
+		r = ceph_map(ceph, turn, rbd->name, device, err);
 	if (r == COPPICE_OK && !is_read_only)
 		r = ceph_hold_mapped(ceph, rbd, err);
 	return r < 0 ? r : mount_patiently(&mounting, err);
@@ -172,11 +182,12 @@ static void forsake_lost(struct ceph_pool *ceph, const char *name)
 {
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
 	struct coppice_error ignored;
+	char device[PATH_MAX];
 	struct rbd_snap *snap;
 	struct volume_ref ref;
 	struct rbd *rbd;
 
-	if (ceph->io && ceph_is_linked(ceph, name) && ceph_name_parse(name, &ref) &&
+	if (ceph->io && ceph_linked(ceph, name, device) && ceph_name_parse(name, &ref) &&
 	    ceph_find(ceph, &ref, &listing, &rbd, &snap, &ignored) == COPPICE_OK &&
 	    ceph_was_taken_over(ceph, rbd))
 		ceph_forsake(ceph, name);
@@ -191,29 +202,36 @@ static int umount_it(void *user, struct coppice_error *err)
 		       : COPPICE_OK;
 }
 
+/* No image is mounted by us more often, nor by those who unmount beside us. */
+#define MOUNTS_MAX 64
+
 int ceph_umount(struct ceph_pool *ceph, const char *name, struct coppice_error *err)
 {
+	_cleanup_(ceph_turn_give) struct ceph_turn turn = { 0 };
 	char where[PATH_MAX], device[PATH_MAX];
 	bool was_mapped;
 	int r;
 
 	forsake_lost(ceph, name);
+	r = ceph_turn_take(ceph, name, &turn, err);
+	if (r < 0)
+		return r;
 	was_mapped = ceph_mapped(ceph, name, device);
-	while (find_mount(ceph, name, true, where)) {
-		r = ceph_patiently(ceph, device, umount_it, where, err, "cannot unmount '%s'",
-				   where);
+	for (int n = 0; find_mount(ceph, name, true, where); n++) {
+		r = ceph_patiently(ceph, &turn, device, umount_it, where, err,
+				   "cannot unmount '%s'", where);
 		if (r == COPPICE_OK)
 			(void)rmdir(where);
 		else if (err->os_errno == EBUSY)
 			return fail(err, COPPICE_BUSY, "'%s' is in use", where);
-		else if (err->os_errno != EINVAL)
+		else if (err->os_errno != EINVAL || n == MOUNTS_MAX) /* EINVAL: just unmounted */
 			return r;
 	}
 	if (find_mount(ceph, name, false, where))
 		return fail(err, COPPICE_BUSY,
 			    "'%s/%s' is in use: it is mounted at '%s', and not by Coppice",
 			    ceph->osd_pool, name, where);
-	r = ceph_unmap(ceph, name, err);
+	r = ceph_unmap(ceph, &turn, name, err);
 	if (r == COPPICE_OK && was_mapped)
 		ceph_let_go(ceph, name);
 	return r;
@@ -260,8 +278,9 @@ static int umount_view(struct ceph_pool *ceph, const struct rbd *rbd, const stru
 		       : COPPICE_OK;
 }
 
-static int open_view(struct ceph_pool *ceph, const struct rbd *rbd, const struct rbd_snap *snap,
-		     char ret_device[static PATH_MAX], struct coppice_error *err)
+static int open_view(struct ceph_pool *ceph, const struct ceph_turn *turn, const struct rbd *rbd,
+		     const struct rbd_snap *snap, char ret_device[static PATH_MAX],
+		     struct coppice_error *err)
 {
 	char name[RBD_NAME_MAX];
 	rbd_image_options_t options;
@@ -274,11 +293,12 @@ static int open_view(struct ceph_pool *ceph, const struct rbd *rbd, const struct
 	if (r < 0 && r != -EEXIST)
 		return fail_ceph(ceph, r, err, "cannot clone '%s/%s@%s' to look at it",
 				 ceph->osd_pool, rbd->name, snap->name);
-	return ceph_map(ceph, name, ret_device, err);
+	return ceph_map(ceph, turn, name, ret_device, err);
 }
 
-static int mount_view(struct ceph_pool *ceph, const struct rbd *rbd, const struct rbd_snap *snap,
-		      const char *path, bool *ret_did, struct coppice_error *err)
+static int mount_view(struct ceph_pool *ceph, const struct ceph_turn *turn, const struct rbd *rbd,
+		      const struct rbd_snap *snap, const char *path, bool *ret_did,
+		      struct coppice_error *err)
 {
 	char name[RBD_NAME_MAX], where[PATH_MAX], device[PATH_MAX];
 	int r;
@@ -286,10 +306,11 @@ static int mount_view(struct ceph_pool *ceph, const struct rbd *rbd, const struc
 	view_name(ceph, rbd, snap, name);
 	if (mount_find(ceph, name, where))
 		return COPPICE_OK;
-	r = open_view(ceph, rbd, snap, device, err);
+	r = open_view(ceph, turn, rbd, snap, device, err);
 	if (r == COPPICE_OK)
 		r = mount_patiently(
 			&(struct mounting){ .ceph = ceph,
+					    .turn = turn,
 					    .rbd = &(struct rbd){ .record = snap->record },
 					    .device = device,
 					    .path = path,
@@ -310,7 +331,7 @@ static int umount_snap(void *user, struct rbd *rbd, struct rbd_snap *snap,
 	char name[RBD_NAME_MAX], device[PATH_MAX];
 
 	view_name(umounting->ceph, rbd, snap, name);
-	return ceph_mapped(umounting->ceph, name, device)
+	return ceph_linked(umounting->ceph, name, device)
 		       ? umount_view(umounting->ceph, rbd, snap, err)
 		       : COPPICE_OK;
 }
@@ -381,8 +402,9 @@ static int check_alive(struct ceph_pool *ceph, const struct rbd *rbd, struct cop
 	return r;
 }
 
-static int open_block(struct ceph_pool *ceph, const struct rbd *rbd, const struct rbd_snap *snap,
-		      const char *path, bool *ret_did, struct coppice_error *err)
+static int open_block(struct ceph_pool *ceph, const struct ceph_turn *turn, const struct rbd *rbd,
+		      const struct rbd_snap *snap, const char *path, bool *ret_did,
+		      struct coppice_error *err)
 {
 	char name[RBD_NAME_MAX], device[PATH_MAX];
 	int r = COPPICE_OK;
@@ -398,8 +420,8 @@ static int open_block(struct ceph_pool *ceph, const struct rbd *rbd, const struc
 	if (r == COPPICE_OK && !snap)
 		r = extend(ceph, rbd, err);
 	if (r == COPPICE_OK)
-		r = snap ? open_view(ceph, rbd, snap, device, err)
-			 : ceph_map(ceph, rbd->name, device, err);
+		r = snap ? open_view(ceph, turn, rbd, snap, device, err)
+			 : ceph_map(ceph, turn, rbd->name, device, err);
 	if (r == COPPICE_OK && !snap)
 		r = ceph_hold_mapped(ceph, rbd, err);
 	if (r == COPPICE_OK && snap) {
@@ -416,8 +438,9 @@ int ceph_volume_mount(struct pool *pool, const struct volume_ref *ref, bool *ret
 	struct ceph_pool *ceph = ceph_pool_of(pool);
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
 	_cleanup_(freep) char *path = NULL;
+	_cleanup_(ceph_turn_give) struct ceph_turn turn = { 0 };
+	char where[PATH_MAX], name[RBD_NAME_MAX];
 	struct rbd_snap *snap;
-	char where[PATH_MAX];
 	struct rbd *rbd;
 	int r;
 
@@ -430,13 +453,19 @@ int ceph_volume_mount(struct pool *pool, const struct volume_ref *ref, bool *ret
 		r = check_alive(ceph, rbd, err);
 	if (r < 0)
 		return r;
-	if (volume_is_block(ref))
-		return open_block(ceph, rbd, snap, path, ret_did, err);
+	(void)snprintf(name, sizeof(name), "%s", rbd->name);
 	if (snap)
-		return mount_view(ceph, rbd, snap, path, ret_did, err);
-	if (mount_find(ceph, rbd->name, where))
+		view_name(ceph, rbd, snap, name);
+	r = ceph_turn_take(ceph, name, &turn, err);
+	if (r < 0)
+		return r;
+	if (volume_is_block(ref))
+		return open_block(ceph, &turn, rbd, snap, path, ret_did, err);
+	if (snap)
+		return mount_view(ceph, &turn, rbd, snap, path, ret_did, err);
+	if (mount_find(ceph, name, where))
 		return COPPICE_OK;
-	r = ceph_mount_at(ceph, rbd, path, err);
+	r = ceph_mount_at(ceph, &turn, rbd, path, err);
 	*ret_did = r == COPPICE_OK;
 	return r;
 }

@@ -6,15 +6,23 @@
  */
 #include "driver/ceph/ceph.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 #include "base/bounded.h"
+#include "base/text.h"
 
 /* For what is not of the cluster: processes that start, and end. */
 #define OWN_MS 10000
+
+/* What is well is done by then, also for who is interrupted and only tidies up. */
+#define INTERRUPTED_MS 2000
+
+#define LOOK_MS 100
 
 /* How many requests the device has ended, as in the kernel's Documentation/block/stat.rst. */
 static uint64_t count_ended(void *user)
@@ -28,22 +36,37 @@ static uint64_t count_ended(void *user)
 	return n[0] + n[4] + n[11] + n[15]; /* reads, writes, discards, flushes */
 }
 
-int ceph_patiently(const struct ceph_pool *ceph, const char *device, bounded_fn *fn, void *user,
-		   struct coppice_error *err, const char *fmt, ...)
+static struct patience patience_of(const struct ceph_pool *ceph, const struct ceph_turn *turn)
 {
-	struct patience patience = { .most_ms = ceph->timeout_seconds * 1000 + OWN_MS };
+	return (struct patience){ .most_ms = ceph->timeout_seconds * 1000 + OWN_MS,
+				  .interrupted_ms = INTERRUPTED_MS,
+				  .is_interrupted = ceph->pool.is_interrupted,
+				  .interrupted_user = ceph->pool.interrupted_user,
+				  .keep_fd = turn ? turn->file.fd : -1 };
+}
+
+/* @path: for as long as @patience is used. */
+static void look_at_device(struct patience *patience, const char *device, char path[static 64])
+{
+	struct stat st;
+
+	if (!device || stat(device, &st) < 0 || !S_ISBLK(st.st_mode))
+		return;
+	(void)snprintf(path, 64, "/sys/dev/block/%u:%u/stat", major(st.st_rdev), minor(st.st_rdev));
+	patience->progress = count_ended;
+	patience->user = path;
+}
+
+int ceph_patiently(const struct ceph_pool *ceph, const struct ceph_turn *turn, const char *device,
+		   bounded_fn *fn, void *user, struct coppice_error *err, const char *fmt, ...)
+{
+	struct patience patience = patience_of(ceph, turn);
 	_cleanup_(freep) char *doing = NULL;
 	char path[64];
-	struct stat st;
 	va_list args;
 	int r;
 
-	if (device && stat(device, &st) == 0 && S_ISBLK(st.st_mode)) {
-		(void)snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/stat", major(st.st_rdev),
-			       minor(st.st_rdev));
-		patience.progress = count_ended;
-		patience.user = path;
-	}
+	look_at_device(&patience, device, path);
 	r = run_bounded(fn, user, &patience, err);
 	if (r != COPPICE_UNAVAILABLE || err->os_errno != ETIMEDOUT)
 		return r;
@@ -52,4 +75,47 @@ int ceph_patiently(const struct ceph_pool *ceph, const char *device, bounded_fn 
 		doing = NULL;
 	va_end(args);
 	return doing ? fail_ceph(ceph, -ETIMEDOUT, err, "%s", doing) : fail_memory(err);
+}
+
+/* ---- turns ---- */
+
+/*
+ * The lock is of the open file, which a process that is left behind has as well: so nobody begins
+ * anything with an image before all that was begun with it is over.
+ */
+int ceph_turn_take(const struct ceph_pool *ceph, const char *name, struct ceph_turn *ret,
+		   struct coppice_error *err)
+{
+	struct lock_want want = { lock_byte(0, name), true };
+	_cleanup_(freep) char *path = text_format("%s/" CEPH_TURNS, ceph->files.path);
+	struct patience patience = patience_of(ceph, NULL);
+	char device[PATH_MAX], stat_path[64];
+	struct coppice_error ignored;
+	struct waiting waiting;
+	int r;
+
+	if (!path)
+		return fail_memory(err);
+	r = lock_file_open(AT_FDCWD, path, LOOK_MS, &ret->file, err);
+	if (r < 0)
+		return r;
+	look_at_device(&patience, ceph_linked(ceph, name, device) ? device : NULL, stat_path);
+	waiting_begin(&waiting, &patience);
+	while (r == COPPICE_OK && (r = lock_take(&ret->file, &want, 1, &ignored)) == COPPICE_BUSY)
+		r = waiting_check(&waiting, &patience, err);
+	if (r == COPPICE_OK)
+		return COPPICE_OK;
+	ceph_turn_give(ret);
+	if (r == COPPICE_UNAVAILABLE)
+		return fail_ceph(ceph, -ETIMEDOUT, err,
+				 "what was begun with the device of '%s/%s' is not over",
+				 ceph->osd_pool, name);
+	if (r != COPPICE_INTERRUPTED)
+		*err = ignored;
+	return r;
+}
+
+void ceph_turn_give(struct ceph_turn *turn)
+{
+	lock_file_close(&turn->file);
 }

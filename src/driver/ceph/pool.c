@@ -592,6 +592,7 @@ static void remove_folder(const struct ceph_pool *ceph, const char *above, const
 static void remove_state(struct ceph_pool *ceph)
 {
 	state_lock_remove(&ceph->files, DEPTH_NOTE);
+	state_lock_remove(&ceph->files, CEPH_TURNS);
 	state_remove(&ceph->files);
 	for (int kind = 0; kind < VOLUME_KINDS; kind++) {
 		remove_folder(ceph, "", ceph_kind_word((enum volume_kind)kind));

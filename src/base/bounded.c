@@ -92,16 +92,15 @@ int waiting_check(struct waiting *waiting, const struct patience *patience,
 		  struct coppice_error *err)
 {
 	uint64_t now = what_went_on(patience);
-	int64_t waited_ms = clock_ms() - waiting->since_ms;
+	int64_t now_ms = clock_ms(), waited_ms;
 
-	if (now != waiting->seen) {
-		*waiting = (struct waiting){ now, clock_ms() };
-		return COPPICE_OK;
-	}
+	if (now != waiting->seen)
+		*waiting = (struct waiting){ now, now_ms };
+	waited_ms = now_ms - waiting->since_ms;
 	if (waited_ms >= patience->interrupted_ms && patience->is_interrupted &&
 	    patience->is_interrupted(patience->interrupted_user))
 		return fail(err, COPPICE_INTERRUPTED, "interrupted");
-	if (waited_ms < patience->most_ms)
+	if (waited_ms == 0 || waited_ms < patience->most_ms)
 		return COPPICE_OK;
 	(void)fail(err, COPPICE_UNAVAILABLE, "nothing went on for %u ms", patience->most_ms);
 	err->os_errno = ETIMEDOUT;
@@ -150,4 +149,11 @@ int run_bounded(bounded_fn *fn, void *user, const struct patience *patience,
 	if (its.code < 0)
 		*err = its;
 	return its.code;
+}
+
+bool bounded_is_awaited(void)
+{
+	struct pollfd poll_fd = { .fd = TO_FD };
+
+	return poll(&poll_fd, 1, 0) == 0;
 }

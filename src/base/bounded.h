@@ -17,7 +17,7 @@ struct patience {
 	unsigned most_ms;                 /* to wait while nothing goes on */
 	uint64_t (*progress)(void *user); /* what goes on changes it; NULL: nothing can be seen */
 	void *user;
-	unsigned interrupted_ms;            /* the same, once interrupted; not 0 */
+	unsigned interrupted_ms;            /* the same, once interrupted */
 	bool (*is_interrupted)(void *user); /* NULL: never */
 	void *interrupted_user;
 	int keep_fd; /* what it keeps open until its end, with the locks of that; -1: nothing */
@@ -42,3 +42,6 @@ int waiting_check(struct waiting *waiting, const struct patience *patience,
  */
 int run_bounded(bounded_fn *fn, void *user, const struct patience *patience,
 		struct coppice_error *err);
+
+/* In @fn: does whoever called it wait for it still? */
+bool bounded_is_awaited(void);

@@ -70,6 +70,15 @@ static bool is_open_directory(int fd)
 	return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+/* Does what is unpacked still reach the pool? */
+static int check_writing(void *user, struct coppice_error *err)
+{
+	struct unpacking *unpacking = user;
+
+	return unpacking->entry->driver->writing_check(&unpacking->draft,
+						       &unpacking->makings.making[0].volume, err);
+}
+
 /* Read all of @in_fd, into a draft of the pool unless this is a dry run. */
 int unpacking_read(struct unpacking *unpacking, struct image_read *how, struct coppice_error *err)
 {
@@ -98,6 +107,8 @@ int unpacking_read(struct unpacking *unpacking, struct image_read *how, struct c
 			r = refuse_our_own(how->name, path, err);
 		how->target_path = path;
 		how->keep_fd = unpacking->draft.fd;
+		how->check = driver->writing_check ? check_writing : NULL;
+		how->check_user = unpacking;
 	}
 	return r < 0 ? r : image_read(how, &unpacking->info, err);
 }

@@ -395,6 +395,14 @@ struct driver {
 	int (*volume_fill)(struct draft *draft, const struct new_volume *volume, const char *path,
 			   const char *from, struct coppice_error *err);
 
+	/*
+	 * Asked some times a second while others write to what volume_create gave.
+	 * COPPICE_UNAVAILABLE: that waits for what does not answer, and may for ever. NULL: it
+	 * does not.
+	 */
+	int (*writing_check)(struct draft *draft, const struct new_volume *volume,
+			     struct coppice_error *err);
+
 	/* Where the data of a finished volume of the draft is; free() it. NULL with volume_fill. */
 	int (*draft_path)(struct draft *draft, const struct new_volume *volume, char **ret,
 			  struct coppice_error *err);

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <nettle/sha2.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -19,6 +20,7 @@
 #include <sys/utsname.h>
 #include <sys/wait.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/text.h"
 #include "image/child.h"
@@ -29,6 +31,7 @@ enum {
 	MAGIC_SIZE = 4,
 	TICK_MS = 100, /* between looks at is_interrupted, and calls of progress */
 	WRITEBACK_SIZE = 8 << 20,
+	LEAVE_TICKS = 20, /* after which a child that was killed is left to itself */
 };
 
 #define MEMORY_LIMIT_DEFAULT (256ULL << 20)
@@ -126,10 +129,44 @@ static int child_wait(struct reading *reading)
 	return status;
 }
 
+static void *wait_for_pid(void *pid)
+{
+	while (waitpid((pid_t)(intptr_t)pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	return NULL;
+}
+
+/*
+ * Killed, it ends at once, unless the kernel waits for what does not answer: then when that is
+ * over, and somebody is to hear of it.
+ */
+static void child_leave(struct reading *reading)
+{
+	void *pid = (void *)(intptr_t)reading->pid;
+	pthread_attr_t detached;
+	pthread_t thread;
+
+	for (int i = 0; i < LEAVE_TICKS; i++) {
+		if (waitpid(reading->pid, NULL, WNOHANG) != 0) {
+			reading->pid = 0;
+			return;
+		}
+		clock_pause(TICK_MS);
+	}
+	if (pthread_attr_init(&detached) == 0) {
+		(void)pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+		(void)pthread_create(&thread, &detached, wait_for_pid, pid);
+		(void)pthread_attr_destroy(&detached);
+	}
+	reading->pid = 0;
+}
+
 static void reading_done(struct reading *reading)
 {
 	if (reading->pid > 0)
 		(void)kill(reading->pid, SIGKILL);
+	if (reading->pid > 0 && reading->how->check)
+		child_leave(reading);
 	(void)child_wait(reading);
 	closep(&reading->socket);
 	closep(&reading->report);
@@ -138,13 +175,15 @@ static void reading_done(struct reading *reading)
 
 /* ---- hooks ---- */
 
-static int check_interrupted(const struct reading *reading, struct coppice_error *err)
+static int check_goes_on(struct reading *reading, struct coppice_error *err)
 {
 	const struct coppice_hooks *hooks = reading->how->hooks;
 
 	if (hooks && hooks->is_interrupted && hooks->is_interrupted(hooks->user))
 		return fail(err, COPPICE_INTERRUPTED, "interrupted");
-	return COPPICE_OK;
+	if (!reading->how->check || reading->is_packer)
+		return COPPICE_OK;
+	return reading->how->check(reading->how->check_user, err);
 }
 
 static void tell_progress(struct reading *reading, bool is_last)
@@ -182,7 +221,7 @@ static int wait_ready(struct reading *reading, int fd, short events, struct copp
 
 		if (n < 0 && errno != EINTR)
 			return fail_errno(err, errno, "cannot wait for the archive");
-		if (check_interrupted(reading, err) < 0)
+		if (check_goes_on(reading, err) < 0)
 			return err->code;
 		if (n > 0 && wanted[0].revents)
 			return COPPICE_OK;
@@ -407,7 +446,7 @@ static int report_read(struct reading *reading, void *data, size_t length, bool 
 		struct pollfd wanted = { .fd = reading->report, .events = POLLIN };
 		ssize_t n;
 
-		if (check_interrupted(reading, err) < 0)
+		if (check_goes_on(reading, err) < 0)
 			return err->code;
 		if (poll(&wanted, 1, TICK_MS) <= 0)
 			continue;

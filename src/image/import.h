@@ -28,6 +28,14 @@ struct image_read {
 	const struct image_rootfs *rootfs; /* in_fd has metadata.yaml and templates only; or NULL */
 	const struct coppice_hooks *hooks; /* progress, is_interrupted; or NULL */
 	const char *name;                  /* of the file, for messages and progress */
+
+	/*
+	 * Asked as often as is_interrupted; NULL: never. A failure of it, COPPICE_UNAVAILABLE, says
+	 * that target_path waits for what does not answer: then the child is killed, and if that
+	 * has to wait as well, left to end when it can.
+	 */
+	int (*check)(void *user, struct coppice_error *err);
+	void *check_user;
 };
 
 /* What was read. */
@@ -63,7 +71,7 @@ struct image_info {
  * @return COPPICE_OK; COPPICE_INVALID, naming what is wrong with the file, for
  *         one that is empty, damaged, truncated, no image, or needs more memory
  *         than the limit; COPPICE_NO_SPACE; COPPICE_INTERRUPTED, the child is
- *         gone; COPPICE_UNSUPPORTED without root; COPPICE_FAILED
+ *         gone; what check said; COPPICE_UNSUPPORTED without root; COPPICE_FAILED
  */
 _nonnull_ int image_read(const struct image_read *how, struct image_info *ret,
 			 struct coppice_error *err);

@@ -503,6 +503,12 @@ int ceph_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err
 /* ---- draft.c ---- */
 
 /* What a draft remembers of what was made in it. */
+/* What others write to is waited for: see ceph_writing_check(). Zeroed at first. */
+struct ceph_writing {
+	bool is_begun;
+	struct waiting waiting;
+};
+
 struct ceph_making {
 	bool has_items;     /* something in it that has no name yet */
 	size_t n_announced; /* under their names already, hidden */
@@ -510,6 +516,7 @@ struct ceph_making {
 	bool is_half;       /* what is announced is not all made: a dead maker's is to go */
 	bool is_shown;      /* some of it may be, as publishing it began, and did not end well */
 	char *lines;        /* with these: names that are not its own, and that it may be making */
+	struct ceph_writing writing;
 };
 
 static inline struct ceph_making *ceph_making_of(const struct draft *draft)
@@ -554,6 +561,8 @@ int ceph_draft_end(struct ceph_pool *ceph, const char *id, struct coppice_error 
 
 int ceph_volume_create(struct draft *draft, const struct new_volume *volume, char **ret_path,
 		       struct coppice_error *err);
+int ceph_draft_writing_check(struct draft *draft, const struct new_volume *volume,
+			     struct coppice_error *err);
 int ceph_volume_fill(struct draft *draft, const struct new_volume *volume, const char *path,
 		     const char *from, struct coppice_error *err);
 int ceph_volume_seal(struct draft *draft, const struct new_volume *volume, bool is_read_only,
@@ -699,6 +708,19 @@ void ceph_turn_give(struct ceph_turn *turn);
 _printf_(7, 8) int ceph_patiently(const struct ceph_pool *ceph, const struct ceph_turn *turn,
 				  const char *device, bounded_fn *fn, void *user,
 				  struct coppice_error *err, const char *fmt, ...);
+
+/*
+ * The same of what writes a lot, from elsewhere: it may wait for that as long as it likes, and only
+ * not for the cluster, as it does while the device has requests and ends none. Interrupted, it is
+ * told so at once, by bounded_is_awaited(), and keeps its turn until it has heard.
+ */
+int ceph_write_patiently(const struct ceph_pool *ceph, const struct ceph_turn *turn,
+			 const char *device, bounded_fn *fn, void *user,
+			 struct coppice_error *err);
+
+/* The same where others write: to be asked often. */
+int ceph_writing_check(const struct ceph_pool *ceph, const char *device,
+		       struct ceph_writing *writing, struct coppice_error *err);
 
 /* ---- mapping.c: images as block devices ---- */
 

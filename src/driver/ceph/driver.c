@@ -229,6 +229,7 @@ __attribute__((visibility("default"))) const struct driver driver_ceph = {
 	.draft_discard = ceph_draft_discard,
 	.volume_create = ceph_volume_create,
 	.volume_fill = ceph_volume_fill,
+	.writing_check = ceph_draft_writing_check,
 	.draft_path = ceph_draft_path,
 	.volume_seal = ceph_volume_seal,
 	.clone = ceph_clone,

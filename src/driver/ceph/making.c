@@ -274,14 +274,6 @@ int ceph_volume_create(struct draft *draft, const struct new_volume *volume, cha
 	return r;
 }
 
-static int device_size(const char *path, off_t *ret, struct coppice_error *err)
-{
-	_cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-	*ret = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
-	return *ret < 0 ? fail_errno(err, errno, "cannot look at '%s'", path) : COPPICE_OK;
-}
-
 int ceph_resize_image(struct ceph_pool *ceph, const char *name, uint64_t bytes,
 		      struct coppice_error *err)
 {
@@ -295,43 +287,6 @@ int ceph_resize_image(struct ceph_pool *ceph, const char *name, uint64_t bytes,
 	return r < 0 ? fail_ceph(ceph, r, err, "cannot make the image '%s/%s' larger",
 				 ceph->osd_pool, name)
 		     : COPPICE_OK;
-}
-
-/* Somebody may have made the source larger by himself, or its engine rounds sizes up. */
-static int grow_to(struct draft *draft, const struct new_volume *volume, const char *path,
-		   const char *from, struct coppice_error *err)
-{
-	_cleanup_(ceph_turn_give) struct ceph_turn turn = { 0 };
-	struct ceph_pool *ceph = ceph_pool_of(draft->pool);
-	char name[RBD_NAME_MAX], device[PATH_MAX];
-	off_t has, wanted;
-	int r = device_size(path, &has, err);
-
-	if (r == COPPICE_OK)
-		r = device_size(from, &wanted, err);
-	if (r < 0 || has >= wanted)
-		return r;
-	ceph_item_name(draft, volume, name);
-	r = ceph_turn_take(ceph, name, &turn, err);
-	if (r == COPPICE_OK)
-		r = ceph_unmap(ceph, &turn, name, err);
-	if (r == COPPICE_OK)
-		r = ceph_resize_image(ceph, name, (uint64_t)wanted, err);
-	return r < 0 ? r : ceph_map(ceph, &turn, name, device, err);
-}
-
-int ceph_volume_fill(struct draft *draft, const struct new_volume *volume, const char *path,
-		     const char *from, struct coppice_error *err)
-{
-	int r;
-
-	if (!volume_is_block(&volume->ref))
-		return fill_by_copying(draft, volume, path, from, err);
-	ceph_explain(draft->pool, "dd if=%s of=$device bs=1M conv=sparse,fsync", from);
-	if (draft->pool->is_dry_run)
-		return COPPICE_OK;
-	r = grow_to(draft, volume, path, from, err);
-	return r < 0 ? r : fill_block(draft, path, from, err);
 }
 
 /* ---- snapshots of images ---- */

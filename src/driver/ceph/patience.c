@@ -14,6 +14,7 @@
 #include <sys/sysmacros.h>
 
 #include "base/bounded.h"
+#include "base/clock.h"
 #include "base/text.h"
 
 /* For what is not of the cluster: processes that start, and end. */
@@ -24,16 +25,33 @@
 
 #define LOOK_MS 100
 
-/* How many requests the device has ended, as in the kernel's Documentation/block/stat.rst. */
-static uint64_t count_ended(void *user)
+struct requests {
+	uint64_t ended, under_way;
+};
+
+/* Of a device, as in the kernel's Documentation/block/stat.rst. */
+static struct requests count_requests(const char *path)
 {
-	const char *path = user;
 	unsigned long long n[17] = { 0 };
 	_cleanup_(fclosep) FILE *file = fopen(path, "re");
 
 	for (size_t i = 0; file && i < ARRAY_SIZE(n) && fscanf(file, "%llu", &n[i]) == 1; i++)
 		;
-	return n[0] + n[4] + n[11] + n[15]; /* reads, writes, discards, flushes */
+	return (struct requests){ n[0] + n[4] + n[11] + n[15], n[8] }; /* reads, writes, discards,
+									  flushes */
+}
+
+static uint64_t count_ended(void *user)
+{
+	return count_requests(user).ended;
+}
+
+/* Who only now and then has something to write waits for no cluster meanwhile. */
+static uint64_t count_ended_or_idle(void *user)
+{
+	struct requests requests = count_requests(user);
+
+	return requests.under_way > 0 ? requests.ended : (uint64_t)clock_ms() | 1ULL << 63;
 }
 
 static struct patience patience_of(const struct ceph_pool *ceph, const struct ceph_turn *turn)
@@ -57,11 +75,20 @@ static void look_at_device(struct patience *patience, const char *device, char p
 	patience->user = path;
 }
 
+static int say_unanswered(const struct ceph_pool *ceph, struct coppice_error *err, const char *fmt,
+			  va_list args)
+{
+	_cleanup_(freep) char *doing = NULL;
+
+	if (vasprintf(&doing, fmt, args) < 0)
+		doing = NULL;
+	return doing ? fail_ceph(ceph, -ETIMEDOUT, err, "%s", doing) : fail_memory(err);
+}
+
 int ceph_patiently(const struct ceph_pool *ceph, const struct ceph_turn *turn, const char *device,
 		   bounded_fn *fn, void *user, struct coppice_error *err, const char *fmt, ...)
 {
 	struct patience patience = patience_of(ceph, turn);
-	_cleanup_(freep) char *doing = NULL;
 	char path[64];
 	va_list args;
 	int r;
@@ -71,10 +98,47 @@ int ceph_patiently(const struct ceph_pool *ceph, const struct ceph_turn *turn, c
 	if (r != COPPICE_UNAVAILABLE || err->os_errno != ETIMEDOUT)
 		return r;
 	va_start(args, fmt);
-	if (vasprintf(&doing, fmt, args) < 0)
-		doing = NULL;
+	r = say_unanswered(ceph, err, fmt, args);
 	va_end(args);
-	return doing ? fail_ceph(ceph, -ETIMEDOUT, err, "%s", doing) : fail_memory(err);
+	return r;
+}
+
+/* ---- writing ---- */
+
+int ceph_write_patiently(const struct ceph_pool *ceph, const struct ceph_turn *turn,
+			 const char *device, bounded_fn *fn, void *user, struct coppice_error *err)
+{
+	struct patience patience = patience_of(ceph, turn);
+	char path[64];
+	int r;
+
+	look_at_device(&patience, device, path);
+	patience.progress = patience.progress ? count_ended_or_idle : NULL;
+	patience.interrupted_ms = 0;
+	r = run_bounded(fn, user, &patience, err);
+	return r == COPPICE_UNAVAILABLE && err->os_errno == ETIMEDOUT
+		       ? fail_ceph(ceph, -ETIMEDOUT, err, "cannot write to '%s'", device)
+		       : r;
+}
+
+int ceph_writing_check(const struct ceph_pool *ceph, const char *device,
+		       struct ceph_writing *writing, struct coppice_error *err)
+{
+	struct patience patience = patience_of(ceph, NULL);
+	char path[64];
+	int r;
+
+	look_at_device(&patience, device, path);
+	if (!patience.progress)
+		return COPPICE_OK;
+	patience.progress = count_ended_or_idle;
+	patience.is_interrupted = NULL;
+	if (!writing->is_begun)
+		waiting_begin(&writing->waiting, &patience);
+	writing->is_begun = true;
+	r = waiting_check(&writing->waiting, &patience, err);
+	return r < 0 ? fail_ceph(ceph, -ETIMEDOUT, err, "cannot write to '%s'", device)
+		     : COPPICE_OK;
 }
 
 /* ---- turns ---- */

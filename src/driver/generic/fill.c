@@ -9,8 +9,8 @@
 #include "base/text.h"
 #include "driver/generic/copy.h"
 
-static void explain(struct pool *pool, const struct new_volume *volume, const char *path,
-		    const char *from)
+void fill_explain(struct pool *pool, const struct new_volume *volume, const char *path,
+		  const char *from)
 {
 	_cleanup_(freep) char *line = NULL;
 	const char *name = path;
@@ -28,16 +28,11 @@ static void explain(struct pool *pool, const struct new_volume *volume, const ch
 		pool->explain(pool->explain_user, line);
 }
 
-int fill_by_copying(struct draft *draft, const struct new_volume *volume, const char *path,
-		    const char *from, struct coppice_error *err)
+int fill_tree(struct pool *pool, const char *path, const char *from, struct coppice_error *err)
 {
 	_cleanup_(closep) int from_fd = -1, to_fd = -1;
-	struct pool *pool = draft->pool;
 	struct tree_copied copied;
 
-	explain(pool, volume, path, from);
-	if (pool->is_dry_run)
-		return COPPICE_OK;
 	from_fd = open(from, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (from_fd < 0)
 		return fail_errno(err, errno, "cannot open '%s'", from);
@@ -50,6 +45,13 @@ int fill_by_copying(struct draft *draft, const struct new_volume *volume, const 
 					      .is_interrupted = pool->is_interrupted,
 					      .interrupted_user = pool->interrupted_user },
 			 &copied, err);
+}
+
+int fill_by_copying(struct draft *draft, const struct new_volume *volume, const char *path,
+		    const char *from, struct coppice_error *err)
+{
+	fill_explain(draft->pool, volume, path, from);
+	return draft->pool->is_dry_run ? COPPICE_OK : fill_tree(draft->pool, path, from, err);
 }
 
 /* ---- block content ---- */
@@ -119,10 +121,9 @@ static int copy_block(const struct pool *pool, int from_fd, int to_fd, const cha
 	return fsync(to_fd) < 0 ? fail_errno(err, errno, "cannot write '%s'", to) : COPPICE_OK;
 }
 
-int fill_block(struct draft *draft, const char *path, const char *from, struct coppice_error *err)
+int fill_block(struct pool *pool, const char *path, const char *from, struct coppice_error *err)
 {
 	_cleanup_(closep) int from_fd = -1, to_fd = -1;
-	struct pool *pool = draft->pool;
 
 	from_fd = open(from, O_RDONLY | O_CLOEXEC);
 	if (from_fd < 0)

@@ -12,34 +12,39 @@
 #define LOOK_MS 100
 
 #define TO_FD   3 /* for what it has to say */
-#define KEEP_FD 4
+#define KEEP_FD 4 /* and on */
 
-/* Other locks are no business of its, and nobody waits for its output. */
-static bool let_go_of_files(int to, int keep)
+/* Out of the way of those. */
+static int move_up(int fd)
 {
-	int null = open("/dev/null", O_RDWR);
-
-	to = fcntl(to, F_DUPFD_CLOEXEC, KEEP_FD + 1); /* out of the way of the others */
-	if (keep >= 0) {
-		keep = fcntl(keep, F_DUPFD_CLOEXEC, KEEP_FD + 1);
-		if (keep < 0)
-			return false;
-	}
-	null = null < 0 ? -1 : fcntl(null, F_DUPFD_CLOEXEC, KEEP_FD + 1);
-	return null >= 0 && to >= 0 && dup2(null, 0) == 0 && dup2(null, 1) == 1 &&
-	       dup2(null, 2) == 2 && dup3(to, TO_FD, O_CLOEXEC) == TO_FD &&
-	       (keep < 0 || dup3(keep, KEEP_FD, O_CLOEXEC) == KEEP_FD) &&
-	       close_range(KEEP_FD + (keep >= 0), UINT_MAX, 0) == 0;
+	return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, KEEP_FD + BOUNDED_KEEP_MAX);
 }
 
-static _Noreturn void be_child(bounded_fn *fn, void *user, int to, int keep)
+/* Other locks are no business of its, and nobody waits for its output. */
+static bool let_go_of_files(int to, const struct patience *patience)
+{
+	int null = move_up(open("/dev/null", O_RDWR)), keep[BOUNDED_KEEP_MAX];
+	bool is_ok;
+
+	to = move_up(to);
+	is_ok = null >= 0 && to >= 0;
+	for (size_t i = 0; i < patience->n_keep; i++)
+		is_ok &= (keep[i] = move_up(patience->keep_fd[i])) >= 0;
+	is_ok = is_ok && dup2(null, 0) == 0 && dup2(null, 1) == 1 && dup2(null, 2) == 2 &&
+		dup3(to, TO_FD, O_CLOEXEC) == TO_FD;
+	for (int i = 0; i < (int)patience->n_keep; i++)
+		is_ok = is_ok && dup3(keep[i], KEEP_FD + i, O_CLOEXEC) == KEEP_FD + i;
+	return is_ok && close_range(KEEP_FD + (unsigned)patience->n_keep, UINT_MAX, 0) == 0;
+}
+
+static _Noreturn void be_child(bounded_fn *fn, void *user, int to, const struct patience *patience)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
 	const char *at = (const char *)&err;
 
 	(void)setsid();
 	(void)!chdir("/"); /* it keeps nothing in use */
-	if (!let_go_of_files(to, keep))
+	if (!let_go_of_files(to, patience))
 		_exit(1);
 	err.code = fn(user, &err);
 	for (size_t n = 0; n < sizeof(err);) {
@@ -52,7 +57,8 @@ static _Noreturn void be_child(bounded_fn *fn, void *user, int to, int keep)
 	_exit(0);
 }
 
-static int start(bounded_fn *fn, void *user, int to, int keep, struct coppice_error *err)
+static int start(bounded_fn *fn, void *user, int to, const struct patience *patience,
+		 struct coppice_error *err)
 {
 	sigset_t all, before;
 	int status = 0;
@@ -67,7 +73,7 @@ static int start(bounded_fn *fn, void *user, int to, int keep, struct coppice_er
 		pid_t grandchild = fork();
 
 		if (grandchild == 0)
-			be_child(fn, user, to, keep);
+			be_child(fn, user, to, patience);
 		_exit(grandchild < 0);
 	}
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -132,7 +138,7 @@ int run_bounded(bounded_fn *fn, void *user, const struct patience *patience,
 	if (pipe2(fds, O_CLOEXEC) < 0)
 		return fail_errno(err, errno, "cannot make a pipe");
 	from = fds[0];
-	r = start(fn, user, fds[1], patience->keep_fd, err);
+	r = start(fn, user, fds[1], patience, err);
 	(void)close(fds[1]);
 	if (r < 0)
 		return r;

@@ -13,6 +13,8 @@
 /* Done in a fork of this process, which has none of its files open, nor its other threads. */
 typedef int bounded_fn(void *user, struct coppice_error *err);
 
+#define BOUNDED_KEEP_MAX 3
+
 struct patience {
 	unsigned most_ms;                 /* to wait while nothing goes on */
 	uint64_t (*progress)(void *user); /* what goes on changes it; NULL: nothing can be seen */
@@ -20,7 +22,10 @@ struct patience {
 	unsigned interrupted_ms;            /* the same, once interrupted */
 	bool (*is_interrupted)(void *user); /* NULL: never */
 	void *interrupted_user;
-	int keep_fd; /* what it keeps open until its end, with the locks of that; -1: nothing */
+
+	/* What it keeps open until its end, with the locks of that. */
+	int keep_fd[BOUNDED_KEEP_MAX];
+	size_t n_keep;
 };
 
 /* Waiting as @patience says: */

@@ -10,12 +10,19 @@
 
 #define BYTES_PER_RANGE 65536U
 
-unsigned lock_byte(unsigned range, const char *name)
+unsigned lock_byte_alone(const char *name)
 {
 	uint32_t hash = 2166136261U; /* FNV-1a */
 
 	for (; *name; name++)
 		hash = (hash ^ (unsigned char)*name) * 16777619U;
+	return hash;
+}
+
+unsigned lock_byte(unsigned range, const char *name)
+{
+	unsigned hash = lock_byte_alone(name);
+
 	return range * BYTES_PER_RANGE + (hash ^ hash >> 16) % BYTES_PER_RANGE;
 }
 

@@ -29,6 +29,9 @@ struct lock_want {
 /* The byte of a name. Ranges (0 … 15) keep names of different things apart. */
 _nonnull_ unsigned lock_byte(unsigned range, const char *name);
 
+/* The same of a file with one range, that has all bytes: two names seldom share one. */
+_nonnull_ unsigned lock_byte_alone(const char *name);
+
 /* Of which range is a byte? */
 unsigned lock_range_of(unsigned byte);
 

@@ -279,7 +279,11 @@ static int fill_from_frozen(const struct copying *copying, const struct volume_r
 	entry->pool->explain = explain_hook;
 	if (r == COPPICE_OK)
 		r = driver->draft_path(&frozen_draft, &frozen, &from, err);
-	return r < 0 ? r : fill_one_mute(draft, volume, from, err);
+	draft->source_fd = frozen_draft.fd > 0 ? frozen_draft.fd : 0;
+	if (r == COPPICE_OK)
+		r = fill_one_mute(draft, volume, from, err);
+	draft->source_fd = 0;
+	return r;
 }
 
 static int fill_all(const struct copying *copying, struct draft *draft,

@@ -53,6 +53,7 @@ enum lock_range {
 	LOCK_IMAGES,    /* shared to clone one, exclusive to unpack or delete it */
 	LOCK_ALIASES,   /* one byte: whoever changes names of images */
 	LOCK_INSTANCES, /* exclusive to make, change or delete one, shared to copy it */
+	LOCK_MOUNTS,    /* exclusive to mount or unmount one, as it may be copied meanwhile */
 };
 
 struct locks {

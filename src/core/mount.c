@@ -6,7 +6,8 @@
 
 /*
  * Whoever replaces or removes an instance has it alone: so what is mounted under its name is
- * what has that name, on whichever host. Engines that mount nothing need no lock for that.
+ * what has that name, on whichever host. Of several who mount or unmount it here one is at it.
+ * Engines that mount nothing need no lock for that.
  */
 static int lock_to_mount(struct coppice *coppice, const struct volume_ref *ref, struct locks *locks,
 			 struct volume *ret, struct coppice_error *err)
@@ -21,9 +22,10 @@ static int lock_to_mount(struct coppice *coppice, const struct volume_ref *ref, 
 	r = entry ? pools_open(coppice, entry, err) : COPPICE_OK; /* so its driver is known */
 	if (r < 0)
 		return r;
-	return entry && !entry->driver->volume_mount
-		       ? volume_look(coppice, ref, ret, err)
-		       : volume_lock(coppice, ref, false, locks, ret, err);
+	if (entry && !entry->driver->volume_mount)
+		return volume_look(coppice, ref, ret, err);
+	locks_add(locks, LOCK_MOUNTS, ref->name.text, true);
+	return volume_lock(coppice, ref, false, locks, ret, err);
 }
 
 int coppice_path(struct coppice *coppice, const char *name, char **ret, struct coppice_error *err)

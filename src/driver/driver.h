@@ -111,6 +111,8 @@ struct draft {
 	struct pool *pool;
 	struct uuid id;
 	int fd;            /* drivers on file systems: its directory, and the lock on it */
+	int source_fd;     /* the same of the draft that it is filled from, which is to live as long as
+			      who fills it; 0: none */
 	bool is_announced; /* by draft_announce: publish is durable without a commit */
 	void *driver;      /* what else the driver needs */
 };

@@ -48,7 +48,8 @@ static int attributes_init(posix_spawnattr_t *attributes)
 }
 
 /* Without a third descriptor, number 3 must not be one of ours by accident. */
-static int actions_init(posix_spawn_file_actions_t *actions, int in, int report, int third)
+static int actions_init(posix_spawn_file_actions_t *actions, int in, int report, int third,
+			bool is_mute)
 {
 	int r;
 
@@ -56,13 +57,16 @@ static int actions_init(posix_spawn_file_actions_t *actions, int in, int report,
 		return -1;
 	r = posix_spawn_file_actions_adddup2(actions, in, STDIN_FILENO);
 	r |= posix_spawn_file_actions_adddup2(actions, report, STDOUT_FILENO);
+	if (is_mute)
+		r |= posix_spawn_file_actions_addopen(actions, STDERR_FILENO, "/dev/null", O_WRONLY,
+						      0);
 	if (third >= 0)
 		r |= posix_spawn_file_actions_adddup2(actions, third, REPORT_KEEP_FD);
 	r |= posix_spawn_file_actions_addclosefrom_np(actions, REPORT_KEEP_FD + (third >= 0));
 	return r;
 }
 
-int child_spawn(int in, int report, int third, char *const argv[], pid_t *ret,
+int child_spawn(int in, int report, int third, bool is_mute, char *const argv[], pid_t *ret,
 		struct coppice_error *err)
 {
 	posix_spawn_file_actions_t actions;
@@ -72,7 +76,7 @@ int child_spawn(int in, int report, int third, char *const argv[], pid_t *ret,
 
 	if (attributes_init(&attributes) < 0)
 		return fail_memory(err);
-	r = actions_init(&actions, in, report, third);
+	r = actions_init(&actions, in, report, third, is_mute);
 	if (r == 0)
 		r = posix_spawn(&pid, argv[0], &actions, &attributes, argv, environ);
 	(void)posix_spawn_file_actions_destroy(&actions);

@@ -25,6 +25,7 @@ _nonnull_ int child_fd_move_up(int *fd);
  * @param in      its standard input
  * @param report  its standard output
  * @param third   its descriptor REPORT_KEEP_FD; -1: it has none
+ * @param is_mute it has no standard error: it may live longer than who reads that
  */
-_nonnull_ int child_spawn(int in, int report, int third, char *const argv[], pid_t *ret,
-			  struct coppice_error *err);
+_nonnull_ int child_spawn(int in, int report, int third, bool is_mute, char *const argv[],
+			  pid_t *ret, struct coppice_error *err);

@@ -110,8 +110,8 @@ static int child_start(struct reading *reading, int file, struct coppice_error *
 		return err->code;
 	r = channels_open(archive, report, err);
 	if (r == COPPICE_OK)
-		r = child_spawn(file >= 0 ? file : archive[0], report[1], keep, argv, &reading->pid,
-				err);
+		r = child_spawn(file >= 0 ? file : archive[0], report[1], keep, how->check != NULL,
+				argv, &reading->pid, err);
 	closep(&archive[0]);
 	closep(&report[1]);
 	reading->socket = archive[1];
@@ -119,14 +119,38 @@ static int child_start(struct reading *reading, int file, struct coppice_error *
 	return r;
 }
 
-static int child_wait(struct reading *reading)
+static int check_goes_on(struct reading *reading, struct coppice_error *err)
 {
-	int status = 0;
+	const struct coppice_hooks *hooks = reading->how->hooks;
 
-	while (reading->pid > 0 && waitpid(reading->pid, &status, 0) < 0 && errno == EINTR)
+	if (hooks && hooks->is_interrupted && hooks->is_interrupted(hooks->user))
+		return fail(err, COPPICE_INTERRUPTED, "interrupted");
+	if (!reading->how->check || reading->is_packer)
+		return COPPICE_OK;
+	return reading->how->check(reading->how->check_user, err);
+}
+
+/* What it has open may take a while to be closed. */
+static int child_wait_for_end(struct reading *reading, int *ret, struct coppice_error *err)
+{
+	pid_t pid;
+	int r;
+
+	while ((pid = waitpid(reading->pid, ret, WNOHANG)) == 0) {
+		r = check_goes_on(reading, err);
+		if (r < 0)
+			return r;
+		clock_pause(1);
+	}
+	reading->pid = 0;
+	return COPPICE_OK;
+}
+
+static void child_wait(struct reading *reading)
+{
+	while (reading->pid > 0 && waitpid(reading->pid, NULL, 0) < 0 && errno == EINTR)
 		;
 	reading->pid = 0;
-	return status;
 }
 
 static void *wait_for_pid(void *pid)
@@ -167,23 +191,10 @@ static void reading_done(struct reading *reading)
 		(void)kill(reading->pid, SIGKILL);
 	if (reading->pid > 0 && reading->how->check)
 		child_leave(reading);
-	(void)child_wait(reading);
+	child_wait(reading);
 	closep(&reading->socket);
 	closep(&reading->report);
 	free(reading->metadata);
-}
-
-/* ---- hooks ---- */
-
-static int check_goes_on(struct reading *reading, struct coppice_error *err)
-{
-	const struct coppice_hooks *hooks = reading->how->hooks;
-
-	if (hooks && hooks->is_interrupted && hooks->is_interrupted(hooks->user))
-		return fail(err, COPPICE_INTERRUPTED, "interrupted");
-	if (!reading->how->check || reading->is_packer)
-		return COPPICE_OK;
-	return reading->how->check(reading->how->check_user, err);
 }
 
 static void tell_progress(struct reading *reading, bool is_last)
@@ -496,11 +507,12 @@ static bool is_crash(int number)
 /* All is well only if the child said so and ended so. */
 static int child_finish(struct reading *reading, struct coppice_error *err)
 {
-	int status;
+	int status = 0;
 
 	if (report_take(reading, err) < 0)
 		return err->code;
-	status = child_wait(reading);
+	if (child_wait_for_end(reading, &status, err) < 0)
+		return err->code;
 	if (WIFSIGNALED(status) && is_crash(WTERMSIG(status)))
 		return fail(err, COPPICE_INVALID, "'%s' is corrupt: reading it ended in a %s",
 			    reading->name, strsignal(WTERMSIG(status)));
@@ -647,7 +659,7 @@ static int packer_start(struct reading *packer, int *ret_archive, struct coppice
 	    child_fd_move_up(&archive[1]) < 0 || child_fd_move_up(&report[1]) < 0)
 		r = fail_errno(err, errno, "cannot make a channel to the packer");
 	if (r == COPPICE_OK)
-		r = child_spawn(directory, report[1], archive[1], argv, &packer->pid, err);
+		r = child_spawn(directory, report[1], archive[1], false, argv, &packer->pid, err);
 	closep(&archive[1]);
 	closep(&report[1]);
 	*ret_archive = archive[0];

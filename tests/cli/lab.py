@@ -481,9 +481,11 @@ class ZfsWalk(Walk):
         if snapshot:
             key += "/" + snapshot[len("snapshot-"):]
         guards = ["readonly"] if parts[0] == "images" else ["guard"]
-        if snapshot and (len(parts) > 2 or f"{dataset}/guard@guard" in self.held):
+        # Whoever mends what another is just making may add the one below to the one that it has.
+        is_below = f"{dataset}@guard" not in self.held and f"{dataset}/guard@guard" in self.held
+        if snapshot and (len(parts) > 2 or is_below):
             guards = [snapshot]
-        elif f"{dataset}/guard@guard" in self.held:
+        elif is_below:
             guards = []
         if not all(f"{dataset}@{guard}" in self.held for guard in guards):
             self.problems.append(f"{key} is not guarded")

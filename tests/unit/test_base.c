@@ -448,7 +448,7 @@ static int lock_names(struct lock_file *file, const char *a, const char *b, bool
 
 /* ---- calls that may not come back ---- */
 
-static const struct patience patient = { .most_ms = 60000, .keep_fd = -1 };
+static const struct patience patient = { .most_ms = 60000 };
 
 static int say_busy(void *user, struct coppice_error *err)
 {
@@ -490,7 +490,7 @@ static int wait_for_end(void *user, struct coppice_error *err)
 static void test_bounded_gives_up(void)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
-	const struct patience patience = { .most_ms = 10, .keep_fd = -1 };
+	const struct patience patience = { .most_ms = 10 };
 	int fds[2];
 	char path[64];
 
@@ -517,9 +517,7 @@ static void test_bounded_waits_while_something_goes_on(void)
 {
 	struct coppice_error err = COPPICE_ERROR_INIT;
 	int fds[2];
-	const struct patience patience = {
-		.most_ms = 1, .progress = count_steps, .user = fds, .keep_fd = -1
-	};
+	const struct patience patience = { .most_ms = 1, .progress = count_steps, .user = fds };
 	char path[64];
 
 	ok_int(pipe2(fds, O_CLOEXEC), ==, 0);
@@ -579,7 +577,7 @@ static void test_bounded_keeps_a_lock(void)
 	ok_call(lock_names(&own, "c1", "c1", true, &err), &err);
 	ok_int(pipe2(fds, O_CLOEXEC), ==, 0);
 	(void)snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)getpid(), fds[0]);
-	patience.keep_fd = own.fd;
+	patience.keep_fd[patience.n_keep++] = own.fd;
 	ok_code(run_bounded(wait_for_end, path, &patience, &err), COPPICE_UNAVAILABLE, &err);
 	lock_file_close(&own);
 	other = lock_open(0);

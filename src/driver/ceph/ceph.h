@@ -502,13 +502,13 @@ int ceph_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err
 
 /* ---- draft.c ---- */
 
-/* What a draft remembers of what was made in it. */
 /* What others write to is waited for: see ceph_writing_check(). Zeroed at first. */
 struct ceph_writing {
 	bool is_begun;
 	struct waiting waiting;
 };
 
+/* What a draft remembers of what was made in it. */
 struct ceph_making {
 	bool has_items;     /* something in it that has no name yet */
 	size_t n_announced; /* under their names already, hidden */
@@ -684,6 +684,7 @@ void ceph_shorten(struct pool *pool);
 /* One on this host is at an image's device. Zeroed: it is nobody's. */
 struct ceph_turn {
 	struct lock_file file;
+	const struct draft *draft; /* what is done is of it, and keeps it alive; NULL: of none */
 };
 
 /* In the directory of the pool's state: their locks. */
@@ -777,8 +778,11 @@ bool ceph_was_taken_over(const struct ceph_pool *ceph, const struct rbd *rbd);
 int ceph_mount_at(struct ceph_pool *ceph, const struct ceph_turn *turn, const struct rbd *rbd,
 		  const char *path, struct coppice_error *err);
 
-/* Unmount all that is mounted of an image, and unmap it. Takes the image's turn. */
+/* Unmount all that is mounted of an image, and unmap it; a view is removed. Takes the image's turn. */
 int ceph_umount(struct ceph_pool *ceph, const char *name, struct coppice_error *err);
+
+/* The same in a draft, which lives until what may be left behind of that is over. */
+int ceph_draft_umount(struct draft *draft, const char *name, struct coppice_error *err);
 
 /* What a snapshot is read through; and is it one of this host's that nobody reads through? */
 bool ceph_is_view(const char *name);

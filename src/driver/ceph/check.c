@@ -76,6 +76,7 @@ static int check_snapshots(struct checking *checking, const struct rbd *rbd,
 /* A reboot, or an unmount while the cluster did not answer, has left it: it is removed. */
 static int check_view(struct checking *checking, const struct rbd *rbd, struct coppice_error *err)
 {
+	_cleanup_(ceph_turn_give) struct ceph_turn turn = { 0 };
 	struct volume_ref ref = ref_of(rbd);
 	struct found_volume found = { .ref = ref, .what = "view-left" };
 	_cleanup_(freep) char *problem =
@@ -85,6 +86,11 @@ static int check_view(struct checking *checking, const struct rbd *rbd, struct c
 	if (!problem)
 		return fail_memory(err);
 	found.problem = problem;
+	/* Somebody who gave up may be about to have it. */
+	if (ceph_turn_take(checking->ceph, rbd->name, &turn, err) < 0)
+		return err->code;
+	if (!ceph_is_view_left(checking->ceph, rbd->name))
+		return COPPICE_OK;
 	found.is_repaired = checking->is_repair && rbd_remove(checking->ceph->io, rbd->name) == 0;
 	found.is_remark = !found.is_repaired;
 	return checking->fn(checking->user, &found, err);

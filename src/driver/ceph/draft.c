@@ -174,7 +174,7 @@ int ceph_draft_path(struct draft *draft, const struct new_volume *volume, char *
 		    struct coppice_error *err)
 {
 	struct ceph_pool *ceph = ceph_pool_of(draft->pool);
-	_cleanup_(ceph_turn_give) struct ceph_turn turn = { 0 };
+	_cleanup_(ceph_turn_give) struct ceph_turn turn = { .draft = draft };
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
 	_cleanup_(freep) char *path = ceph_item_path(draft, volume);
 	char name[RBD_NAME_MAX], device[PATH_MAX];

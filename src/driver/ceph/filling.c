@@ -60,9 +60,10 @@ int ceph_volume_fill(struct draft *draft, const struct new_volume *volume, const
 		     const char *from, struct coppice_error *err)
 {
 	struct filling filling = { draft->pool, path, from, volume_is_block(&volume->ref) };
-	_cleanup_(ceph_turn_give) struct ceph_turn turn = { 0 };
+	_cleanup_(ceph_turn_give) struct ceph_turn turn = { .draft = draft };
 	struct ceph_pool *ceph = ceph_pool_of(draft->pool);
 	char name[RBD_NAME_MAX], device[PATH_MAX];
+	struct coppice_error ignored;
 	int r;
 
 	if (filling.is_block)
@@ -78,7 +79,15 @@ int ceph_volume_fill(struct draft *draft, const struct new_volume *volume, const
 	if (r == COPPICE_OK && !ceph_mapped(ceph, name, device))
 		r = fail(err, COPPICE_FAILED, "the device of '%s/%s' is gone", ceph->osd_pool,
 			 name);
-	return r < 0 ? r : ceph_write_patiently(ceph, &turn, device, fill, &filling, err);
+	if (r == COPPICE_OK)
+		r = ceph_write_patiently(ceph, &turn, device, fill, &filling, err);
+	if (r == COPPICE_INTERRUPTED) {
+		/* It reads what the caller is about to take away, and will have heard in a moment.
+		 */
+		ceph_turn_give(&turn);
+		(void)ceph_turn_take(ceph, name, &turn, &ignored);
+	}
+	return r;
 }
 
 int ceph_draft_writing_check(struct draft *draft, const struct new_volume *volume,

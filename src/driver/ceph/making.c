@@ -234,7 +234,7 @@ int ceph_volume_create(struct draft *draft, const struct new_volume *volume, cha
 		       struct coppice_error *err)
 {
 	struct ceph_pool *ceph = ceph_pool_of(draft->pool);
-	_cleanup_(ceph_turn_give) struct ceph_turn turn = { 0 };
+	_cleanup_(ceph_turn_give) struct ceph_turn turn = { .draft = draft };
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
 	_cleanup_(freep) char *path = ceph_item_path(draft, volume);
 	_cleanup_(freep) char *own = record_config(volume->record, "block.filesystem");
@@ -336,7 +336,7 @@ int ceph_volume_seal(struct draft *draft, const struct new_volume *volume, bool 
 	if (draft->pool->is_dry_run)
 		return COPPICE_OK;
 	ceph_item_name(draft, volume, name);
-	r = ceph_umount(ceph, name, err);
+	r = ceph_draft_umount(draft, name, err);
 	if (r == COPPICE_OK)
 		r = header_id(ceph, name, id, err);
 	(void)snprintf(key, sizeof(key), META_SNAPSHOT "%s", volume->ref.snapshot.text);

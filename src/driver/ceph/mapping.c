@@ -310,15 +310,14 @@ static int unmap_one(struct ceph_pool *ceph, const char *name, bool *is_tried,
 {
 	struct coppice_error ignored;
 	bool is_view = ceph_is_view(name);
+	char device[PATH_MAX];
 	int r;
 
 	if (is_view && !ceph->io && !*is_tried)
 		(void)ceph_open_pool(ceph, &ignored);
 	*is_tried |= is_view;
 	r = ceph_umount(ceph, name, err);
-	if (r == COPPICE_OK && is_view && ceph->io)
-		(void)rbd_remove(ceph->io, name);
-	return r;
+	return r < 0 && is_view && !ceph_linked(ceph, name, device) ? COPPICE_OK : r;
 }
 
 int ceph_unmap_all(struct ceph_pool *ceph, struct coppice_error *err)

@@ -60,24 +60,22 @@ static int flush(void *user, struct coppice_error *err)
 
 int ceph_settle(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
 {
-	struct ceph_turn turn = { 0 };
+	_cleanup_(ceph_turn_give) struct ceph_turn turn = { 0 };
 	struct flushing flushing;
-	int r;
+	int r = COPPICE_OK;
 
 	/* What lies in memory here is not of it, and would be waited for for ever. */
 	if (ceph_was_taken_over(ceph, rbd))
 		return COPPICE_OK;
-	/* What was begun with it may be an unmounting, after which its device has what is written.
-	 */
-	r = ceph_linked(ceph, rbd->name, flushing.device)
-		    ? ceph_turn_take(ceph, rbd->name, &turn, err)
-		    : COPPICE_OK;
-	ceph_turn_give(&turn);
+	/* While it is unmounted it is mounted no more, and all of it not yet on its device. */
+	if (ceph_linked(ceph, rbd->name, flushing.device))
+		r = ceph_turn_take(ceph, rbd->name, &turn, err);
 	if (r < 0 || !ceph_mapped(ceph, rbd->name, flushing.device))
 		return r;
 	flushing.is_mounted = mount_find(ceph, rbd->name, flushing.where);
 	if (!flushing.is_mounted)
 		(void)snprintf(flushing.where, PATH_MAX, "%s", flushing.device);
+	/* Left behind, it changes nothing, and nobody need wait for it. */
 	return ceph_patiently(ceph, NULL, flushing.device, flush, &flushing, err,
 			      "cannot write out '%s'", flushing.where);
 }
@@ -202,12 +200,32 @@ static int umount_it(void *user, struct coppice_error *err)
 		       : COPPICE_OK;
 }
 
+bool ceph_is_view(const char *name)
+{
+	return strncmp(name, "view_", 5) == 0;
+}
+
+static int remove_view(struct ceph_pool *ceph, const char *name, struct coppice_error *err)
+{
+	char id[RBD_ID_MAX];
+	struct coppice_error ignored;
+	int r;
+
+	if (header_id(ceph, name, id, &ignored) < 0)
+		return COPPICE_OK; /* there is none */
+	r = rbd_remove(ceph->io, name);
+	return r < 0 && r != -ENOENT
+		       ? fail_ceph(ceph, r, err, "cannot remove '%s/%s'", ceph->osd_pool, name)
+		       : COPPICE_OK;
+}
+
 /* No image is mounted by us more often, nor by those who unmount beside us. */
 #define MOUNTS_MAX 64
 
-int ceph_umount(struct ceph_pool *ceph, const char *name, struct coppice_error *err)
+static int umount_for(struct ceph_pool *ceph, const struct draft *draft, const char *name,
+		      struct coppice_error *err)
 {
-	_cleanup_(ceph_turn_give) struct ceph_turn turn = { 0 };
+	_cleanup_(ceph_turn_give) struct ceph_turn turn = { .draft = draft };
 	char where[PATH_MAX], device[PATH_MAX];
 	bool was_mapped;
 	int r;
@@ -234,7 +252,17 @@ int ceph_umount(struct ceph_pool *ceph, const char *name, struct coppice_error *
 	r = ceph_unmap(ceph, &turn, name, err);
 	if (r == COPPICE_OK && was_mapped)
 		ceph_let_go(ceph, name);
-	return r;
+	return r < 0 || !ceph_is_view(name) || !ceph->io ? r : remove_view(ceph, name, err);
+}
+
+int ceph_umount(struct ceph_pool *ceph, const char *name, struct coppice_error *err)
+{
+	return umount_for(ceph, NULL, name, err);
+}
+
+int ceph_draft_umount(struct draft *draft, const char *name, struct coppice_error *err)
+{
+	return umount_for(ceph_pool_of(draft->pool), draft, name, err);
 }
 
 /* ---- snapshots ---- */
@@ -245,11 +273,6 @@ static void view_name(const struct ceph_pool *ceph, const struct rbd *rbd,
 {
 	(void)snprintf(ret, RBD_NAME_MAX, "view_%s.%llu.%s", rbd->id, (unsigned long long)snap->id,
 		       ceph->owner.text);
-}
-
-bool ceph_is_view(const char *name)
-{
-	return strncmp(name, "view_", 5) == 0;
 }
 
 bool ceph_is_view_left(const struct ceph_pool *ceph, const char *name)
@@ -264,18 +287,10 @@ bool ceph_is_view_left(const struct ceph_pool *ceph, const char *name)
 static int umount_view(struct ceph_pool *ceph, const struct rbd *rbd, const struct rbd_snap *snap,
 		       struct coppice_error *err)
 {
-	char name[RBD_NAME_MAX], id[RBD_ID_MAX];
-	struct coppice_error ignored;
-	int r;
+	char name[RBD_NAME_MAX];
 
 	view_name(ceph, rbd, snap, name);
-	r = ceph_umount(ceph, name, err);
-	if (r < 0 || header_id(ceph, name, id, &ignored) < 0)
-		return r;
-	r = rbd_remove(ceph->io, name);
-	return r < 0 && r != -ENOENT
-		       ? fail_ceph(ceph, r, err, "cannot remove '%s/%s'", ceph->osd_pool, name)
-		       : COPPICE_OK;
+	return ceph_umount(ceph, name, err);
 }
 
 static int open_view(struct ceph_pool *ceph, const struct ceph_turn *turn, const struct rbd *rbd,
@@ -432,15 +447,37 @@ static int open_block(struct ceph_pool *ceph, const struct ceph_turn *turn, cons
 	return r;
 }
 
+/* What is noted of an instance here may change until it is our turn; of a snapshot nothing is. */
+static int find_in_turn(struct ceph_pool *ceph, const struct volume_ref *ref,
+			struct ceph_turn *turn, struct rbd_list *listing, struct rbd **ret,
+			struct rbd_snap **ret_snap, struct coppice_error *err)
+{
+	char name[RBD_NAME_MAX];
+	int r = COPPICE_OK;
+
+	ceph_name(ref, name);
+	if (!volume_is_snapshot(ref))
+		r = ceph_turn_take(ceph, name, turn, err);
+	if (r == COPPICE_OK)
+		r = ceph_find(ceph, ref, listing, ret, ret_snap, err);
+	if (r == COPPICE_OK && *ret_snap) {
+		view_name(ceph, *ret, *ret_snap, name);
+		r = ceph_turn_take(ceph, name, turn, err);
+	} else if (r == COPPICE_OK) {
+		r = check_alive(ceph, *ret, err);
+	}
+	return r;
+}
+
 int ceph_volume_mount(struct pool *pool, const struct volume_ref *ref, bool *ret_did,
 		      struct coppice_error *err)
 {
 	struct ceph_pool *ceph = ceph_pool_of(pool);
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
-	_cleanup_(freep) char *path = NULL;
 	_cleanup_(ceph_turn_give) struct ceph_turn turn = { 0 };
-	char where[PATH_MAX], name[RBD_NAME_MAX];
+	_cleanup_(freep) char *path = NULL;
 	struct rbd_snap *snap;
+	char where[PATH_MAX];
 	struct rbd *rbd;
 	int r;
 
@@ -448,22 +485,14 @@ int ceph_volume_mount(struct pool *pool, const struct volume_ref *ref, bool *ret
 	r = ceph_path(pool, ref, &path, err);
 	if (r < 0 || pool->is_dry_run)
 		return r;
-	r = ceph_find(ceph, ref, &listing, &rbd, &snap, err);
-	if (r == COPPICE_OK && !snap)
-		r = check_alive(ceph, rbd, err);
-	if (r < 0)
-		return r;
-	(void)snprintf(name, sizeof(name), "%s", rbd->name);
-	if (snap)
-		view_name(ceph, rbd, snap, name);
-	r = ceph_turn_take(ceph, name, &turn, err);
+	r = find_in_turn(ceph, ref, &turn, &listing, &rbd, &snap, err);
 	if (r < 0)
 		return r;
 	if (volume_is_block(ref))
 		return open_block(ceph, &turn, rbd, snap, path, ret_did, err);
 	if (snap)
 		return mount_view(ceph, &turn, rbd, snap, path, ret_did, err);
-	if (mount_find(ceph, name, where))
+	if (mount_find(ceph, rbd->name, where))
 		return COPPICE_OK;
 	r = ceph_mount_at(ceph, &turn, rbd, path, err);
 	*ret_did = r == COPPICE_OK;

@@ -21,7 +21,7 @@
 #define OWN_MS 10000
 
 /* What is well is done by then, also for who is interrupted and only tidies up. */
-#define INTERRUPTED_MS 2000
+#define INTERRUPTED_MS OWN_MS
 
 #define LOOK_MS 100
 
@@ -54,13 +54,26 @@ static uint64_t count_ended_or_idle(void *user)
 	return requests.under_way > 0 ? requests.ended : (uint64_t)clock_ms() | 1ULL << 63;
 }
 
+static void keep(struct patience *patience, int fd)
+{
+	if (fd > 0)
+		patience->keep_fd[patience->n_keep++] = fd;
+}
+
 static struct patience patience_of(const struct ceph_pool *ceph, const struct ceph_turn *turn)
 {
-	return (struct patience){ .most_ms = ceph->timeout_seconds * 1000 + OWN_MS,
-				  .interrupted_ms = INTERRUPTED_MS,
-				  .is_interrupted = ceph->pool.is_interrupted,
-				  .interrupted_user = ceph->pool.interrupted_user,
-				  .keep_fd = turn ? turn->file.fd : -1 };
+	struct patience patience = { .most_ms = ceph->timeout_seconds * 1000 + OWN_MS,
+				     .interrupted_ms = INTERRUPTED_MS,
+				     .is_interrupted = ceph->pool.is_interrupted,
+				     .interrupted_user = ceph->pool.interrupted_user };
+
+	if (turn)
+		keep(&patience, turn->file.fd);
+	if (turn && turn->draft) {
+		keep(&patience, turn->draft->fd);
+		keep(&patience, turn->draft->source_fd);
+	}
+	return patience;
 }
 
 /* @path: for as long as @patience is used. */
@@ -109,11 +122,12 @@ int ceph_write_patiently(const struct ceph_pool *ceph, const struct ceph_turn *t
 			 const char *device, bounded_fn *fn, void *user, struct coppice_error *err)
 {
 	struct patience patience = patience_of(ceph, turn);
-	char path[64];
+	char path[64] = "";
 	int r;
 
 	look_at_device(&patience, device, path);
-	patience.progress = patience.progress ? count_ended_or_idle : NULL;
+	patience.progress = count_ended_or_idle; /* what tells nothing counts as idle */
+	patience.user = path;
 	patience.interrupted_ms = 0;
 	r = run_bounded(fn, user, &patience, err);
 	return r == COPPICE_UNAVAILABLE && err->os_errno == ETIMEDOUT
@@ -150,7 +164,7 @@ int ceph_writing_check(const struct ceph_pool *ceph, const char *device,
 int ceph_turn_take(const struct ceph_pool *ceph, const char *name, struct ceph_turn *ret,
 		   struct coppice_error *err)
 {
-	struct lock_want want = { lock_byte(0, name), true };
+	struct lock_want want = { lock_byte_alone(name), true };
 	_cleanup_(freep) char *path = text_format("%s/" CEPH_TURNS, ceph->files.path);
 	struct patience patience = patience_of(ceph, NULL);
 	char device[PATH_MAX], stat_path[64];
@@ -163,10 +177,13 @@ int ceph_turn_take(const struct ceph_pool *ceph, const char *name, struct ceph_t
 	r = lock_file_open(AT_FDCWD, path, LOOK_MS, &ret->file, err);
 	if (r < 0)
 		return r;
-	look_at_device(&patience, ceph_linked(ceph, name, device) ? device : NULL, stat_path);
 	waiting_begin(&waiting, &patience);
-	while (r == COPPICE_OK && (r = lock_take(&ret->file, &want, 1, &ignored)) == COPPICE_BUSY)
+	while (r == COPPICE_OK && (r = lock_take(&ret->file, &want, 1, &ignored)) == COPPICE_BUSY) {
+		/* Whose turn it is may have just mapped it. */
+		look_at_device(&patience, ceph_linked(ceph, name, device) ? device : NULL,
+			       stat_path);
 		r = waiting_check(&waiting, &patience, err);
+	}
 	if (r == COPPICE_OK)
 		return COPPICE_OK;
 	ceph_turn_give(ret);

@@ -517,6 +517,7 @@ struct ceph_making {
 	bool is_shown;      /* some of it may be, as publishing it began, and did not end well */
 	char *lines;        /* with these: names that are not its own, and that it may be making */
 	struct ceph_writing writing;
+	bool is_left; /* some of it to a process that may not end: whoever sweeps ends the rest */
 };
 
 static inline struct ceph_making *ceph_making_of(const struct draft *draft)

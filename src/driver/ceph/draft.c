@@ -476,6 +476,8 @@ static int discard(struct ceph_pool *ceph, struct draft *draft, struct coppice_e
 			state_lock_remove(&ceph->files, draft->id.text);
 		return r;
 	}
+	if (making->is_left)
+		return fail(err, COPPICE_BUSY, "what was begun in the draft is not over");
 	lines = text_format(GIVEN_UP "%s", making->lines ? making->lines : "");
 	if (!lines)
 		return fail_memory(err);

@@ -85,7 +85,8 @@ int ceph_volume_fill(struct draft *draft, const struct new_volume *volume, const
 		/* It reads what the caller is about to take away, and will have heard in a moment.
 		 */
 		ceph_turn_give(&turn);
-		(void)ceph_turn_take(ceph, name, &turn, &ignored);
+		if (ceph_turn_take(ceph, name, &turn, &ignored) < 0)
+			ceph_making_of(draft)->is_left = true;
 	}
 	return r;
 }

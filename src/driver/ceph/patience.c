@@ -60,6 +60,13 @@ static void keep(struct patience *patience, int fd)
 		patience->keep_fd[patience->n_keep++] = fd;
 }
 
+/* To take the draft back would be to wait for the same once more. */
+static void note_left(const struct ceph_turn *turn)
+{
+	if (turn && turn->draft)
+		ceph_making_of(turn->draft)->is_left = true;
+}
+
 static struct patience patience_of(const struct ceph_pool *ceph, const struct ceph_turn *turn)
 {
 	struct patience patience = { .most_ms = ceph->timeout_seconds * 1000 + OWN_MS,
@@ -108,8 +115,11 @@ int ceph_patiently(const struct ceph_pool *ceph, const struct ceph_turn *turn, c
 
 	look_at_device(&patience, device, path);
 	r = run_bounded(fn, user, &patience, err);
+	if (r == COPPICE_INTERRUPTED)
+		note_left(turn);
 	if (r != COPPICE_UNAVAILABLE || err->os_errno != ETIMEDOUT)
 		return r;
+	note_left(turn);
 	va_start(args, fmt);
 	r = say_unanswered(ceph, err, fmt, args);
 	va_end(args);
@@ -130,9 +140,10 @@ int ceph_write_patiently(const struct ceph_pool *ceph, const struct ceph_turn *t
 	patience.user = path;
 	patience.interrupted_ms = 0;
 	r = run_bounded(fn, user, &patience, err);
-	return r == COPPICE_UNAVAILABLE && err->os_errno == ETIMEDOUT
-		       ? fail_ceph(ceph, -ETIMEDOUT, err, "cannot write to '%s'", device)
-		       : r;
+	if (r != COPPICE_UNAVAILABLE || err->os_errno != ETIMEDOUT)
+		return r;
+	note_left(turn);
+	return fail_ceph(ceph, -ETIMEDOUT, err, "cannot write to '%s'", device);
 }
 
 int ceph_writing_check(const struct ceph_pool *ceph, const char *device,

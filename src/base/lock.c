@@ -36,6 +36,12 @@ int lock_file_open(int dir_fd, const char *path, unsigned timeout_ms, struct loc
 {
 	int fd = retry(openat(dir_fd, path, O_RDWR | O_CREAT | O_CLOEXEC, 0600));
 
+	if (fd >= 0 && fd <= STDERR_FILENO) { /* 0 is "none", and the others are written to */
+		int low = fd;
+
+		fd = fcntl(low, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+		(void)close(low);
+	}
 	if (fd < 0)
 		return fail_errno(err, errno, "cannot open lock file '%s'", path);
 	*ret = (struct lock_file){ .fd = fd, .timeout_ms = timeout_ms };

@@ -50,7 +50,7 @@ void driver_add(const struct driver *driver)
 
 /*
  * Not required: pool_can_destroy, pool_resize, pool_extend, pool_host, draft_announce,
- * volume_fill, volume_mount, limit_set, check: not every engine has them.
+ * volume_fill, writing_check, volume_mount, limit_set, check: not every engine has them.
  */
 const char *driver_problem(const struct driver *driver)
 {

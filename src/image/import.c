@@ -31,7 +31,7 @@ enum {
 	MAGIC_SIZE = 4,
 	TICK_MS = 100, /* between looks at is_interrupted, and calls of progress */
 	WRITEBACK_SIZE = 8 << 20,
-	LEAVE_TICKS = 20, /* after which a child that was killed is left to itself */
+	LEAVE_MS = 1500, /* twice that, and a child that was killed is left to itself */
 };
 
 #define MEMORY_LIMIT_DEFAULT (256ULL << 20)
@@ -49,6 +49,7 @@ struct reading {
 	int report;    /* and read the answer here */
 	bool is_ended; /* the child has something to say before it has read all */
 	int64_t told_ns;
+	int64_t checked_ms;
 	off_t store_offset, written_back;
 	struct sha256_ctx *sha256; /* goes on from file to file; borrowed */
 	char *metadata;            /* as reported; owned */
@@ -125,8 +126,10 @@ static int check_goes_on(struct reading *reading, struct coppice_error *err)
 
 	if (hooks && hooks->is_interrupted && hooks->is_interrupted(hooks->user))
 		return fail(err, COPPICE_INTERRUPTED, "interrupted");
-	if (!reading->how->check || reading->is_packer)
+	if (!reading->how->check || reading->is_packer ||
+	    clock_ms() < reading->checked_ms + TICK_MS)
 		return COPPICE_OK;
+	reading->checked_ms = clock_ms();
 	return reading->how->check(reading->how->check_user, err);
 }
 
@@ -170,12 +173,12 @@ static void child_leave(struct reading *reading)
 	pthread_attr_t detached;
 	pthread_t thread;
 
-	for (int i = 0; i < LEAVE_TICKS; i++) {
+	for (unsigned ms = 1; ms < LEAVE_MS; ms *= 2) {
 		if (waitpid(reading->pid, NULL, WNOHANG) != 0) {
 			reading->pid = 0;
 			return;
 		}
-		clock_pause(TICK_MS);
+		clock_pause(ms);
 	}
 	if (pthread_attr_init(&detached) == 0) {
 		(void)pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
@@ -189,7 +192,7 @@ static void reading_done(struct reading *reading)
 {
 	if (reading->pid > 0)
 		(void)kill(reading->pid, SIGKILL);
-	if (reading->pid > 0 && reading->how->check)
+	if (reading->pid > 0 && reading->how->check && !reading->is_packer)
 		child_leave(reading);
 	child_wait(reading);
 	closep(&reading->socket);

@@ -651,7 +651,8 @@ int ceph_snap_remove(struct ceph_pool *ceph, const char *name, const char *snaps
 int ceph_trash_make(struct ceph_pool *ceph, struct coppice_error *err);
 
 /* Remove an image that is of nobody; into the trash, where others stand on it. */
-int ceph_remove_image(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err);
+int ceph_remove_image(struct ceph_pool *ceph, const struct draft *draft, const struct rbd *rbd,
+		      struct coppice_error *err);
 
 /* Finish what was retired, and is not in the trash yet, or has snapshots to be removed. */
 int ceph_finish_retired(struct ceph_pool *ceph, const struct rbd_list *listing,
@@ -779,11 +780,13 @@ bool ceph_was_taken_over(const struct ceph_pool *ceph, const struct rbd *rbd);
 int ceph_mount_at(struct ceph_pool *ceph, const struct ceph_turn *turn, const struct rbd *rbd,
 		  const char *path, struct coppice_error *err);
 
-/* Unmount all that is mounted of an image, and unmap it; a view is removed. Takes the image's turn. */
-int ceph_umount(struct ceph_pool *ceph, const char *name, struct coppice_error *err);
-
-/* The same in a draft, which lives until what may be left behind of that is over. */
-int ceph_draft_umount(struct draft *draft, const char *name, struct coppice_error *err);
+/*
+ * Unmount all that is mounted of an image, and unmap it; a view is removed. Takes the image's
+ * turn. @draft: of which it is, and which lives until what may be left behind of that is over; or
+ * NULL.
+ */
+int ceph_umount(struct ceph_pool *ceph, const struct draft *draft, const char *name,
+		struct coppice_error *err);
 
 /* What a snapshot is read through; and is it one of this host's that nobody reads through? */
 bool ceph_is_view(const char *name);

@@ -79,6 +79,7 @@ static int check_view(struct checking *checking, const struct rbd *rbd, struct c
 	_cleanup_(ceph_turn_give) struct ceph_turn turn = { 0 };
 	struct volume_ref ref = ref_of(rbd);
 	struct found_volume found = { .ref = ref, .what = "view-left" };
+	struct coppice_error ignored;
 	_cleanup_(freep) char *problem =
 		text_format("'%s/%s' is left of reading a snapshot, which it keeps",
 			    checking->ceph->osd_pool, rbd->name);
@@ -87,11 +88,12 @@ static int check_view(struct checking *checking, const struct rbd *rbd, struct c
 		return fail_memory(err);
 	found.problem = problem;
 	/* Somebody who gave up may be about to have it. */
-	if (ceph_turn_take(checking->ceph, rbd->name, &turn, err) < 0)
-		return err->code;
-	if (!ceph_is_view_left(checking->ceph, rbd->name))
-		return COPPICE_OK;
-	found.is_repaired = checking->is_repair && rbd_remove(checking->ceph->io, rbd->name) == 0;
+	if (checking->is_repair &&
+	    ceph_turn_take(checking->ceph, rbd->name, &turn, &ignored) == COPPICE_OK) {
+		if (!ceph_is_view_left(checking->ceph, rbd->name))
+			return COPPICE_OK;
+		found.is_repaired = rbd_remove(checking->ceph->io, rbd->name) == 0;
+	}
 	found.is_remark = !found.is_repaired;
 	return checking->fn(checking->user, &found, err);
 }

@@ -52,8 +52,18 @@ static int fill(void *user, struct coppice_error *err)
 	const struct filling *filling = user;
 
 	filling->pool->is_interrupted = is_forsaken;
-	return filling->is_block ? fill_block(filling->pool, filling->path, filling->from, err)
-				 : fill_tree(filling->pool, filling->path, filling->from, err);
+	return filling->is_block
+		       ? fill_block(filling->pool, filling->path, filling->from, false, err)
+		       : fill_tree(filling->pool, filling->path, filling->from, err);
+}
+
+static int flush(void *user, struct coppice_error *err)
+{
+	const char *device = user;
+	_cleanup_(closep) int fd = open(device, O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 || fsync(fd) < 0 ? fail_errno(err, errno, "cannot write '%s'", device)
+				       : COPPICE_OK;
 }
 
 int ceph_volume_fill(struct draft *draft, const struct new_volume *volume, const char *path,
@@ -81,6 +91,10 @@ int ceph_volume_fill(struct draft *draft, const struct new_volume *volume, const
 			 name);
 	if (r == COPPICE_OK)
 		r = ceph_write_patiently(ceph, &turn, device, fill, &filling, err);
+	/* Some kernels count no flush among what a device has to do. */
+	if (r == COPPICE_OK && filling.is_block)
+		r = ceph_patiently(ceph, &turn, device, flush, device, err, "cannot write to '%s'",
+				   device);
 	if (r == COPPICE_INTERRUPTED) {
 		/* It reads what the caller is about to take away, and will have heard in a moment.
 		 */

@@ -336,7 +336,7 @@ int ceph_volume_seal(struct draft *draft, const struct new_volume *volume, bool 
 	if (draft->pool->is_dry_run)
 		return COPPICE_OK;
 	ceph_item_name(draft, volume, name);
-	r = ceph_draft_umount(draft, name, err);
+	r = ceph_umount(ceph, draft, name, err);
 	if (r == COPPICE_OK)
 		r = header_id(ceph, name, id, err);
 	(void)snprintf(key, sizeof(key), META_SNAPSHOT "%s", volume->ref.snapshot.text);
@@ -652,7 +652,7 @@ static int displace(struct ceph_pool *ceph, const struct volume_ref *ref, bool *
 	if (!rbd || !rbd->is_pending || strcmp(rbd->draft.text, found->draft.text) != 0)
 		return r;
 	*ret_did = true;
-	return ceph_remove_image(ceph, rbd, err);
+	return ceph_remove_image(ceph, NULL, rbd, err);
 }
 
 static int give_name(struct draft *draft, const struct new_volume *volume, const struct rbd *item,

@@ -199,7 +199,7 @@ bool ceph_has_device(const struct ceph_pool *ceph, const char *name)
 	       find(ceph, name, device) != NULL;
 }
 
-/* Who was killed while he had it mapped did not stop that, and had a turn no more. */
+/* Who was killed while he had it mapped, with what did that for him, did not stop the program. */
 static int wait_for_the_dead(const struct ceph_pool *ceph, const char *name,
 			     struct coppice_error *err)
 {
@@ -316,7 +316,7 @@ static int unmap_one(struct ceph_pool *ceph, const char *name, bool *is_tried,
 	if (is_view && !ceph->io && !*is_tried)
 		(void)ceph_open_pool(ceph, &ignored);
 	*is_tried |= is_view;
-	r = ceph_umount(ceph, name, err);
+	r = ceph_umount(ceph, NULL, name, err);
 	return r < 0 && is_view && !ceph_linked(ceph, name, device) ? COPPICE_OK : r;
 }
 

@@ -222,8 +222,8 @@ static int remove_view(struct ceph_pool *ceph, const char *name, struct coppice_
 /* No image is mounted by us more often, nor by those who unmount beside us. */
 #define MOUNTS_MAX 64
 
-static int umount_for(struct ceph_pool *ceph, const struct draft *draft, const char *name,
-		      struct coppice_error *err)
+int ceph_umount(struct ceph_pool *ceph, const struct draft *draft, const char *name,
+		struct coppice_error *err)
 {
 	_cleanup_(ceph_turn_give) struct ceph_turn turn = { .draft = draft };
 	char where[PATH_MAX], device[PATH_MAX];
@@ -255,16 +255,6 @@ static int umount_for(struct ceph_pool *ceph, const struct draft *draft, const c
 	return r < 0 || !ceph_is_view(name) || !ceph->io ? r : remove_view(ceph, name, err);
 }
 
-int ceph_umount(struct ceph_pool *ceph, const char *name, struct coppice_error *err)
-{
-	return umount_for(ceph, NULL, name, err);
-}
-
-int ceph_draft_umount(struct draft *draft, const char *name, struct coppice_error *err)
-{
-	return umount_for(ceph_pool_of(draft->pool), draft, name, err);
-}
-
 /* ---- snapshots ---- */
 
 /* Of an image's snapshot: what this host reads it through. */
@@ -290,7 +280,7 @@ static int umount_view(struct ceph_pool *ceph, const struct rbd *rbd, const stru
 	char name[RBD_NAME_MAX];
 
 	view_name(ceph, rbd, snap, name);
-	return ceph_umount(ceph, name, err);
+	return ceph_umount(ceph, NULL, name, err);
 }
 
 static int open_view(struct ceph_pool *ceph, const struct ceph_turn *turn, const struct rbd *rbd,
@@ -365,7 +355,7 @@ int ceph_umount_ref(struct ceph_pool *ceph, const struct rbd_list *listing,
 		return umount_snap(&umounting, rbd, snap, err);
 	r = ceph_check_elsewhere(ceph, rbd, err);
 	if (r == COPPICE_OK)
-		r = ceph_umount(ceph, rbd->name, err);
+		r = ceph_umount(ceph, NULL, rbd->name, err);
 	return r < 0 ? r : rbd_snaps_each(listing, rbd, umount_snap, &umounting, err);
 }
 
@@ -511,7 +501,7 @@ int ceph_volume_umount(struct pool *pool, const struct volume_ref *ref, struct c
 	if (r < 0)
 		return r;
 	if (!snap)
-		return ceph_umount(ceph, rbd->name, err);
+		return ceph_umount(ceph, NULL, rbd->name, err);
 	r = umount_view(ceph, rbd, snap, err);
 	if (r == COPPICE_OK && volume_is_block(ref) &&
 	    ceph_path(pool, ref, &path, err) == COPPICE_OK)

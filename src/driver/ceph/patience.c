@@ -60,6 +60,11 @@ static void keep(struct patience *patience, int fd)
 		patience->keep_fd[patience->n_keep++] = fd;
 }
 
+static bool is_interrupted(const struct ceph_pool *ceph)
+{
+	return ceph->pool.is_interrupted && ceph->pool.is_interrupted(ceph->pool.interrupted_user);
+}
+
 /* To take the draft back would be to wait for the same once more. */
 static void note_left(const struct ceph_turn *turn)
 {
@@ -190,9 +195,13 @@ int ceph_turn_take(const struct ceph_pool *ceph, const char *name, struct ceph_t
 		return r;
 	waiting_begin(&waiting, &patience);
 	while (r == COPPICE_OK && (r = lock_take(&ret->file, &want, 1, &ignored)) == COPPICE_BUSY) {
-		/* Whose turn it is may have just mapped it. */
-		look_at_device(&patience, ceph_linked(ceph, name, device) ? device : NULL,
-			       stat_path);
+		/* Whose turn it is may have just mapped it; who is to stop waits for no progress.
+		 */
+		if (is_interrupted(ceph))
+			patience.progress = NULL;
+		else
+			look_at_device(&patience, ceph_linked(ceph, name, device) ? device : NULL,
+				       stat_path);
 		r = waiting_check(&waiting, &patience, err);
 	}
 	if (r == COPPICE_OK)

@@ -223,7 +223,8 @@ static int end_worker(struct sweeping *sweeping, const struct root_entry *dead,
 		const struct root_entry *draft = &sweeping->drafts.entry[i];
 		struct uuid worker;
 
-		if (!worker_of(draft->text, &worker) || strcmp(worker.text, dead->id.text) != 0)
+		if (!worker_of(draft->text, &worker) || strcmp(worker.text, dead->id.text) != 0 ||
+		    state_lock_is_there(&sweeping->ceph->files, draft->id.text))
 			continue;
 		r = ceph_draft_end(sweeping->ceph, draft->id.text, err);
 		sweeping->n += r == COPPICE_OK;

@@ -93,7 +93,7 @@ static int write_holes(int fd, const char *data, size_t n, off_t at)
 }
 
 static int copy_block(const struct pool *pool, int from_fd, int to_fd, const char *from,
-		      const char *to, struct coppice_error *err)
+		      const char *to, bool is_flushed, struct coppice_error *err)
 {
 	_cleanup_(freep) char *data = malloc(CHUNK_BYTES);
 	off_t at = 0;
@@ -118,10 +118,12 @@ static int copy_block(const struct pool *pool, int from_fd, int to_fd, const cha
 			return fail_errno(err, why, "cannot write '%s'", to);
 		at += n;
 	}
-	return fsync(to_fd) < 0 ? fail_errno(err, errno, "cannot write '%s'", to) : COPPICE_OK;
+	return is_flushed && fsync(to_fd) < 0 ? fail_errno(err, errno, "cannot write '%s'", to)
+					      : COPPICE_OK;
 }
 
-int fill_block(struct pool *pool, const char *path, const char *from, struct coppice_error *err)
+int fill_block(struct pool *pool, const char *path, const char *from, bool is_flushed,
+	       struct coppice_error *err)
 {
 	_cleanup_(closep) int from_fd = -1, to_fd = -1;
 
@@ -133,5 +135,5 @@ int fill_block(struct pool *pool, const char *path, const char *from, struct cop
 		return fail_errno(err, errno, "cannot open '%s'", path);
 	if (lseek(to_fd, 0, SEEK_END) < lseek(from_fd, 0, SEEK_END))
 		return fail(err, COPPICE_NO_SPACE, "'%s' is larger than '%s'", from, path);
-	return copy_block(pool, from_fd, to_fd, from, path, err);
+	return copy_block(pool, from_fd, to_fd, from, path, is_flushed, err);
 }

@@ -16,8 +16,8 @@ _nonnull_ int fill_tree(struct pool *pool, const char *path, const char *from,
 
 /*
  * The content of one device on another, which is at least as large and reads as zeros: what is
- * zero is not written, so it takes no space. It reaches the disk. Explains nothing, and is for no
- * dry run. COPPICE_NO_SPACE: it is smaller.
+ * zero is not written, so it takes no space. It reaches the disk if @is_flushed. Explains nothing,
+ * and is for no dry run. COPPICE_NO_SPACE: it is smaller.
  */
-_nonnull_ int fill_block(struct pool *pool, const char *path, const char *from,
+_nonnull_ int fill_block(struct pool *pool, const char *path, const char *from, bool is_flushed,
 			 struct coppice_error *err);

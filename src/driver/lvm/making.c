@@ -229,7 +229,7 @@ int lvm_volume_fill(struct draft *draft, const struct new_volume *volume, const 
 	if (draft->pool->is_dry_run)
 		return COPPICE_OK;
 	r = grow_to(draft, volume, path, from, err);
-	return r < 0 ? r : fill_block(draft->pool, path, from, err);
+	return r < 0 ? r : fill_block(draft->pool, path, from, true, err);
 }
 
 /* Unmounting writes out all of its data, and waits for the disk. */

@@ -81,10 +81,6 @@ static struct patience patience_of(const struct ceph_pool *ceph, const struct ce
 
 	if (turn)
 		keep(&patience, turn->file.fd);
-	if (turn && turn->draft) {
-		keep(&patience, turn->draft->fd);
-		keep(&patience, turn->draft->source_fd);
-	}
 	return patience;
 }
 
@@ -144,6 +140,11 @@ int ceph_write_patiently(const struct ceph_pool *ceph, const struct ceph_turn *t
 	patience.progress = count_ended_or_idle; /* what tells nothing counts as idle */
 	patience.user = path;
 	patience.interrupted_ms = 0;
+	/* Killed, the maker is over when it has heard that, a moment later: sweeps pass till then. */
+	if (turn && turn->draft) {
+		keep(&patience, turn->draft->fd);
+		keep(&patience, turn->draft->source_fd);
+	}
 	r = run_bounded(fn, user, &patience, err);
 	if (r != COPPICE_UNAVAILABLE || err->os_errno != ETIMEDOUT)
 		return r;

@@ -88,6 +88,12 @@ struct pool {
 	bool is_dry_run;
 };
 
+/* Is who uses it to stop? Asked between long steps, and while others are waited for. */
+static inline bool pool_is_interrupted(const struct pool *pool)
+{
+	return pool->is_interrupted && pool->is_interrupted(pool->interrupted_user);
+}
+
 /* A volume to be: its place among those of its draft, name, identity and record. */
 struct new_volume {
 	struct volume_ref ref; /* the name that it will be published under */

@@ -31,7 +31,7 @@ enum {
 	MAGIC_SIZE = 4,
 	TICK_MS = 100, /* between looks at is_interrupted, and calls of progress */
 	WRITEBACK_SIZE = 8 << 20,
-	LEAVE_MS = 1500, /* twice that, and a child that was killed is left to itself */
+	LEAVE_MS = 1024, /* twice that, and a child that was killed is left to itself */
 };
 
 #define MEMORY_LIMIT_DEFAULT (256ULL << 20)
@@ -149,13 +149,6 @@ static int child_wait_for_end(struct reading *reading, int *ret, struct coppice_
 	return COPPICE_OK;
 }
 
-static void child_wait(struct reading *reading)
-{
-	while (reading->pid > 0 && waitpid(reading->pid, NULL, 0) < 0 && errno == EINTR)
-		;
-	reading->pid = 0;
-}
-
 static void *wait_for_pid(void *pid)
 {
 	while (waitpid((pid_t)(intptr_t)pid, NULL, 0) < 0 && errno == EINTR)
@@ -173,7 +166,7 @@ static void child_leave(struct reading *reading)
 	pthread_attr_t detached;
 	pthread_t thread;
 
-	for (unsigned ms = 1; ms < LEAVE_MS; ms *= 2) {
+	for (unsigned ms = 1; ms <= LEAVE_MS; ms *= 2) {
 		if (waitpid(reading->pid, NULL, WNOHANG) != 0) {
 			reading->pid = 0;
 			return;
@@ -194,7 +187,8 @@ static void reading_done(struct reading *reading)
 		(void)kill(reading->pid, SIGKILL);
 	if (reading->pid > 0 && reading->how->check && !reading->is_packer)
 		child_leave(reading);
-	child_wait(reading);
+	else if (reading->pid > 0)
+		(void)wait_for_pid((void *)(intptr_t)reading->pid);
 	closep(&reading->socket);
 	closep(&reading->report);
 	free(reading->metadata);
@@ -252,18 +246,19 @@ static int send_piece(struct reading *reading, const char *data, size_t length,
 {
 	while (length > 0 && !reading->is_ended) {
 		ssize_t n = send(reading->socket, data, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+		int why = errno; /* whoever waits asks others, and they the system */
 
 		if (n >= 0) {
 			data += n;
 			length -= (size_t)n;
 			continue;
 		}
-		if (errno == EPIPE || errno == ECONNRESET)
+		if (why == EPIPE || why == ECONNRESET)
 			reading->is_ended = true;
-		else if (errno == EAGAIN && wait_ready(reading, reading->socket, POLLOUT, err) < 0)
+		else if (why == EAGAIN && wait_ready(reading, reading->socket, POLLOUT, err) < 0)
 			return err->code;
-		else if (errno != EAGAIN && errno != EINTR)
-			return fail_errno(err, errno, "cannot reach the unpacker");
+		else if (why != EAGAIN && why != EINTR)
+			return fail_errno(err, why, "cannot reach the unpacker");
 	}
 	return COPPICE_OK;
 }

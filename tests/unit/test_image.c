@@ -776,6 +776,29 @@ static void test_interrupted_while_input_hangs(void)
 	(void)close(channel[1]);
 }
 
+static bool asks_the_system(void *user)
+{
+	errno = ENOENT;
+	return false;
+}
+
+/* Where the child took no more for now, what the hook had asked for was taken for why. */
+static void test_hook_that_changes_errno(void)
+{
+	struct coppice_hooks hooks = { .is_interrupted = asks_the_system };
+	struct image_read how = {
+		.store_fd = -1, .keep_fd = -1, .target_path = "out", .hooks = &hooks
+	};
+	struct coppice_error err = COPPICE_ERROR_INIT;
+	struct image_info info = { 0 };
+
+	enter();
+	image_plain();
+	sh("head -c 64000000 /dev/zero >r/usr/bin/big && tar -C r -cf p.tar .");
+	ok_call(read_with(how, "p.tar", &info, &err), &err);
+	image_info_done(&info);
+}
+
 /* ---- hostile ---- */
 
 static void nothing_outside(void)
@@ -864,6 +887,7 @@ int main(void)
 		TAP(test_metadata_that_is_wrong),
 		TAP(test_full_disk),
 		TAP(test_interrupted_while_input_hangs),
+		TAP(test_hook_that_changes_errno),
 		TAP(test_nothing_leads_outside),
 		{ NULL, NULL },
 	});

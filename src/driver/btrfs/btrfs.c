@@ -323,7 +323,7 @@ static int clone_one(void *user, size_t i, struct coppice_error *err)
 	char item[PATH_MAX];
 	int r;
 
-	if (pool->is_interrupted && pool->is_interrupted(pool->interrupted_user))
+	if (pool_is_interrupted(pool))
 		return fail(err, COPPICE_INTERRUPTED, "interrupted");
 	fd = openat(clones->draft->fd, layout_item_path(volume, item),
 		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);

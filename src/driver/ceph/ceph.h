@@ -502,12 +502,6 @@ int ceph_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err
 
 /* ---- draft.c ---- */
 
-/* What others write to is waited for: see ceph_writing_check(). Zeroed at first. */
-struct ceph_writing {
-	bool is_begun;
-	struct waiting waiting;
-};
-
 /* What a draft remembers of what was made in it. */
 struct ceph_making {
 	bool has_items;     /* something in it that has no name yet */
@@ -516,7 +510,7 @@ struct ceph_making {
 	bool is_half;       /* what is announced is not all made: a dead maker's is to go */
 	bool is_shown;      /* some of it may be, as publishing it began, and did not end well */
 	char *lines;        /* with these: names that are not its own, and that it may be making */
-	struct ceph_writing writing;
+	struct waiting writing; /* for what others write to: see ceph_writing_check() */
 	bool is_left; /* some of it to a process that may not end: whoever sweeps ends the rest */
 };
 
@@ -651,8 +645,7 @@ int ceph_snap_remove(struct ceph_pool *ceph, const char *name, const char *snaps
 int ceph_trash_make(struct ceph_pool *ceph, struct coppice_error *err);
 
 /* Remove an image that is of nobody; into the trash, where others stand on it. */
-int ceph_remove_image(struct ceph_pool *ceph, const struct draft *draft, const struct rbd *rbd,
-		      struct coppice_error *err);
+int ceph_remove_image(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err);
 
 /* Finish what was retired, and is not in the trash yet, or has snapshots to be removed. */
 int ceph_finish_retired(struct ceph_pool *ceph, const struct rbd_list *listing,
@@ -686,7 +679,7 @@ void ceph_shorten(struct pool *pool);
 /* One on this host is at an image's device. Zeroed: it is nobody's. */
 struct ceph_turn {
 	struct lock_file file;
-	const struct draft *draft; /* what is done is of it, and keeps it alive; NULL: of none */
+	const struct draft *draft; /* that the image is made in; NULL: in none */
 };
 
 /* In the directory of the pool's state: their locks. */
@@ -721,9 +714,9 @@ int ceph_write_patiently(const struct ceph_pool *ceph, const struct ceph_turn *t
 			 const char *device, bounded_fn *fn, void *user,
 			 struct coppice_error *err);
 
-/* The same where others write: to be asked often. */
+/* The same where others write: to be asked often. @writing: zeroed at first. */
 int ceph_writing_check(const struct ceph_pool *ceph, const char *device,
-		       struct ceph_writing *writing, struct coppice_error *err);
+		       struct waiting *writing, struct coppice_error *err);
 
 /* ---- mapping.c: images as block devices ---- */
 
@@ -780,13 +773,8 @@ bool ceph_was_taken_over(const struct ceph_pool *ceph, const struct rbd *rbd);
 int ceph_mount_at(struct ceph_pool *ceph, const struct ceph_turn *turn, const struct rbd *rbd,
 		  const char *path, struct coppice_error *err);
 
-/*
- * Unmount all that is mounted of an image, and unmap it; a view is removed. Takes the image's
- * turn. @draft: of which it is, and which lives until what may be left behind of that is over; or
- * NULL.
- */
-int ceph_umount(struct ceph_pool *ceph, const struct draft *draft, const char *name,
-		struct coppice_error *err);
+/* Unmount all that is mounted of an image, and unmap it; a view is removed. Takes its turn. */
+int ceph_umount(struct ceph_pool *ceph, const char *name, struct coppice_error *err);
 
 /* What a snapshot is read through; and is it one of this host's that nobody reads through? */
 bool ceph_is_view(const char *name);
@@ -795,6 +783,10 @@ bool ceph_is_view_left(const struct ceph_pool *ceph, const char *name);
 /* The same of a volume with its snapshots, or of a snapshot. */
 int ceph_umount_ref(struct ceph_pool *ceph, const struct rbd_list *listing,
 		    const struct volume_ref *ref, struct coppice_error *err);
+
+/* What lies in memory of a device, and of the file system at @where on it, if not NULL. */
+int ceph_flush(const struct ceph_pool *ceph, const struct ceph_turn *turn, const char *device,
+	       const char *where, struct coppice_error *err);
 
 /* What is written into it, and lies in memory, reaches the image. */
 int ceph_settle(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err);

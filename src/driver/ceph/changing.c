@@ -361,9 +361,9 @@ int ceph_swap(struct draft *draft, const struct new_volume *replacement,
 			    replacement->ref.name.text);
 	r = ceph_check_elsewhere(ceph, live, err);
 	if (r == COPPICE_OK)
-		r = ceph_umount(ceph, NULL, live->name, err);
+		r = ceph_umount(ceph, live->name, err);
 	if (r == COPPICE_OK)
-		r = ceph_umount(ceph, draft, new->name, err);
+		r = ceph_umount(ceph, new->name, err);
 	if (r < 0)
 		return r;
 	r = ceph_owe(ceph, err);

@@ -405,15 +405,14 @@ static int remove_patiently(struct ceph_pool *ceph, const struct rbd *rbd)
 	return r;
 }
 
-int ceph_remove_image(struct ceph_pool *ceph, const struct draft *draft, const struct rbd *rbd,
-		      struct coppice_error *err)
+int ceph_remove_image(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
 {
 	rbd_image_t image;
 	int r;
 
 	if (rbd->is_half_removed)
 		return finish_removal(ceph, rbd, err);
-	r = ceph_umount(ceph, draft, rbd->name, err);
+	r = ceph_umount(ceph, rbd->name, err);
 	if (r < 0)
 		return r;
 	r = 0;
@@ -620,7 +619,7 @@ static int remove_claimed(struct ceph_pool *ceph, const struct rbd *rbd, struct 
 
 	if (r < 0 || !is_claimed)
 		return r;
-	r = ceph_remove_image(ceph, NULL, rbd, err);
+	r = ceph_remove_image(ceph, rbd, err);
 	ceph_images_release(ceph, &id, 1);
 	return r == COPPICE_BUSY ? COPPICE_OK : r; /* it is left to whoever is at it */
 }
@@ -638,7 +637,7 @@ static int finish_one(struct ceph_pool *ceph, const struct rbd_list *listing, co
 		return finish_snapshots(ceph, rbd, err);
 	if (!is_ours_to_finish(ceph, &listing->owed, rbd))
 		return COPPICE_OK;
-	r = ceph_umount(ceph, NULL, rbd->name, err);
+	r = ceph_umount(ceph, rbd->name, err);
 	return r < 0 ? r : trash(ceph, rbd, err);
 }
 

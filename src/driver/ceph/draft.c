@@ -221,7 +221,6 @@ static bool is_kept(const struct rbd *rbd)
 /* The draft that ends. */
 struct ending {
 	struct ceph_pool *ceph;
-	const struct draft *draft; /* ours; NULL: it is a dead maker's */
 	const struct rbd_list *listing;
 	const char *id;
 	const char *lines; /* NULL: the root does not have it: what says that it is of it is not */
@@ -361,7 +360,7 @@ static int remove_images(const struct ending *ending, bool *is_going, struct cop
 		for (size_t i = 0; i < listing->n && r == COPPICE_OK; i++) {
 			if (!is_going[i] || is_stood_on(listing, is_going, &listing->rbd[i]))
 				continue;
-			r = ceph_remove_image(ending->ceph, ending->draft, &listing->rbd[i], err);
+			r = ceph_remove_image(ending->ceph, &listing->rbd[i], err);
 			is_going[i] = false;
 			did = true;
 		}
@@ -430,11 +429,10 @@ static bool was_given_up(const char *lines)
  * End draft @id, whose lock we have: what it announced is shown, or removed; the rest removed.
  * Without its key all was shown, or removed; but for what a swap left.
  */
-static int end(struct ceph_pool *ceph, const struct draft *draft, const char *id,
-	       struct coppice_error *err)
+int ceph_draft_end(struct ceph_pool *ceph, const char *id, struct coppice_error *err)
 {
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
-	struct ending ending = { .ceph = ceph, .draft = draft, .listing = &listing, .id = id };
+	struct ending ending = { .ceph = ceph, .listing = &listing, .id = id };
 	bool did_recover = false;
 	int r = rbd_listing_read_rest(ceph, &listing, err);
 
@@ -464,11 +462,6 @@ static int end(struct ceph_pool *ceph, const struct draft *draft, const char *id
 	return COPPICE_OK;
 }
 
-int ceph_draft_end(struct ceph_pool *ceph, const char *id, struct coppice_error *err)
-{
-	return end(ceph, NULL, id, err);
-}
-
 /* Most are empty by now. */
 static int discard(struct ceph_pool *ceph, struct draft *draft, struct coppice_error *err)
 {
@@ -490,7 +483,7 @@ static int discard(struct ceph_pool *ceph, struct draft *draft, struct coppice_e
 		return fail_memory(err);
 	r = root_draft_add(ceph, draft->id.text, lines, err);
 	if (r == COPPICE_OK)
-		r = end(ceph, draft, draft->id.text, err);
+		r = ceph_draft_end(ceph, draft->id.text, err);
 	return r == COPPICE_OK && making->is_shown ? ceph_stamp_touch(ceph, err) : r;
 }
 

@@ -57,15 +57,6 @@ static int fill(void *user, struct coppice_error *err)
 		       : fill_tree(filling->pool, filling->path, filling->from, err);
 }
 
-static int flush(void *user, struct coppice_error *err)
-{
-	const char *device = user;
-	_cleanup_(closep) int fd = open(device, O_RDONLY | O_CLOEXEC);
-
-	return fd < 0 || fsync(fd) < 0 ? fail_errno(err, errno, "cannot write '%s'", device)
-				       : COPPICE_OK;
-}
-
 int ceph_volume_fill(struct draft *draft, const struct new_volume *volume, const char *path,
 		     const char *from, struct coppice_error *err)
 {
@@ -93,11 +84,9 @@ int ceph_volume_fill(struct draft *draft, const struct new_volume *volume, const
 		r = ceph_write_patiently(ceph, &turn, device, fill, &filling, err);
 	/* Some kernels count no flush among what a device has to do. */
 	if (r == COPPICE_OK && filling.is_block)
-		r = ceph_patiently(ceph, &turn, device, flush, device, err, "cannot write to '%s'",
-				   device);
+		r = ceph_flush(ceph, &turn, device, NULL, err);
 	if (r == COPPICE_INTERRUPTED) {
-		/* It reads what the caller is about to take away, and will have heard in a moment.
-		 */
+		/* It reads what the caller is about to take away, and hears in a moment. */
 		ceph_turn_give(&turn);
 		if (ceph_turn_take(ceph, name, &turn, &ignored) < 0)
 			ceph_making_of(draft)->is_left = true;

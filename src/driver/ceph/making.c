@@ -336,7 +336,8 @@ int ceph_volume_seal(struct draft *draft, const struct new_volume *volume, bool 
 	if (draft->pool->is_dry_run)
 		return COPPICE_OK;
 	ceph_item_name(draft, volume, name);
-	r = ceph_umount(ceph, draft, name, err);
+	r = ceph_umount(ceph, name, err);
+	ceph_making_of(draft)->is_left |= r == COPPICE_UNAVAILABLE || r == COPPICE_INTERRUPTED;
 	if (r == COPPICE_OK)
 		r = header_id(ceph, name, id, err);
 	(void)snprintf(key, sizeof(key), META_SNAPSHOT "%s", volume->ref.snapshot.text);
@@ -404,7 +405,7 @@ static int clone_one(void *user, size_t i, struct coppice_error *err)
 	char name[RBD_NAME_MAX];
 	int r;
 
-	if (pool->is_interrupted && pool->is_interrupted(pool->interrupted_user))
+	if (pool_is_interrupted(pool))
 		return fail(err, COPPICE_INTERRUPTED, "interrupted");
 	if (draft->is_announced && !volume_is_snapshot(&volume->ref)) {
 		ceph_name(&volume->ref, name);
@@ -652,7 +653,7 @@ static int displace(struct ceph_pool *ceph, const struct volume_ref *ref, bool *
 	if (!rbd || !rbd->is_pending || strcmp(rbd->draft.text, found->draft.text) != 0)
 		return r;
 	*ret_did = true;
-	return ceph_remove_image(ceph, NULL, rbd, err);
+	return ceph_remove_image(ceph, rbd, err);
 }
 
 static int give_name(struct draft *draft, const struct new_volume *volume, const struct rbd *item,

@@ -316,7 +316,7 @@ static int unmap_one(struct ceph_pool *ceph, const char *name, bool *is_tried,
 	if (is_view && !ceph->io && !*is_tried)
 		(void)ceph_open_pool(ceph, &ignored);
 	*is_tried |= is_view;
-	r = ceph_umount(ceph, NULL, name, err);
+	r = ceph_umount(ceph, name, err);
 	return r < 0 && is_view && !ceph_linked(ceph, name, device) ? COPPICE_OK : r;
 }
 

@@ -44,40 +44,46 @@ static bool mount_find(const struct ceph_pool *ceph, const char *name, char ret[
 }
 
 struct flushing {
-	char where[PATH_MAX], device[PATH_MAX];
+	const char *path;
 	bool is_mounted;
 };
 
 static int flush(void *user, struct coppice_error *err)
 {
 	const struct flushing *flushing = user;
-	_cleanup_(closep) int fd = open(flushing->where, O_RDONLY | O_CLOEXEC);
+	_cleanup_(closep) int fd = open(flushing->path, O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0 || (flushing->is_mounted ? syncfs(fd) : fsync(fd)) < 0)
-		return fail_errno(err, errno, "cannot write out '%s'", flushing->where);
+		return fail_errno(err, errno, "cannot write out '%s'", flushing->path);
 	return COPPICE_OK;
+}
+
+int ceph_flush(const struct ceph_pool *ceph, const struct ceph_turn *turn, const char *device,
+	       const char *where, struct coppice_error *err)
+{
+	struct flushing flushing = { where ? where : device, where != NULL };
+
+	return ceph_patiently(ceph, turn, device, flush, &flushing, err, "cannot write out '%s'",
+			      flushing.path);
 }
 
 int ceph_settle(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
 {
 	_cleanup_(ceph_turn_give) struct ceph_turn turn = { 0 };
-	struct flushing flushing;
+	char device[PATH_MAX], where[PATH_MAX];
 	int r = COPPICE_OK;
 
 	/* What lies in memory here is not of it, and would be waited for for ever. */
 	if (ceph_was_taken_over(ceph, rbd))
 		return COPPICE_OK;
 	/* While it is unmounted it is mounted no more, and all of it not yet on its device. */
-	if (ceph_linked(ceph, rbd->name, flushing.device))
+	if (ceph_linked(ceph, rbd->name, device))
 		r = ceph_turn_take(ceph, rbd->name, &turn, err);
-	if (r < 0 || !ceph_mapped(ceph, rbd->name, flushing.device))
+	if (r < 0 || !ceph_mapped(ceph, rbd->name, device))
 		return r;
-	flushing.is_mounted = mount_find(ceph, rbd->name, flushing.where);
-	if (!flushing.is_mounted)
-		(void)snprintf(flushing.where, PATH_MAX, "%s", flushing.device);
 	/* Left behind, it changes nothing, and nobody need wait for it. */
-	return ceph_patiently(ceph, NULL, flushing.device, flush, &flushing, err,
-			      "cannot write out '%s'", flushing.where);
+	return ceph_flush(ceph, NULL, device, mount_find(ceph, rbd->name, where) ? where : NULL,
+			  err);
 }
 
 /* ---- mounting and unmounting ---- */
@@ -222,10 +228,9 @@ static int remove_view(struct ceph_pool *ceph, const char *name, struct coppice_
 /* No image is mounted by us more often, nor by those who unmount beside us. */
 #define MOUNTS_MAX 64
 
-int ceph_umount(struct ceph_pool *ceph, const struct draft *draft, const char *name,
-		struct coppice_error *err)
+int ceph_umount(struct ceph_pool *ceph, const char *name, struct coppice_error *err)
 {
-	_cleanup_(ceph_turn_give) struct ceph_turn turn = { .draft = draft };
+	_cleanup_(ceph_turn_give) struct ceph_turn turn = { 0 };
 	char where[PATH_MAX], device[PATH_MAX];
 	bool was_mapped;
 	int r;
@@ -280,7 +285,7 @@ static int umount_view(struct ceph_pool *ceph, const struct rbd *rbd, const stru
 	char name[RBD_NAME_MAX];
 
 	view_name(ceph, rbd, snap, name);
-	return ceph_umount(ceph, NULL, name, err);
+	return ceph_umount(ceph, name, err);
 }
 
 static int open_view(struct ceph_pool *ceph, const struct ceph_turn *turn, const struct rbd *rbd,
@@ -355,7 +360,7 @@ int ceph_umount_ref(struct ceph_pool *ceph, const struct rbd_list *listing,
 		return umount_snap(&umounting, rbd, snap, err);
 	r = ceph_check_elsewhere(ceph, rbd, err);
 	if (r == COPPICE_OK)
-		r = ceph_umount(ceph, NULL, rbd->name, err);
+		r = ceph_umount(ceph, rbd->name, err);
 	return r < 0 ? r : rbd_snaps_each(listing, rbd, umount_snap, &umounting, err);
 }
 
@@ -501,7 +506,7 @@ int ceph_volume_umount(struct pool *pool, const struct volume_ref *ref, struct c
 	if (r < 0)
 		return r;
 	if (!snap)
-		return ceph_umount(ceph, NULL, rbd->name, err);
+		return ceph_umount(ceph, rbd->name, err);
 	r = umount_view(ceph, rbd, snap, err);
 	if (r == COPPICE_OK && volume_is_block(ref) &&
 	    ceph_path(pool, ref, &path, err) == COPPICE_OK)

@@ -60,11 +60,6 @@ static void keep(struct patience *patience, int fd)
 		patience->keep_fd[patience->n_keep++] = fd;
 }
 
-static bool is_interrupted(const struct ceph_pool *ceph)
-{
-	return ceph->pool.is_interrupted && ceph->pool.is_interrupted(ceph->pool.interrupted_user);
-}
-
 /* To take the draft back would be to wait for the same once more. */
 static void note_left(const struct ceph_turn *turn)
 {
@@ -140,7 +135,8 @@ int ceph_write_patiently(const struct ceph_pool *ceph, const struct ceph_turn *t
 	patience.progress = count_ended_or_idle; /* what tells nothing counts as idle */
 	patience.user = path;
 	patience.interrupted_ms = 0;
-	/* Killed, the maker is over when it has heard that, a moment later: sweeps pass till then. */
+	/* Killed, the maker is over when it has heard that, a moment later: sweeps pass till then.
+	 */
 	if (turn && turn->draft) {
 		keep(&patience, turn->draft->fd);
 		keep(&patience, turn->draft->source_fd);
@@ -152,8 +148,8 @@ int ceph_write_patiently(const struct ceph_pool *ceph, const struct ceph_turn *t
 	return fail_ceph(ceph, -ETIMEDOUT, err, "cannot write to '%s'", device);
 }
 
-int ceph_writing_check(const struct ceph_pool *ceph, const char *device,
-		       struct ceph_writing *writing, struct coppice_error *err)
+int ceph_writing_check(const struct ceph_pool *ceph, const char *device, struct waiting *writing,
+		       struct coppice_error *err)
 {
 	struct patience patience = patience_of(ceph, NULL);
 	char path[64];
@@ -164,10 +160,9 @@ int ceph_writing_check(const struct ceph_pool *ceph, const char *device,
 		return COPPICE_OK;
 	patience.progress = count_ended_or_idle;
 	patience.is_interrupted = NULL;
-	if (!writing->is_begun)
-		waiting_begin(&writing->waiting, &patience);
-	writing->is_begun = true;
-	r = waiting_check(&writing->waiting, &patience, err);
+	if (writing->since_ms == 0)
+		waiting_begin(writing, &patience);
+	r = waiting_check(writing, &patience, err);
 	return r < 0 ? fail_ceph(ceph, -ETIMEDOUT, err, "cannot write to '%s'", device)
 		     : COPPICE_OK;
 }
@@ -196,9 +191,8 @@ int ceph_turn_take(const struct ceph_pool *ceph, const char *name, struct ceph_t
 		return r;
 	waiting_begin(&waiting, &patience);
 	while (r == COPPICE_OK && (r = lock_take(&ret->file, &want, 1, &ignored)) == COPPICE_BUSY) {
-		/* Whose turn it is may have just mapped it; who is to stop waits for no progress.
-		 */
-		if (is_interrupted(ceph))
+		/* It may just have been mapped; who is to stop waits for no progress. */
+		if (pool_is_interrupted(&ceph->pool))
 			patience.progress = NULL;
 		else
 			look_at_device(&patience, ceph_linked(ceph, name, device) ? device : NULL,

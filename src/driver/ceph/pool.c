@@ -536,7 +536,7 @@ static int remove_rest(struct ceph_pool *ceph, struct coppice_error *err)
 	for (size_t i = 0; i < listing.n && r == COPPICE_OK; i++)
 		if (listing.rbd[i].uuid.text[0] || listing.rbd[i].group.text[0] ||
 		    rbd_is_hidden(&listing.rbd[i]))
-			r = ceph_remove_image(ceph, NULL, &listing.rbd[i], err);
+			r = ceph_remove_image(ceph, &listing.rbd[i], err);
 	return r < 0 ? r : ceph_reap_trash(ceph, &ignored, err);
 }
 

@@ -597,7 +597,7 @@ static int send_extent(void *user, size_t i, struct coppice_error *err)
 	_cleanup_(freep) char *old = step->before ? malloc(extent->n_bytes) : NULL;
 	int r = 0;
 
-	if (pool->is_interrupted && pool->is_interrupted(pool->interrupted_user))
+	if (pool_is_interrupted(pool))
 		return fail(err, COPPICE_INTERRUPTED, "interrupted");
 	if (!new || (step->before && !old))
 		return fail_memory(err);

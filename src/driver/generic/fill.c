@@ -104,7 +104,7 @@ static int copy_block(const struct pool *pool, int from_fd, int to_fd, const cha
 	for (;;) {
 		int why;
 
-		if (pool->is_interrupted && pool->is_interrupted(pool->interrupted_user))
+		if (pool_is_interrupted(pool))
 			return fail(err, COPPICE_INTERRUPTED, "interrupted");
 		n = pread(from_fd, data, CHUNK_BYTES, at);
 		if (n < 0 && errno == EINTR)

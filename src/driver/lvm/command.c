@@ -93,7 +93,7 @@ static int lock_take(const struct lvm_pool *lvm, struct coppice_error *err)
 	while (flock(lvm->lock_fd, LOCK_EX | LOCK_NB) < 0) {
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			return fail_errno(err, errno, "cannot lock the volume group '%s'", lvm->vg);
-		if (pool->is_interrupted && pool->is_interrupted(pool->interrupted_user))
+		if (pool_is_interrupted(pool))
 			return fail(err, COPPICE_INTERRUPTED, "interrupted");
 		if (clock_ms() >= deadline_ms)
 			return fail(err, COPPICE_BUSY,

@@ -326,7 +326,7 @@ static int clone_one(const struct batch *batch, const struct new_volume *volume,
 	char name[LV_NAME_MAX];
 	int r;
 
-	if (lvm->pool.is_interrupted && lvm->pool.is_interrupted(lvm->pool.interrupted_user))
+	if (pool_is_interrupted(&lvm->pool))
 		return fail(err, COPPICE_INTERRUPTED, "interrupted");
 	r = lvm_name(lvm, &volume->ref, name, err);
 	if (r == COPPICE_OK && is_announced) {

@@ -231,11 +231,6 @@ static int run(const struct lvm_pool *lvm, const char *const argv[], int *ret_st
 	return r;
 }
 
-static bool is_interrupted(const struct lvm_pool *lvm)
-{
-	return lvm->pool.is_interrupted && lvm->pool.is_interrupted(lvm->pool.interrupted_user);
-}
-
 /* Is it sound? Or a failure to find out. */
 static int check(const struct lvm_pool *lvm, const char *device, bool *ret,
 		 struct coppice_error *err)
@@ -243,7 +238,7 @@ static int check(const struct lvm_pool *lvm, const char *device, bool *ret,
 	const char *const argv[] = { "thin_check", "-q", device, NULL };
 	int status = 1, r;
 
-	if (is_interrupted(lvm))
+	if (pool_is_interrupted(&lvm->pool))
 		return fail(err, COPPICE_INTERRUPTED, "interrupted");
 	r = run(lvm, argv, &status, err);
 	*ret = r == COPPICE_OK && status == 0;
@@ -286,9 +281,10 @@ static int copy_blocks(const struct lvm_pool *lvm, int from, int to, struct copp
 			continue;
 		if (n < 0)
 			return fail_errno(err, errno, "cannot read the thin pool's metadata");
-		r = is_interrupted(lvm) ? fail(err, COPPICE_INTERRUPTED, "interrupted")
-					: write_all(to, buffer, (size_t)n,
-						    "a copy of the thin pool's metadata", err);
+		r = pool_is_interrupted(&lvm->pool)
+			    ? fail(err, COPPICE_INTERRUPTED, "interrupted")
+			    : write_all(to, buffer, (size_t)n, "a copy of the thin pool's metadata",
+					err);
 		if (r < 0)
 			return r;
 	}

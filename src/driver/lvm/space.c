@@ -62,7 +62,7 @@ static int lock(const struct lvm_pool *lvm, unsigned most_ms, int *ret_fd,
 	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			r = fail_errno(err, errno, "cannot lock '%s/reserved'", lvm->files.path);
-		else if (pool->is_interrupted && pool->is_interrupted(pool->interrupted_user))
+		else if (pool_is_interrupted(pool))
 			r = fail(err, COPPICE_INTERRUPTED, "interrupted");
 		else if (clock_ms() >= deadline_ms)
 			r = fail(err, COPPICE_BUSY,

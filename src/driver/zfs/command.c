@@ -200,7 +200,7 @@ static bool is_stopped(void *user)
 {
 	const struct pool *pool = user;
 
-	return pool->is_interrupted && pool->is_interrupted(pool->interrupted_user);
+	return pool_is_interrupted(pool);
 }
 
 /* Who reads complains of a stream that ends too soon; why it does, the other one knows. */

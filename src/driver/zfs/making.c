@@ -299,7 +299,7 @@ static int clone_one(void *user, size_t i, struct coppice_error *err)
 	char name[DATASET_MAX];
 	int r;
 
-	if (pool->is_interrupted && pool->is_interrupted(pool->interrupted_user))
+	if (pool_is_interrupted(pool))
 		return fail(err, COPPICE_INTERRUPTED, "interrupted");
 	if (is_own_snapshot(batch, volume)) {
 		own.from = zfs_volume_name(zfs_pool_of(pool), batch->origin, name);

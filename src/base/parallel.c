@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/parallel.h"
 
-#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 
 #define THREADS_MAX 256
-#define STACK_BYTES (512 * 1024) /* of which what is used is taken; librbd uses more than 64 KiB */
+#define STACK_BYTES (512 * 1024) /* of which what is used is taken; librbd uses more than 64 KiB   \
+				  */
 
 struct work {
 	size_t n;
@@ -46,11 +46,22 @@ static void *worker(void *argument)
 	return NULL;
 }
 
+int thread_begin(pthread_t *ret, const pthread_attr_t *attributes, void *(*fn)(void *), void *user)
+{
+	sigset_t all, before;
+	int r;
+
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
+	r = pthread_create(ret, attributes, fn, user);
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return r;
+}
+
 int parallel_run(size_t n, size_t threads, parallel_fn *fn, void *user, struct coppice_error *err)
 {
 	struct work work = { .n = n, .fn = fn, .user = user, .err = err };
 	pthread_t thread[THREADS_MAX];
-	sigset_t all, before;
 	pthread_attr_t attributes;
 	size_t started = 0;
 
@@ -61,13 +72,9 @@ int parallel_run(size_t n, size_t threads, parallel_fn *fn, void *user, struct c
 	(void)pthread_mutex_init(&work.lock, NULL);
 	(void)pthread_attr_init(&attributes);
 	(void)pthread_attr_setstacksize(&attributes, STACK_BYTES);
-	/* Signals belong to the caller's own thread. */
-	(void)sigfillset(&all);
-	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
 	while (started + 1 < threads &&
-	       pthread_create(&thread[started], &attributes, worker, &work) == 0)
+	       thread_begin(&thread[started], &attributes, worker, &work) == 0)
 		started++;
-	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 	(void)pthread_attr_destroy(&attributes);
 	(void)worker(&work);
 	for (size_t i = 0; i < started; i++)

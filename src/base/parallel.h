@@ -3,7 +3,15 @@
 
 /* The same step on many things at once, each on a thread of its own while they last. */
 
+#include <pthread.h>
+
 #include "base/error.h"
+
+/*
+ * Begin a thread that takes no signals: those belong to the caller's own. Join it. @attributes:
+ * NULL: as always. Returns 0 or an errno, as pthread_create(3).
+ */
+int thread_begin(pthread_t *ret, const pthread_attr_t *attributes, void *(*fn)(void *), void *user);
 
 /*
  * Do step number @i. A failing step keeps those not yet begun from beginning.

@@ -1,12 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "driver/generic/device_mount.h"
 
+#include <ctype.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 #include "base/file.h"
+
+void mountinfo_unescape(char *text)
+{
+	char *to = text;
+
+	for (const char *from = text; *from; to++) {
+		if (from[0] == '\\' && isdigit((unsigned char)from[1]) &&
+		    isdigit((unsigned char)from[2]) && isdigit((unsigned char)from[3])) {
+			*to = (char)((from[1] - '0') * 64 + (from[2] - '0') * 8 + (from[3] - '0'));
+			from += 4;
+		} else {
+			*to = *from++;
+		}
+	}
+	*to = '\0';
+}
 
 /*
  * A line of mountinfo: "254:3" is its third field, the place the fifth; after " - " come the type
@@ -21,6 +38,7 @@ static bool is_of_device(const char *line, dev_t device, const char *path,
 
 	if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &major, &minor, where) != 3)
 		return false;
+	mountinfo_unescape(where);
 	return makedev(major, minor) == device ||
 	       (rest && sscanf(rest, " - %31s %4095s", type, source) == 2 &&
 		strcmp(type, "btrfs") == 0 && strcmp(source, path) == 0);

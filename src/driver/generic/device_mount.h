@@ -7,6 +7,9 @@
 
 #include "base/error.h"
 
+/* Of a word in mountinfo: spaces and the like are written as \040. */
+_nonnull_ void mountinfo_unescape(char *text);
+
 /* Is this mount point one that Coppice would use? */
 typedef bool mount_place_fn(const void *user, const char *where);
 

@@ -20,6 +20,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "driver/generic/device_mount.h"
 #include "driver/generic/loop.h"
 
 /* A query, and what the file systems say of it. */
@@ -275,23 +276,6 @@ struct mount_line {
 	char *overlay; /* the options of an overlay; NULL: it is none */
 };
 
-/* Spaces and the like are written as \040. */
-static void unescape(char *text)
-{
-	char *to = text;
-
-	for (const char *from = text; *from; to++) {
-		if (from[0] == '\\' && isdigit((unsigned char)from[1]) &&
-		    isdigit((unsigned char)from[2]) && isdigit((unsigned char)from[3])) {
-			*to = (char)((from[1] - '0') * 64 + (from[2] - '0') * 8 + (from[3] - '0'));
-			from += 4;
-		} else {
-			*to = *from++;
-		}
-	}
-	*to = '\0';
-}
-
 /* Of "rw,noatime shared:1 - overlay none rw,lowerdir=/a:/b" what is last. */
 static char *overlay_options(char *rest)
 {
@@ -322,8 +306,8 @@ static bool mount_line_parse(char *line, struct mount_line *ret)
 	ret->id = strtoull(word[0], NULL, 10);
 	ret->root = word[3];
 	ret->point = word[4];
-	unescape(ret->root);
-	unescape(ret->point);
+	mountinfo_unescape(ret->root);
+	mountinfo_unescape(ret->point);
 	ret->overlay = overlay_options(rest);
 	return true;
 }
@@ -404,7 +388,7 @@ static int look_at_option(struct search *search, int root_fd, char *option,
 	for (size_t i = 0; option && i < ARRAY_SIZE(keys); i++) {
 		if (strcmp(key, keys[i].key) != 0)
 			continue;
-		unescape(option);
+		mountinfo_unescape(option);
 		while ((layer = keys[i].is_list ? next_layer(&option) : strsep(&option, ""))) {
 			const char *shown;
 			bool is_there = true;
@@ -542,7 +526,7 @@ static bool is_mapped_image(const char *path)
 		if (!strstr(line, " - fuse.rbd-fuse ") ||
 		    sscanf(line, "%*d %*d %*s %*s %4095s", where) != 1)
 			continue;
-		unescape(where);
+		mountinfo_unescape(where);
 		is_so = strlen(where) == (size_t)(slash - path) &&
 			strncmp(path, where, strlen(where)) == 0;
 	}
@@ -584,7 +568,7 @@ static int look_at_swaps(const struct search *search, struct coppice_error *err)
 		struct statx st;
 
 		line[strcspn(line, " \t\n")] = '\0';
-		unescape(line);
+		mountinfo_unescape(line);
 		if (line[0] != '/' ||
 		    statx(AT_FDCWD, line, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &st) < 0)
 			continue;

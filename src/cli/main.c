@@ -121,8 +121,14 @@ int main(int argc, char **argv)
 	bool is_done;
 	int r;
 
-	/* A list of thousands asks the kernel for memory by the MiB, not 132 KiB at a time. */
+	/*
+	 * A list of thousands asks the kernel for memory by the MiB, not 132 KiB at a time. What is
+	 * freed is soon needed again, and a command soon over: librbd copies all that it writes, by
+	 * objects of 4 MiB, and took 390 ms instead of 235 for 330 MB with new pages for each.
+	 */
 	(void)mallopt(M_TOP_PAD, 1 << 20);
+	(void)mallopt(M_MMAP_THRESHOLD, 32 << 20);
+	(void)mallopt(M_TRIM_THRESHOLD, 256 << 20);
 	keep_standard_streams();
 	/* Trees and ≤ are UTF-8 wherever they are read; the rest is the same in all locales. */
 	(void)setlocale(LC_CTYPE, "C.UTF-8");

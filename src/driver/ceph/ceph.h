@@ -511,6 +511,7 @@ struct ceph_making {
 	bool is_shown;      /* some of it may be, as publishing it began, and did not end well */
 	char *lines;        /* with these: names that are not its own, and that it may be making */
 	struct waiting writing; /* for what others write to: see ceph_writing_check() */
+	struct ceph_staged *staged; /* what is made on this host first, see staging.c */
 	bool is_left; /* some of it to a process that may not end: whoever sweeps ends the rest */
 };
 
@@ -549,6 +550,9 @@ int ceph_draft_discard(struct draft *draft, struct coppice_error *err);
 int ceph_draft_path(struct draft *draft, const struct new_volume *volume, char **ret,
 		    struct coppice_error *err);
 
+/* Of the lines that the root has of a draft: is there no name that it may yet give to anything? */
+bool ceph_draft_shows_nothing(const char *lines);
+
 /* End a draft whose maker is dead, or us: what it announced is shown, or removed; the rest removed. */
 int ceph_draft_end(struct ceph_pool *ceph, const char *id, struct coppice_error *err);
 
@@ -556,6 +560,20 @@ int ceph_draft_end(struct ceph_pool *ceph, const char *id, struct coppice_error 
 
 int ceph_volume_create(struct draft *draft, const struct new_volume *volume, char **ret_path,
 		       struct coppice_error *err);
+
+/* The file system of an image that is just made, and is to be mounted. */
+struct new_file_system {
+	const char *name; /* of the image */
+	uint64_t bytes;   /* its size */
+	const char *type;
+	const char *options; /* to mount it with */
+	const char *path;    /* where */
+};
+
+/* On @device, with these options. */
+int ceph_make_and_mount(const struct ceph_pool *ceph, const struct new_file_system *wanted,
+			const char *device, const char *options, struct coppice_error *err);
+
 int ceph_draft_writing_check(struct draft *draft, const struct new_volume *volume,
 			     struct coppice_error *err);
 int ceph_volume_fill(struct draft *draft, const struct new_volume *volume, const char *path,
@@ -717,6 +735,28 @@ int ceph_write_patiently(const struct ceph_pool *ceph, const struct ceph_turn *t
 /* The same where others write: to be asked often. @writing: zeroed at first. */
 int ceph_writing_check(const struct ceph_pool *ceph, const char *device,
 		       struct waiting *writing, struct coppice_error *err);
+
+/* ---- staging.c: what is made on this host first ---- */
+
+/* Make it on a file of this host. *ret_did false: that is not worth it here, or cannot be. */
+int ceph_stage(struct draft *draft, const struct new_file_system *wanted, bool *ret_did,
+	       struct coppice_error *err);
+bool ceph_is_staged(const struct draft *draft, const char *name);
+
+/*
+ * Write what is staged to its image; no more is written to it. COPPICE_BUSY: somebody has a file of
+ * it open for that.
+ */
+int ceph_unstage(struct draft *draft, const char *name, struct coppice_error *err);
+
+/* Unmount all that is staged, and forget it. */
+void ceph_staged_done(struct draft *draft);
+
+/* Unmount all that is staged of a draft, also of one whose maker is dead. */
+int ceph_staged_umount(const char *id, struct coppice_error *err);
+
+/* The same of all drafts of this host whose makers are dead; asks the cluster nothing. */
+int ceph_staged_umount_dead(const struct ceph_pool *ceph, struct coppice_error *err);
 
 /* ---- mapping.c: images as block devices ---- */
 

@@ -7,7 +7,9 @@
  */
 #include "driver/ceph/ceph.h"
 
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/text.h"
@@ -411,10 +413,15 @@ static int unclaim_names(const struct ending *ending, struct coppice_error *err)
 	return r;
 }
 
+/* What of it is mounted in another namespace is detached there with its folder. */
 static void remove_folder(struct ceph_pool *ceph, const char *id)
 {
 	_cleanup_(freep) char *folder = text_format("%s/drafts/%s", ceph->mount, id);
+	_cleanup_(closedirp) DIR *dir = folder ? opendir(folder) : NULL;
+	struct dirent *entry;
 
+	while (dir && (entry = readdir(dir)) != NULL)
+		(void)unlinkat(dirfd(dir), entry->d_name, AT_REMOVEDIR);
 	if (folder)
 		(void)rmdir(folder);
 }
@@ -423,6 +430,17 @@ static void remove_folder(struct ceph_pool *ceph, const char *id)
 static bool was_given_up(const char *lines)
 {
 	return lines && strncmp(lines, GIVEN_UP, strlen(GIVEN_UP)) == 0;
+}
+
+bool ceph_draft_shows_nothing(const char *lines)
+{
+	for (const char *at = lines ? lines : ""; *at && !was_given_up(lines);) {
+		if (strncmp(at, "by\t", 3) != 0)
+			return false;
+		at += strcspn(at, "\n");
+		at += *at == '\n';
+	}
+	return true;
 }
 
 /*
@@ -434,8 +452,10 @@ int ceph_draft_end(struct ceph_pool *ceph, const char *id, struct coppice_error 
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
 	struct ending ending = { .ceph = ceph, .listing = &listing, .id = id };
 	bool did_recover = false;
-	int r = rbd_listing_read_rest(ceph, &listing, err);
+	int r = ceph_staged_umount(id, err);
 
+	if (r == COPPICE_OK)
+		r = rbd_listing_read_rest(ceph, &listing, err);
 	if (r == COPPICE_OK)
 		r = recover_swaps(ceph, &listing, id, &did_recover, err);
 	if (r == COPPICE_OK && did_recover) {
@@ -494,6 +514,8 @@ int ceph_draft_discard(struct draft *draft, struct coppice_error *err)
 
 	if (!pool)
 		return COPPICE_OK;
+	if (draft->driver)
+		ceph_staged_done(draft);
 	if (draft->fd >= 0) {
 		r = discard(ceph_pool_of(pool), draft, err);
 		(void)close(take_fd(&draft->fd));

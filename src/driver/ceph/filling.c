@@ -77,7 +77,9 @@ int ceph_volume_fill(struct draft *draft, const struct new_volume *volume, const
 	r = ceph_turn_take(ceph, name, &turn, err);
 	if (r == COPPICE_OK && filling.is_block)
 		r = grow_to(ceph, &turn, name, path, from, err);
-	if (r == COPPICE_OK && !ceph_mapped(ceph, name, device))
+	/* What is made on this host first is no device of the cluster's. */
+	device[0] = '\0';
+	if (r == COPPICE_OK && !ceph_is_staged(draft, name) && !ceph_mapped(ceph, name, device))
 		r = fail(err, COPPICE_FAILED, "the device of '%s/%s' is gone", ceph->osd_pool,
 			 name);
 	if (r == COPPICE_OK)

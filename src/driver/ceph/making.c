@@ -194,52 +194,75 @@ int ceph_image_create(struct ceph_pool *ceph, const char *name, uint64_t bytes,
 		     : COPPICE_OK;
 }
 
-struct making_file_system {
-	struct ceph_pool *ceph;
-	const char *file_system, *options; /* to make, and mount it with */
-	const char *device, *path;
+int ceph_make_and_mount(const struct ceph_pool *ceph, const struct new_file_system *wanted,
+			const char *device, const char *options, struct coppice_error *err)
+{
+	int r = file_system_make(wanted->type, device, err);
+
+	if (r == COPPICE_OK)
+		r = folders_ensure(ceph->mount, wanted->path, err);
+	if (r == COPPICE_OK)
+		r = file_system_mount(device, options, false, wanted->path, err);
+	if (r == COPPICE_OK)
+		file_system_clear(wanted->path);
+	return r;
+}
+
+struct making_mapped {
+	const struct ceph_pool *ceph;
+	const struct new_file_system *wanted;
+	const char *device;
 };
 
 static int make_and_mount(void *user, struct coppice_error *err)
 {
-	const struct making_file_system *making = user;
-	int r = file_system_make(making->file_system, making->device, err);
+	const struct making_mapped *making = user;
 
-	if (r == COPPICE_OK)
-		r = folders_ensure(making->ceph->mount, making->path, err);
-	if (r == COPPICE_OK)
-		r = file_system_mount(making->device, making->options, false, making->path, err);
-	if (r == COPPICE_OK)
-		file_system_clear(making->path);
-	return r;
+	return ceph_make_and_mount(making->ceph, making->wanted, making->device,
+				   making->wanted->options, err);
 }
 
-/* Make the file system of a new one, and mount it at @path. */
-static int make_file_system(struct ceph_pool *ceph, const struct ceph_turn *turn,
-			    const struct new_volume *volume, const char *file_system,
-			    const char *device, const char *path, struct coppice_error *err)
+/* Map a new image; and make its file system, and mount that, unless @wanted->path is NULL. */
+static int make_mapped(struct draft *draft, const struct new_file_system *wanted,
+		       struct coppice_error *err)
 {
-	_cleanup_(freep) char *own = record_config(volume->record, "block.mount_options");
-	struct making_file_system making = { .ceph = ceph,
-					     .file_system = file_system,
-					     .options = own ? own : ceph->mount_options,
-					     .device = device,
-					     .path = path };
+	_cleanup_(ceph_turn_give) struct ceph_turn turn = { .draft = draft };
+	struct ceph_pool *ceph = ceph_pool_of(draft->pool);
+	char device[PATH_MAX];
+	struct making_mapped making = { ceph, wanted, device };
+	int r = ceph_turn_take(ceph, wanted->name, &turn, err);
 
-	return ceph_patiently(ceph, turn, device, make_and_mount, &making, err,
+	if (r == COPPICE_OK)
+		r = ceph_map(ceph, &turn, wanted->name, device, err);
+	if (r < 0 || !wanted->path)
+		return r;
+	return ceph_patiently(ceph, &turn, device, make_and_mount, &making, err,
 			      "cannot make a file system on '%s'", device);
+}
+
+static int make_writable(struct draft *draft, const struct new_file_system *wanted,
+			 struct coppice_error *err)
+{
+	bool is_staged = false;
+	int r = wanted->path ? ceph_stage(draft, wanted, &is_staged, err) : COPPICE_OK;
+
+	return r < 0 || is_staged ? r : make_mapped(draft, wanted, err);
 }
 
 int ceph_volume_create(struct draft *draft, const struct new_volume *volume, char **ret_path,
 		       struct coppice_error *err)
 {
 	struct ceph_pool *ceph = ceph_pool_of(draft->pool);
-	_cleanup_(ceph_turn_give) struct ceph_turn turn = { .draft = draft };
 	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 };
 	_cleanup_(freep) char *path = ceph_item_path(draft, volume);
 	_cleanup_(freep) char *own = record_config(volume->record, "block.filesystem");
+	_cleanup_(freep) char *options = record_config(volume->record, "block.mount_options");
 	const char *file_system = own ? own : ceph->file_system;
-	char name[RBD_NAME_MAX], device[PATH_MAX];
+	char name[RBD_NAME_MAX];
+	struct new_file_system wanted = { .name = name,
+					  .type = file_system,
+					  .options = options ? options : ceph->mount_options,
+					  .path = volume_is_block(&volume->ref) ? NULL : path };
 	bool is_marked = !volume->is_nested;
 	int r = COPPICE_OK;
 
@@ -260,15 +283,12 @@ int ceph_volume_create(struct draft *draft, const struct new_volume *volume, cha
 	is_marked |= is_group_seen(&listing, &volume->group);
 	ceph_making_of(draft)->has_items = true;
 	ceph_item_name(draft, volume, name);
-	r = ceph_image_create(ceph, name, bytes_of(ceph, &listing, volume), err);
+	wanted.bytes = whole_sectors(bytes_of(ceph, &listing, volume));
+	r = ceph_image_create(ceph, name, wanted.bytes, err);
 	if (r == COPPICE_OK)
 		r = ceph_image_describe(draft, volume, name, NULL, is_marked, err);
 	if (r == COPPICE_OK)
-		r = ceph_turn_take(ceph, name, &turn, err);
-	if (r == COPPICE_OK)
-		r = ceph_map(ceph, &turn, name, device, err);
-	if (r == COPPICE_OK && !volume_is_block(&volume->ref))
-		r = make_file_system(ceph, &turn, volume, file_system, device, path, err);
+		r = make_writable(draft, &wanted, err);
 	if (r == COPPICE_OK)
 		*ret_path = take_ptr(&path);
 	return r;
@@ -314,7 +334,7 @@ static void sealed_name(const struct new_volume *volume, char ret[static RBD_NAM
 		(void)snprintf(ret, RBD_NAME_MAX, IMAGE_SNAPSHOT);
 }
 
-/* Unmounting writes out all of its data, and unmapping waits for the cluster. */
+/* What is mapped is written out by unmounting it, and unmapping waits for the cluster. */
 int ceph_volume_seal(struct draft *draft, const struct new_volume *volume, bool is_read_only,
 		     struct coppice_error *err)
 {
@@ -336,8 +356,13 @@ int ceph_volume_seal(struct draft *draft, const struct new_volume *volume, bool 
 	if (draft->pool->is_dry_run)
 		return COPPICE_OK;
 	ceph_item_name(draft, volume, name);
-	r = ceph_umount(ceph, name, err);
-	ceph_making_of(draft)->is_left |= r == COPPICE_UNAVAILABLE || r == COPPICE_INTERRUPTED;
+	if (ceph_is_staged(draft, name)) {
+		r = ceph_unstage(draft, name, err);
+	} else {
+		r = ceph_umount(ceph, name, err);
+		ceph_making_of(draft)->is_left |=
+			r == COPPICE_UNAVAILABLE || r == COPPICE_INTERRUPTED;
+	}
 	if (r == COPPICE_OK)
 		r = header_id(ceph, name, id, err);
 	(void)snprintf(key, sizeof(key), META_SNAPSHOT "%s", volume->ref.snapshot.text);

@@ -246,12 +246,19 @@ bool ceph_pool_is_mounted(const struct pool_spec *spec)
 	return true;
 }
 
+static int unmount_all(struct ceph_pool *ceph, struct coppice_error *err)
+{
+	int r = ceph_unmap_all(ceph, err);
+
+	return r < 0 ? r : ceph_staged_umount_dead(ceph, err);
+}
+
 int ceph_pool_umount(const struct pool_spec *spec, struct coppice_error *err)
 {
 	_cleanup_(ceph_pool_closep) struct pool *pool = NULL;
 	int r = pool_new(spec, &pool, err);
 
-	return r < 0 ? r : ceph_unmap_all(ceph_pool_of(pool), err);
+	return r < 0 ? r : unmount_all(ceph_pool_of(pool), err);
 }
 
 int ceph_pool_record_read(struct pool *pool, char **ret, struct coppice_error *err)
@@ -618,7 +625,7 @@ int ceph_pool_destroy(const struct pool_spec *spec, struct coppice_error *err)
 	unfinished = unfinished_name(spec, ceph);
 	if (!unfinished)
 		return fail_memory(err);
-	r = ceph_unmap_all(ceph, err);
+	r = unmount_all(ceph, err);
 	if (r < 0)
 		return r;
 	r = ceph_open_pool(ceph, &why);

@@ -7,9 +7,9 @@
 #include "driver/ceph/ceph.h"
 
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/text.h"
 
 /* ---- debts ---- */
@@ -196,8 +196,21 @@ struct sweeping {
 	struct ceph_pool *ceph;
 	struct root_list workers, drafts; /* all; read when the sweep has begun */
 	const struct uuid *asked;         /* a worker that is over; or NULL */
+	bool is_put_off;                  /* some of it, until the cluster answers */
 	size_t n;
 };
+
+/* What will never be shown keeps no name from anybody: that an OSD is away need not, either. */
+static int end_draft(struct sweeping *sweeping, const char *id, const char *lines,
+		     struct coppice_error *err)
+{
+	int r = ceph_draft_end(sweeping->ceph, id, err);
+
+	if (r != COPPICE_UNAVAILABLE || !ceph_draft_shows_nothing(lines))
+		return r;
+	sweeping->is_put_off = true;
+	return COPPICE_OK;
+}
 
 static int end_dead(void *user, const char *id, int fd, struct coppice_error *err)
 {
@@ -210,7 +223,7 @@ static int end_dead(void *user, const char *id, int fd, struct coppice_error *er
 		text = root_list_get(&sweeping->workers, worker.text);
 	if (text && worker_is_over(sweeping->ceph, worker.text, text))
 		r = worker_fence(sweeping->ceph, text, err);
-	return r < 0 ? r : ceph_draft_end(sweeping->ceph, id, err);
+	return r < 0 ? r : end_draft(sweeping, id, lines, err);
 }
 
 /* Who was at work when he died: his drafts that have no file here. */
@@ -226,7 +239,7 @@ static int end_worker(struct sweeping *sweeping, const struct root_entry *dead,
 		if (!worker_of(draft->text, &worker) || strcmp(worker.text, dead->id.text) != 0 ||
 		    state_lock_is_there(&sweeping->ceph->files, draft->id.text))
 			continue;
-		r = ceph_draft_end(sweeping->ceph, draft->id.text, err);
+		r = end_draft(sweeping, draft->id.text, draft->text, err);
 		sweeping->n += r == COPPICE_OK;
 	}
 	return r;
@@ -244,7 +257,7 @@ static int end_lost(struct sweeping *sweeping, struct coppice_error *err)
 		if (state_lock_is_there(&ceph->files, id) ||
 		    !is_over(ceph, &sweeping->workers, sweeping->drafts.entry[i].text))
 			continue;
-		r = ceph_draft_end(ceph, id, err);
+		r = end_draft(sweeping, id, sweeping->drafts.entry[i].text, err);
 		sweeping->n += r == COPPICE_OK;
 	}
 	return r;
@@ -290,19 +303,22 @@ static int sweep_all(struct sweeping *sweeping, struct coppice_error *err)
 		r = end_lost(sweeping, err);
 	if (r == COPPICE_OK)
 		r = mend(ceph, err);
-	for (size_t i = 0; i < sweeping->workers.n && r == COPPICE_OK; i++)
+	/* Without its maker's key a draft of another host would be nobody's to end. */
+	for (size_t i = 0; i < sweeping->workers.n && r == COPPICE_OK && !sweeping->is_put_off; i++)
 		if (is_to_end(sweeping, i))
 			r = free_worker(ceph, sweeping->workers.entry[i].id.text, err);
 	return r < 0 ? r
 		     : state_dead_each(&ceph->files, WORKER_FILE, end_half, ceph, &ignored, err);
 }
 
-static int sweep(struct ceph_pool *ceph, const struct uuid *asked, size_t *ret_n,
+/* *ret_is_busy: somebody else sweeps, and we did nothing. */
+static int sweep(struct ceph_pool *ceph, const struct uuid *asked, size_t *ret_n, bool *ret_is_busy,
 		 struct coppice_error *err)
 {
 	struct sweeping sweeping = { .ceph = ceph, .asked = asked };
 	int r = ceph_sweeping_begin(ceph, err);
 
+	*ret_is_busy = r == COPPICE_BUSY;
 	if (r < 0)
 		return r;
 	r = sweep_all(&sweeping, err);
@@ -315,8 +331,9 @@ static int sweep(struct ceph_pool *ceph, const struct uuid *asked, size_t *ret_n
 
 int ceph_sweep_worker(struct ceph_pool *ceph, const struct uuid *id, struct coppice_error *err)
 {
+	bool is_busy;
 	size_t ignored;
-	int r = sweep(ceph, id, &ignored, err);
+	int r = sweep(ceph, id, &ignored, &is_busy, err);
 
 	/* One without a key has nothing but locks. */
 	return r < 0 ? r : ceph_locks_break(ceph, id->text, err);
@@ -361,19 +378,20 @@ static bool is_anybody_dead(struct ceph_pool *ceph, const struct root_list *work
 	return n > 0 || !state_is_clean(&ceph->files);
 }
 
-/* COPPICE_BUSY: somebody else sweeps. */
-static int sweep_if_needed(struct ceph_pool *ceph, size_t *ret_n, struct coppice_error *err)
+static int sweep_if_needed(struct ceph_pool *ceph, size_t *ret_n, bool *ret_is_busy,
+			   struct coppice_error *err)
 {
 	_cleanup_(root_list_done) struct root_list workers = { 0 };
 	struct uuid asked;
 	bool is_asked;
 	int r = root_list_read(ceph, ROOT_WORKER, &workers, err);
 
+	*ret_is_busy = false;
 	if (r < 0)
 		return r;
 	is_asked = ask_one(ceph, &workers, &asked);
 	return is_asked || is_anybody_dead(ceph, &workers)
-		       ? sweep(ceph, is_asked ? &asked : NULL, ret_n, err)
+		       ? sweep(ceph, is_asked ? &asked : NULL, ret_n, ret_is_busy, err)
 		       : COPPICE_OK;
 }
 
@@ -383,17 +401,18 @@ static int sweep_if_needed(struct ceph_pool *ceph, size_t *ret_n, struct coppice
 int ceph_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
 {
 	struct ceph_pool *ceph = ceph_pool_of(pool);
-	unsigned waited_ms = 0;
+	int64_t until_ms = clock_ms() + 1000 * ceph->timeout_seconds;
+	bool is_busy;
 	size_t n = 0;
 	int r;
 
 	*ret_n = 0;
 	if (pool->is_dry_run)
 		return COPPICE_OK;
-	while ((r = sweep_if_needed(ceph, &n, err)) == COPPICE_BUSY &&
-	       waited_ms < 1000 * ceph->timeout_seconds) {
-		(void)nanosleep(&(struct timespec){ .tv_nsec = WAIT_MS * 1000000 }, NULL);
-		waited_ms += WAIT_MS;
+	r = sweep_if_needed(ceph, &n, &is_busy, err);
+	while (is_busy && clock_ms() < until_ms) {
+		clock_pause(WAIT_MS);
+		r = sweep_if_needed(ceph, &n, &is_busy, err);
 	}
 	if (r == COPPICE_OK)
 		*ret_n = n;

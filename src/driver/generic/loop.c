@@ -262,44 +262,38 @@ static int free_device(int control_fd, struct loop *loop, struct coppice_error *
 	return COPPICE_OK;
 }
 
-static int configure(int device_fd, int file_fd)
+static int configure(int device_fd, int file_fd, bool is_direct)
 {
 	struct loop_config config = {
 		.fd = (unsigned)file_fd,
-		.info = { .lo_flags = LO_FLAGS_DIRECT_IO | LO_FLAGS_AUTOCLEAR },
+		.info = { .lo_flags = LO_FLAGS_AUTOCLEAR | (is_direct ? LO_FLAGS_DIRECT_IO : 0) },
 	};
 
 	if (ioctl(device_fd, LOOP_CONFIGURE, &config) == 0)
 		return 0;
-	if (errno != EINVAL)
+	if (errno != EINVAL || !is_direct)
 		return -errno;
 	/* The file's own file system cannot do direct I/O in such small blocks. */
 	config.info.lo_flags = LO_FLAGS_AUTOCLEAR;
 	return ioctl(device_fd, LOOP_CONFIGURE, &config) < 0 ? -errno : 0;
 }
 
-static int attach_new(const char *file, int lock_fd, struct loop *loop, struct coppice_error *err)
+static int attach_fd(const char *file, int file_fd, bool is_direct, struct loop *loop,
+		     struct coppice_error *err)
 {
 	_cleanup_(closep) int control_fd = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-	_cleanup_(closep) int file_fd = -1;
-	char again[64];
 	int r = -EBUSY;
 
 	if (control_fd < 0)
 		return fail(err, COPPICE_UNSUPPORTED,
 			    "no loop devices on this machine: /dev/loop-control: %s",
 			    strerrordesc_np(errno));
-	/* Opened anew: the device keeps what it is given, and with it the lock. */
-	(void)snprintf(again, sizeof(again), "/proc/self/fd/%d", lock_fd);
-	file_fd = open(again, O_RDWR | O_CLOEXEC);
-	if (file_fd < 0)
-		return fail_errno(err, errno, "cannot open '%s'", file);
 	for (int i = 0; i < ATTACH_TRIES; i++) {
 		int got = free_device(control_fd, loop, err);
 
 		if (got < 0)
 			return got;
-		r = configure(loop->fd, file_fd);
+		r = configure(loop->fd, file_fd, is_direct);
 		if (r == 0)
 			return COPPICE_OK;
 		loop_close(loop);
@@ -308,6 +302,33 @@ static int attach_new(const char *file, int lock_fd, struct loop *loop, struct c
 		nap(1 + i % 5);
 	}
 	return fail_errno(err, -r, "cannot attach '%s' to a loop device", file);
+}
+
+/* Opened anew: the device keeps what it is given, and with it locks, and errors that are told once.
+ */
+static int attach_new(const char *file, int fd, bool is_direct, struct loop *loop,
+		      struct coppice_error *err)
+{
+	_cleanup_(closep) int file_fd = -1;
+	char again[64];
+
+	(void)snprintf(again, sizeof(again), "/proc/self/fd/%d", fd);
+	file_fd = open(again, O_RDWR | O_CLOEXEC);
+	if (file_fd < 0)
+		return fail_errno(err, errno, "cannot open '%s'", file);
+	return attach_fd(file, file_fd, is_direct, loop, err);
+}
+
+int loop_attach_buffered(int fd, struct loop *ret, struct coppice_error *err)
+{
+	_cleanup_(loop_close) struct loop loop = LOOP_INIT;
+	int r = attach_new("a file without a name", fd, false, &loop, err);
+
+	if (r < 0)
+		return r;
+	*ret = loop;
+	loop.fd = -1;
+	return COPPICE_OK;
 }
 
 int loop_attach_locked(const char *file, int lock_fd, struct loop *ret, struct coppice_error *err)
@@ -322,7 +343,7 @@ int loop_attach_locked(const char *file, int lock_fd, struct loop *ret, struct c
 	r = search_run(&search, err);
 	loop = search.found;
 	if (r >= 0 && loop.fd < 0)
-		r = attach_new(file, lock_fd, &loop, err);
+		r = attach_new(file, lock_fd, true, &loop, err);
 	if (r < 0)
 		return r;
 	*ret = loop;

@@ -45,6 +45,12 @@ struct loop {
 _nonnull_ int loop_attach(const char *file, struct loop *ret, struct coppice_error *err);
 
 /*
+ * Attach a file that nobody else knows, and that need not reach the disk: through the cache. @fd
+ * stays the caller's. COPPICE_UNSUPPORTED: as loop_attach().
+ */
+_nonnull_ int loop_attach_buffered(int fd, struct loop *ret, struct coppice_error *err);
+
+/*
  * Take the lock on a file or block device, for who must attach and mount in one step; close
  * *ret_fd to give it back. loop_attach() under it would wait for itself: use
  * loop_attach_locked() with this descriptor.

@@ -5,8 +5,7 @@
 #include <stdatomic.h>
 
 #define THREADS_MAX 256
-#define STACK_BYTES (512 * 1024) /* of which what is used is taken; librbd uses more than 64 KiB   \
-				  */
+#define STACK_BYTES (512 * 1024) /* of which what is used is taken; librbd uses more than 64 KiB */
 
 struct work {
 	size_t n;

@@ -124,7 +124,7 @@ int main(int argc, char **argv)
 	/*
 	 * A list of thousands asks the kernel for memory by the MiB, not 132 KiB at a time. What is
 	 * freed is soon needed again, and a command soon over: librbd copies all that it writes, by
-	 * objects of 4 MiB, and took 390 ms instead of 235 for 330 MB with new pages for each.
+	 * objects of 4 MiB, and took twice the time of a processor with new pages for each.
 	 */
 	(void)mallopt(M_TOP_PAD, 1 << 20);
 	(void)mallopt(M_MMAP_THRESHOLD, 32 << 20);

@@ -550,7 +550,13 @@ int ceph_draft_discard(struct draft *draft, struct coppice_error *err);
 int ceph_draft_path(struct draft *draft, const struct new_volume *volume, char **ret,
 		    struct coppice_error *err);
 
-/* Of the lines that the root has of a draft: is there no name that it may yet give to anything? */
+/* Before an image of it is given the name of one that is live. */
+int ceph_draft_swaps(struct draft *draft, struct coppice_error *err);
+
+/*
+ * Of the lines that the root has of a draft: is there no name that it may yet give to anything, or
+ * give back? Not if there are no lines.
+ */
 bool ceph_draft_shows_nothing(const char *lines);
 
 /* End a draft whose maker is dead, or us: what it announced is shown, or removed; the rest removed. */

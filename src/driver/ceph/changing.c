@@ -368,6 +368,8 @@ int ceph_swap(struct draft *draft, const struct new_volume *replacement,
 		return r;
 	r = ceph_owe(ceph, err);
 	if (r == COPPICE_OK)
+		r = ceph_draft_swaps(draft, err);
+	if (r == COPPICE_OK)
 		r = take_nested(ceph, &listing, live, draft, err);
 	if (r == COPPICE_OK)
 		r = exchange(ceph, live, new, draft, err);

@@ -17,6 +17,9 @@
 /* Before its lines: what is announced is not to be; or not yet, while it is made. */
 #define GIVEN_UP "given up\n"
 
+/* A line of its own: an image may be out of sight whose name it is to get back. */
+#define SWAPS "swaps"
+
 static int store(struct draft *draft, struct coppice_error *err)
 {
 	struct ceph_making *making = ceph_making_of(draft);
@@ -405,8 +408,9 @@ static int unclaim_names(const struct ending *ending, struct coppice_error *err)
 		char name[RBD_NAME_MAX], id[RBD_ID_MAX];
 
 		(void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(at, "\t\n"), at);
-		if (strcmp(name, "by") != 0 && ceph_has_line(ending->lines, name, id) &&
-		    !strchr(name, '@') && !rbd_find(ending->listing, name))
+		if (strcmp(name, "by") != 0 && strcmp(name, SWAPS) != 0 &&
+		    ceph_has_line(ending->lines, name, id) && !strchr(name, '@') &&
+		    !rbd_find(ending->listing, name))
 			r = header_unclaim(ending->ceph, name, id[0] ? id : NULL, err);
 		at += n + (at[n] == '\n');
 	}
@@ -421,7 +425,8 @@ static void remove_folder(struct ceph_pool *ceph, const char *id)
 	struct dirent *entry;
 
 	while (dir && (entry = readdir(dir)) != NULL)
-		(void)unlinkat(dirfd(dir), entry->d_name, AT_REMOVEDIR);
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			(void)unlinkat(dirfd(dir), entry->d_name, AT_REMOVEDIR);
 	if (folder)
 		(void)rmdir(folder);
 }
@@ -432,9 +437,16 @@ static bool was_given_up(const char *lines)
 	return lines && strncmp(lines, GIVEN_UP, strlen(GIVEN_UP)) == 0;
 }
 
+int ceph_draft_swaps(struct draft *draft, struct coppice_error *err)
+{
+	return ceph_draft_list(draft, SWAPS, NULL, err);
+}
+
 bool ceph_draft_shows_nothing(const char *lines)
 {
-	for (const char *at = lines ? lines : ""; *at && !was_given_up(lines);) {
+	if (!lines || ceph_has_line(lines, SWAPS, NULL))
+		return false;
+	for (const char *at = lines; *at && !was_given_up(lines);) {
 		if (strncmp(at, "by\t", 3) != 0)
 			return false;
 		at += strcspn(at, "\n");

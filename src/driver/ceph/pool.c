@@ -248,9 +248,11 @@ bool ceph_pool_is_mounted(const struct pool_spec *spec)
 
 static int unmount_all(struct ceph_pool *ceph, struct coppice_error *err)
 {
-	int r = ceph_unmap_all(ceph, err);
+	struct coppice_error ignored;
+	int staged = ceph_staged_umount_dead(ceph, err);
+	int r = ceph_unmap_all(ceph, staged < 0 ? &ignored : err);
 
-	return r < 0 ? r : ceph_staged_umount_dead(ceph, err);
+	return staged < 0 ? staged : r;
 }
 
 int ceph_pool_umount(const struct pool_spec *spec, struct coppice_error *err)

@@ -8,7 +8,7 @@
  * is detached, whoever is in it: nobody needs it any more.
  *
  * What is made is nobody's yet: its file system is mounted without barriers, as each would write
- * all of the file to this host's disk.
+ * all of the file to this host's disk; and without discards, which would give back its room.
  */
 #include "driver/ceph/ceph.h"
 
@@ -23,6 +23,7 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/statfs.h>
+#include <sys/statvfs.h>
 
 #include "base/parallel.h"
 #include "base/text.h"
@@ -30,7 +31,7 @@
 #include "driver/generic/device_mount.h"
 #include "driver/generic/loop.h"
 
-/* What the host must have left besides. */
+/* What the host must have left besides, and besides an archive as large as the volume. */
 #define SPARE_BYTES (1ULL << 30)
 
 /* Requests are whole objects, of the default size, where the data is. */
@@ -92,8 +93,10 @@ static int behind_begin(struct behind *behind, const char *path)
 
 static void behind_stop(struct behind *behind)
 {
-	if (behind->is_running && eventfd_write(behind->stop_fd, 1) == 0)
-		(void)pthread_join(behind->thread, NULL);
+	if (!behind->is_running)
+		return;
+	(void)eventfd_write(behind->stop_fd, 1);
+	(void)pthread_join(behind->thread, NULL);
 	behind->is_running = false;
 }
 
@@ -117,7 +120,7 @@ static bool has_room(const struct ceph_pool *ceph, uint64_t bytes)
 
 	return statfs(ceph->files.path, &fs) == 0 &&
 	       (fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC) &&
-	       (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize >= bytes + SPARE_BYTES &&
+	       (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize >= 2 * bytes + SPARE_BYTES &&
 	       getrlimit(RLIMIT_FSIZE, &limit) == 0 &&
 	       (limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= bytes);
 }
@@ -203,8 +206,8 @@ static int attach(const struct ceph_pool *ceph, uint64_t bytes, struct ceph_stag
 static int make_and_mount(struct ceph_pool *ceph, const struct new_file_system *wanted,
 			  const char *device, struct coppice_error *err)
 {
-	_cleanup_(freep) char *options =
-		text_format("%s%snobarrier", wanted->options, wanted->options[0] ? "," : "");
+	_cleanup_(freep) char *options = text_format("%s%snobarrier,nodiscard", wanted->options,
+						     wanted->options[0] ? "," : "");
 
 	return options ? ceph_make_and_mount(ceph, wanted, device, options, err) : fail_memory(err);
 }
@@ -231,7 +234,9 @@ int ceph_stage(struct draft *draft, const struct new_file_system *wanted, bool *
 	    attach(ceph, wanted->bytes, staged) < 0 ||
 	    make_and_mount(ceph, wanted, staged->loop.path, &ignored) < 0 ||
 	    behind_begin(&staged->behind, wanted->path) < 0)
-		return COPPICE_OK;
+		return pool_is_interrupted(draft->pool)
+			       ? fail(err, COPPICE_INTERRUPTED, "interrupted")
+			       : COPPICE_OK;
 	staged->next = making->staged;
 	making->staged = take_ptr(&staged);
 	*ret_did = true;
@@ -357,8 +362,9 @@ static int write_image(struct draft *draft, const char *name, int fd, struct cop
 {
 	struct ceph_pool *ceph = ceph_pool_of(draft->pool);
 	struct writing writing = { .pool = draft->pool };
-	int r = rbd_open(ceph->making_io, name, &writing.image, NULL);
+	int r = COPPICE_OK;
 
+	note(draft, &r, rbd_open(ceph->making_io, name, &writing.image, NULL));
 	if (r < 0)
 		return fail_ceph(ceph, r, err, "cannot open '%s/%s'", ceph->osd_pool, name);
 	note(draft, &r, write_data(&writing, fd));
@@ -384,6 +390,11 @@ static int write_image(struct draft *draft, const char *name, int fd, struct cop
  */
 static int make_read_only(int root_fd)
 {
+	struct statvfs fs;
+
+	/* One that met an error is so by itself, and not whole. */
+	if (fstatvfs(root_fd, &fs) < 0 || (fs.f_flag & ST_RDONLY))
+		return -EIO;
 	for (int i = 0;; i++) {
 		_cleanup_(closep) int fd = fspick(root_fd, "", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH);
 

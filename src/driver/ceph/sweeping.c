@@ -196,20 +196,41 @@ struct sweeping {
 	struct ceph_pool *ceph;
 	struct root_list workers, drafts; /* all; read when the sweep has begun */
 	const struct uuid *asked;         /* a worker that is over; or NULL */
-	bool is_put_off;                  /* some of it, until the cluster answers */
+	struct root_list put_off;         /* drafts, until the cluster answers */
+	struct root_list kept;            /* workers: who made those */
 	size_t n;
 };
 
-/* What will never be shown keeps no name from anybody: that an OSD is away need not, either. */
+static int put_off(struct sweeping *sweeping, const char *id, const char *lines,
+		   struct coppice_error *err)
+{
+	struct uuid worker;
+	int r = root_list_add(&sweeping->put_off, id, err);
+
+	/* Without its maker's key a draft of another host would be nobody's to end. */
+	return r == COPPICE_OK && worker_of(lines, &worker)
+		       ? root_list_add(&sweeping->kept, worker.text, err)
+		       : r;
+}
+
+/*
+ * What will never be shown keeps no name from anybody: that an OSD is away need not, either. Once
+ * the cluster was waited for, such drafts are not tried.
+ */
 static int end_draft(struct sweeping *sweeping, const char *id, const char *lines,
 		     struct coppice_error *err)
 {
-	int r = ceph_draft_end(sweeping->ceph, id, err);
+	bool can_wait = ceph_draft_shows_nothing(lines);
+	int r = COPPICE_UNAVAILABLE;
 
-	if (r != COPPICE_UNAVAILABLE || !ceph_draft_shows_nothing(lines))
-		return r;
-	sweeping->is_put_off = true;
-	return COPPICE_OK;
+	if (root_list_has(&sweeping->put_off, id))
+		return COPPICE_OK;
+	if (!can_wait || sweeping->put_off.n == 0)
+		r = ceph_draft_end(sweeping->ceph, id, err);
+	if (r == COPPICE_UNAVAILABLE && can_wait)
+		return put_off(sweeping, id, lines, err);
+	sweeping->n += r == COPPICE_OK;
+	return r;
 }
 
 static int end_dead(void *user, const char *id, int fd, struct coppice_error *err)
@@ -240,7 +261,6 @@ static int end_worker(struct sweeping *sweeping, const struct root_entry *dead,
 		    state_lock_is_there(&sweeping->ceph->files, draft->id.text))
 			continue;
 		r = end_draft(sweeping, draft->id.text, draft->text, err);
-		sweeping->n += r == COPPICE_OK;
 	}
 	return r;
 }
@@ -258,7 +278,6 @@ static int end_lost(struct sweeping *sweeping, struct coppice_error *err)
 		    !is_over(ceph, &sweeping->workers, sweeping->drafts.entry[i].text))
 			continue;
 		r = end_draft(sweeping, id, sweeping->drafts.entry[i].text, err);
-		sweeping->n += r == COPPICE_OK;
 	}
 	return r;
 }
@@ -277,7 +296,10 @@ static bool is_to_end(const struct sweeping *sweeping, size_t i)
 /* One who was killed before the root had him, or while he was taken out of it. */
 static int end_half(void *user, const char *id, int fd, struct coppice_error *err)
 {
-	return worker_forget(user, id, err);
+	struct sweeping *sweeping = user;
+
+	return root_list_has(&sweeping->kept, id) ? COPPICE_OK
+						  : worker_forget(sweeping->ceph, id, err);
 }
 
 static int sweep_all(struct sweeping *sweeping, struct coppice_error *err)
@@ -289,7 +311,7 @@ static int sweep_all(struct sweeping *sweeping, struct coppice_error *err)
 	if (r == COPPICE_OK)
 		r = root_list_read(ceph, ROOT_DRAFT, &sweeping->drafts, err);
 	if (r == COPPICE_OK)
-		r = state_drafts_each(&ceph->files, end_dead, sweeping, &sweeping->n, err);
+		r = state_drafts_each(&ceph->files, end_dead, sweeping, &ignored, err);
 	root_list_done(&sweeping->drafts);
 	if (r == COPPICE_OK)
 		r = root_list_read(ceph, ROOT_DRAFT, &sweeping->drafts, err);
@@ -303,12 +325,13 @@ static int sweep_all(struct sweeping *sweeping, struct coppice_error *err)
 		r = end_lost(sweeping, err);
 	if (r == COPPICE_OK)
 		r = mend(ceph, err);
-	/* Without its maker's key a draft of another host would be nobody's to end. */
-	for (size_t i = 0; i < sweeping->workers.n && r == COPPICE_OK && !sweeping->is_put_off; i++)
-		if (is_to_end(sweeping, i))
+	for (size_t i = 0; i < sweeping->workers.n && r == COPPICE_OK; i++)
+		if (is_to_end(sweeping, i) &&
+		    !root_list_has(&sweeping->kept, sweeping->workers.entry[i].id.text))
 			r = free_worker(ceph, sweeping->workers.entry[i].id.text, err);
 	return r < 0 ? r
-		     : state_dead_each(&ceph->files, WORKER_FILE, end_half, ceph, &ignored, err);
+		     : state_dead_each(&ceph->files, WORKER_FILE, end_half, sweeping, &ignored,
+				       err);
 }
 
 /* *ret_is_busy: somebody else sweeps, and we did nothing. */
@@ -325,6 +348,8 @@ static int sweep(struct ceph_pool *ceph, const struct uuid *asked, size_t *ret_n
 	ceph_sweeping_end(ceph);
 	root_list_done(&sweeping.workers);
 	root_list_done(&sweeping.drafts);
+	root_list_done(&sweeping.put_off);
+	root_list_done(&sweeping.kept);
 	*ret_n = sweeping.n;
 	return r;
 }

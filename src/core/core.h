@@ -23,6 +23,7 @@ struct pool_entry {
 	bool is_fresh;         /* the catalog was compared with it by this handle */
 	bool is_swept;   /* with something found, since: what was published is in no catalog */
 	bool is_unswept; /* the last sweep failed */
+	int64_t tries_again_ms; /* the pool's, also when it is opened again */
 	bool is_held;    /* against other state directories, until the change is over */
 	uint64_t stamp_rest; /* in a change: what the catalog knows of all that does not change */
 	bool has_failed; /* it could not be opened by this handle, and that was told */

@@ -429,6 +429,7 @@ void pool_adopt(struct coppice *coppice, struct pool_entry *entry, struct pool *
 	pool->interrupted_user = coppice->options.hooks.user;
 	pool->note_published = distrust_catalog;
 	pool->published_user = entry;
+	pool->tries_again_ms = entry->tries_again_ms;
 	pool->is_dry_run = coppice->options.is_dry_run;
 	entry->driver = pool->driver; /* what it was before may only have stood for it */
 	entry->pool = pool;
@@ -443,6 +444,7 @@ static void sweep(struct coppice *coppice, struct pool_entry *entry)
 	/* A sweep may change the catalog: nobody waits for one while he keeps it from that. */
 	catalog_reading_end(coppice->catalog);
 	entry->is_unswept = entry->driver->draft_sweep(entry->pool, &n, &why) < 0;
+	entry->tries_again_ms = entry->pool->tries_again_ms;
 	if (entry->is_unswept && !was_unswept)
 		notice(coppice, "cannot sweep pool '%s': %s", entry->name, why.message);
 	entry->is_swept = entry->is_swept || n > 0;

@@ -85,6 +85,7 @@ struct pool {
 	void *interrupted_user;
 	published_fn *note_published; /* NULL: nobody cares; see draft_sweep */
 	void *published_user;
+	int64_t tries_again_ms; /* clock_ms() when a sweep tries again what one put off */
 	bool is_dry_run;
 };
 

@@ -196,6 +196,7 @@ struct sweeping {
 	struct ceph_pool *ceph;
 	struct root_list workers, drafts; /* all; read when the sweep has begun */
 	const struct uuid *asked;         /* a worker that is over; or NULL */
+	bool is_late;                     /* the cluster was waited for, just now */
 	struct root_list put_off;         /* drafts, until the cluster answers */
 	struct root_list kept;            /* workers: who made those */
 	size_t n;
@@ -207,6 +208,10 @@ static int put_off(struct sweeping *sweeping, const char *id, const char *lines,
 	struct uuid worker;
 	int r = root_list_add(&sweeping->put_off, id, err);
 
+	if (!sweeping->is_late)
+		sweeping->ceph->pool.tries_again_ms =
+			clock_ms() + 1000 * sweeping->ceph->timeout_seconds;
+	sweeping->is_late = true;
 	/* Without its maker's key a draft of another host would be nobody's to end. */
 	return r == COPPICE_OK && worker_of(lines, &worker)
 		       ? root_list_add(&sweeping->kept, worker.text, err)
@@ -225,7 +230,7 @@ static int end_draft(struct sweeping *sweeping, const char *id, const char *line
 
 	if (root_list_has(&sweeping->put_off, id))
 		return COPPICE_OK;
-	if (!can_wait || sweeping->put_off.n == 0)
+	if (!can_wait || !sweeping->is_late)
 		r = ceph_draft_end(sweeping->ceph, id, err);
 	if (r == COPPICE_UNAVAILABLE && can_wait)
 		return put_off(sweeping, id, lines, err);
@@ -338,7 +343,9 @@ static int sweep_all(struct sweeping *sweeping, struct coppice_error *err)
 static int sweep(struct ceph_pool *ceph, const struct uuid *asked, size_t *ret_n, bool *ret_is_busy,
 		 struct coppice_error *err)
 {
-	struct sweeping sweeping = { .ceph = ceph, .asked = asked };
+	struct sweeping sweeping = { .ceph = ceph,
+				     .asked = asked,
+				     .is_late = clock_ms() < ceph->pool.tries_again_ms };
 	int r = ceph_sweeping_begin(ceph, err);
 
 	*ret_is_busy = r == COPPICE_BUSY;

@@ -47,14 +47,19 @@ static bool is_forsaken(void *user)
 	return !bounded_is_awaited();
 }
 
-static int fill(void *user, struct coppice_error *err)
+static int fill(const struct filling *filling, struct coppice_error *err)
+{
+	return filling->is_block
+		       ? fill_block(filling->pool, filling->path, filling->from, false, err)
+		       : fill_tree(filling->pool, filling->path, filling->from, err);
+}
+
+static int fill_apart(void *user, struct coppice_error *err)
 {
 	const struct filling *filling = user;
 
 	filling->pool->is_interrupted = is_forsaken;
-	return filling->is_block
-		       ? fill_block(filling->pool, filling->path, filling->from, false, err)
-		       : fill_tree(filling->pool, filling->path, filling->from, err);
+	return fill(filling, err);
 }
 
 int ceph_volume_fill(struct draft *draft, const struct new_volume *volume, const char *path,
@@ -74,16 +79,17 @@ int ceph_volume_fill(struct draft *draft, const struct new_volume *volume, const
 	if (draft->pool->is_dry_run)
 		return COPPICE_OK;
 	ceph_item_name(draft, volume, name);
+	/* What is made on this host first waits for no cluster. */
+	if (ceph_is_staged(draft, name))
+		return fill(&filling, err);
 	r = ceph_turn_take(ceph, name, &turn, err);
 	if (r == COPPICE_OK && filling.is_block)
 		r = grow_to(ceph, &turn, name, path, from, err);
-	/* What is made on this host first is no device of the cluster's. */
-	device[0] = '\0';
-	if (r == COPPICE_OK && !ceph_is_staged(draft, name) && !ceph_mapped(ceph, name, device))
+	if (r == COPPICE_OK && !ceph_mapped(ceph, name, device))
 		r = fail(err, COPPICE_FAILED, "the device of '%s/%s' is gone", ceph->osd_pool,
 			 name);
 	if (r == COPPICE_OK)
-		r = ceph_write_patiently(ceph, &turn, device, fill, &filling, err);
+		r = ceph_write_patiently(ceph, &turn, device, fill_apart, &filling, err);
 	/* Some kernels count no flush among what a device has to do. */
 	if (r == COPPICE_OK && filling.is_block)
 		r = ceph_flush(ceph, &turn, device, NULL, err);

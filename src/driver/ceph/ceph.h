@@ -554,8 +554,8 @@ int ceph_draft_path(struct draft *draft, const struct new_volume *volume, char *
 int ceph_draft_swaps(struct draft *draft, struct coppice_error *err);
 
 /*
- * Of the lines that the root has of a draft: is there no name that it may yet give to anything, or
- * give back? Not if there are no lines.
+ * Of the lines that the root has of a draft: is there no name that it was to give to anything, and
+ * somebody else may want meanwhile, and none that it is to give back? Not if there are no lines.
  */
 bool ceph_draft_shows_nothing(const char *lines);
 

@@ -431,10 +431,15 @@ static void remove_folder(struct ceph_pool *ceph, const char *id)
 		(void)rmdir(folder);
 }
 
+static bool begins(const char *line, const char *with)
+{
+	return strncmp(line, with, strlen(with)) == 0;
+}
+
 /* The first line says so, of what is announced: none of it is to be. */
 static bool was_given_up(const char *lines)
 {
-	return lines && strncmp(lines, GIVEN_UP, strlen(GIVEN_UP)) == 0;
+	return lines && begins(lines, GIVEN_UP);
 }
 
 int ceph_draft_swaps(struct draft *draft, struct coppice_error *err)
@@ -442,17 +447,17 @@ int ceph_draft_swaps(struct draft *draft, struct coppice_error *err)
 	return ceph_draft_list(draft, SWAPS, NULL, err);
 }
 
+/* What is kept is seen with its volume only, and has a name that nobody else takes. */
 bool ceph_draft_shows_nothing(const char *lines)
 {
-	if (!lines || ceph_has_line(lines, SWAPS, NULL))
-		return false;
-	for (const char *at = lines; *at && !was_given_up(lines);) {
-		if (strncmp(at, "by\t", 3) != 0)
-			return false;
+	bool is_so = lines != NULL;
+
+	for (const char *at = lines; is_so && *at;) {
+		is_so = begins(at, GIVEN_UP) || begins(at, "by\t") || begins(at, "kept_");
 		at += strcspn(at, "\n");
 		at += *at == '\n';
 	}
-	return true;
+	return is_so;
 }
 
 /*

@@ -432,6 +432,10 @@ static int finish(struct ceph_pool *ceph, struct ceph_staged *staged, struct cop
 		r = make_read_only(behind->root_fd);
 	if (r == -EBUSY)
 		return fail(err, COPPICE_BUSY, "'%s' is in use", staged->path);
+	if (r == 0) {
+		write_out(behind); /* of what that has written it tells no error */
+		r = -behind->error;
+	}
 	if (r == 0)
 		r = write_error(staged->loop.fd);
 	return r < 0 ? fail_staged(ceph, r, err) : COPPICE_OK;

@@ -219,8 +219,8 @@ static int put_off(struct sweeping *sweeping, const char *id, const char *lines,
 }
 
 /*
- * What will never be shown keeps no name from anybody: that an OSD is away need not, either. Once
- * the cluster was waited for, such drafts are not tried.
+ * What has no name that others may want keeps none from anybody: that an OSD is away need not,
+ * either. Once the cluster was waited for, such drafts are not tried.
  */
 static int end_draft(struct sweeping *sweeping, const char *id, const char *lines,
 		     struct coppice_error *err)
@@ -427,13 +427,15 @@ static int sweep_if_needed(struct ceph_pool *ceph, size_t *ret_n, bool *ret_is_b
 		       : COPPICE_OK;
 }
 
-#define WAIT_MS 20
+#define WAIT_MS   20
+#define OTHERS_MS 2000 /* for all that a sweep does besides */
 
 /* Not explained: what others left is no part of what was asked for. */
 int ceph_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err)
 {
 	struct ceph_pool *ceph = ceph_pool_of(pool);
-	int64_t until_ms = clock_ms() + 1000 * ceph->timeout_seconds;
+	int64_t timeout_ms = 1000 * ceph->timeout_seconds;
+	int64_t until_ms = clock_ms() + 2 * timeout_ms + OTHERS_MS;
 	bool is_busy;
 	size_t n = 0;
 	int r;
@@ -443,6 +445,8 @@ int ceph_draft_sweep(struct pool *pool, size_t *ret_n, struct coppice_error *err
 		return COPPICE_OK;
 	r = sweep_if_needed(ceph, &n, &is_busy, err);
 	while (is_busy && clock_ms() < until_ms) {
+		/* Who has it waits for the cluster for us as well. */
+		pool->tries_again_ms = clock_ms() + timeout_ms;
 		clock_pause(WAIT_MS);
 		r = sweep_if_needed(ceph, &n, &is_busy, err);
 	}

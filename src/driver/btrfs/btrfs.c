@@ -151,6 +151,27 @@ static int open_account(struct btrfs_pool *btrfs, const struct new_volume *volum
 	return r;
 }
 
+/* How often somebody may close an account just when it is opened again. */
+#define ACCOUNT_TRIES 100
+
+/*
+ * An account that was left, and is opened again, somebody may just be closing: he can until a
+ * subvolume is a member of it. Linux says ENOENT then (btrfs_qgroup_check_inherit(), since 6.9),
+ * or, where it looked a moment earlier, makes a subvolume without an account
+ * (btrfs_qgroup_inherit()).
+ */
+static int has_account(struct btrfs_pool *btrfs, const struct new_volume *volume, bool *ret,
+		       struct coppice_error *err)
+{
+	uint64_t ignored;
+
+	*ret = true;
+	return btrfs->has_quota && layout_has_own_account(volume)
+		       ? quota_group_read(btrfs->layout.fd, quota_group(&volume->group), &ignored,
+					  ret, err)
+		       : COPPICE_OK;
+}
+
 /* Directory, record and account of a new volume, without data yet. */
 static int begin_volume(struct draft *draft, const struct new_volume *volume,
 			struct coppice_error *err)
@@ -197,13 +218,40 @@ static void subvolume_explain(struct draft *draft, const struct new_volume *volu
 		       *source ? " " : "", target);
 }
 
+static int create_subvolume(struct btrfs_pool *btrfs, const struct new_volume *volume, int fd,
+			    struct coppice_error *err)
+{
+	struct btrfs_ioctl_vol_args_v2 args = { .name = LAYOUT_UNPACK };
+	const char *name = volume->ref.name.text;
+	struct membership membership;
+	bool is_there = false;
+	int r = COPPICE_OK;
+
+	join(btrfs, &args, &membership, &volume->group);
+	for (int i = 0; r == COPPICE_OK && !is_there; i++) {
+		int e = ioctl(fd, BTRFS_IOC_SUBVOL_CREATE_V2, &args) < 0 ? errno : 0;
+
+		if (e == 0 || e == ENOENT)
+			r = has_account(btrfs, volume, &is_there, err);
+		if (r == COPPICE_OK && e != 0 && (e != ENOENT || is_there))
+			return fail_errno(err, e, "cannot create a subvolume for '%s'", name);
+		if (r < 0 || is_there)
+			return r;
+		if (i == ACCOUNT_TRIES)
+			return fail(err, COPPICE_BUSY, "others close the account of '%s'", name);
+		if (e == 0)
+			r = data_destroy(&btrfs->layout, fd, LAYOUT_UNPACK, err);
+		if (r == COPPICE_OK)
+			r = open_account(btrfs, volume, err);
+	}
+	return r;
+}
+
 static int volume_create(struct draft *draft, const struct new_volume *volume, char **ret_path,
 			 struct coppice_error *err)
 {
 	struct btrfs_pool *btrfs = btrfs_pool_of(draft->pool);
-	struct btrfs_ioctl_vol_args_v2 args = { .name = LAYOUT_UNPACK };
 	_cleanup_(closep) int fd = -1;
-	struct membership membership;
 	char item[PATH_MAX], target[PATH_MAX + 32];
 	int r;
 
@@ -225,9 +273,8 @@ static int volume_create(struct draft *draft, const struct new_volume *volume, c
 		fd = openat(draft->fd, item, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (r == COPPICE_OK && fd < 0)
 		r = fail_errno(err, errno, "cannot open '%s'", item);
-	join(btrfs, &args, &membership, &volume->group);
-	if (r == COPPICE_OK && ioctl(fd, BTRFS_IOC_SUBVOL_CREATE_V2, &args) < 0)
-		r = fail_errno(err, errno, "cannot create a subvolume for '%s'", item);
+	if (r == COPPICE_OK)
+		r = create_subvolume(btrfs, volume, fd, err);
 	if (r < 0) {
 		free(*ret_path);
 		*ret_path = NULL;

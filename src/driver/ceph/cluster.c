@@ -90,6 +90,15 @@ static int configure(struct ceph_pool *ceph, struct coppice_error *err)
 		{ "client_mount_timeout", seconds },
 		/* A clone is one, and is not to be the old kind. */
 		{ "rbd_default_clone_format", "2" },
+		/*
+		 * One thread calls librbd. With two, which is the default, librbd 16 locks what it
+		 * has freed: when a clone is opened, whoever waits for its parent is woken, and may
+		 * have closed both before the thread that woke him takes the parent's lock again
+		 * (ImageState::complete_action_unlock()). librbd raises the number to that of
+		 * rbd_op_threads.
+		 */
+		{ "librados_thread_count", "1" },
+		{ "rbd_op_threads", "1" },
 		/* Its own log and socket in the background of a command are of no use. */
 		{ "log_to_stderr", "false" },
 		{ "err_to_stderr", "false" },

@@ -2,7 +2,9 @@
 /*
  * LVM and the kernel agree. LVM writes what it is to make into the group's text, has the kernel
  * make it, and then has both count one more. Cut short before the last, it has the kernel make it
- * again with each change ("already contain thin device with device_id 16"), in vain for ever.
+ * again with each change ("already contain thin device with device_id 16"), in vain for ever. Cut
+ * short before the kernel has made it, there is a volume without a device, until LVM makes
+ * something else.
  */
 #include "driver/lvm/lvm.h"
 
@@ -12,7 +14,7 @@
 #include "base/file.h"
 #include "base/text.h"
 
-/* STATE/lvm/POOL/remembers: the kernel has been told, and LVM still has what it was to make. */
+/* STATE/lvm/POOL/remembers: LVM still has what it was to make. */
 #define REMEMBERS "remembers"
 
 /* What LVM made last, when it had one less. */
@@ -76,13 +78,23 @@ void lvm_forget_remembering(const struct lvm_pool *lvm)
 	state_lock_remove(&lvm->files, REMEMBERS);
 }
 
+/* Where the host's disk is full there is none; then it is gone on with now, or not at all. */
+static void remember(const struct lvm_pool *lvm)
+{
+	_cleanup_(freep) char *path = text_format("%s/" REMEMBERS, lvm->files.path);
+	struct coppice_error ignored;
+
+	if (path)
+		(void)file_write(AT_FDCWD, path, "", true, &ignored);
+}
+
 /*
- * LVM forgets what it was to make when it makes something else, and not before; what is removed
- * until then it would have the kernel remove together with that, and so not at all. So something
- * is made, and removed. Killed in between, it is a draft whose maker is dead. Where that fails,
- * as the pool is full, it is tried again by each sweep.
+ * LVM has the kernel make what it was to make, and forgets that, when it makes something else, and
+ * not before; what is removed until then it would have the kernel remove together with that, and so
+ * not at all. So something is made, and removed. Killed in between, it is a draft whose maker is
+ * dead. Where that fails, as the pool is full, it is tried again by each sweep.
  */
-static void make_it_forget(struct session *session)
+static void make_it_go_on(struct session *session)
 {
 	struct lvm_pool *lvm = session->lvm;
 	struct coppice_error ignored;
@@ -100,20 +112,13 @@ static void make_it_forget(struct session *session)
 }
 
 /* What LVM would have told it next: after that, LVM takes it for made. */
-static int tell_kernel(struct session *session, uint64_t from, uint64_t to,
-		       struct coppice_error *err)
+static int tell_kernel(struct lvm_pool *lvm, const struct last *last, struct coppice_error *err)
 {
-	struct lvm_pool *lvm = session->lvm;
-	_cleanup_(freep) char *path = text_format("%s/" REMEMBERS, lvm->files.path);
-	struct coppice_error ignored;
 	char message[80];
 
-	if (!path)
-		return fail_memory(err);
 	(void)snprintf(message, sizeof(message), "set_transaction_id %llu %llu",
-		       (unsigned long long)from, (unsigned long long)to);
-	/* Where the host's disk is full there is none; then it is forgotten now, or not at all. */
-	(void)file_write(AT_FDCWD, path, "", true, &ignored);
+		       (unsigned long long)last->transaction_id - 1,
+		       (unsigned long long)last->transaction_id);
 	return lvm_pool_tell(lvm, message, err);
 }
 
@@ -125,23 +130,25 @@ bool lvm_remembers(const struct lvm_pool *lvm)
 /* LVM is asked first: who is making something has its lock for so long. */
 int lvm_confirm(struct session *session, struct coppice_error *err)
 {
+	struct lvm_pool *lvm = session->lvm;
 	struct coppice_error ignored;
 	struct pool_status status;
-	bool is_told = false;
 	struct last last;
 	int r = read_last(session, &last, err);
 
 	if (r < 0)
 		return r;
-	session->lvm->is_doubtful = false;
-	if (lvm_pool_status(session->lvm, &status, &ignored) < 0)
+	lvm->is_doubtful = false;
+	if (lvm_pool_status(lvm, &status, &ignored) < 0)
 		return COPPICE_OK; /* it is not active: who needs that is told */
-	if (last.name[0] && status.transaction_id + 1 == last.transaction_id &&
-	    is_made(session, last.name)) {
-		r = tell_kernel(session, status.transaction_id, last.transaction_id, err);
-		is_told = r == COPPICE_OK;
+	if (last.name[0] && status.transaction_id + 1 == last.transaction_id) {
+		remember(lvm);
+		if (is_made(session, last.name))
+			r = tell_kernel(lvm, &last, err);
+		if (r == COPPICE_OK)
+			make_it_go_on(session);
+	} else if (lvm_remembers(lvm)) {
+		make_it_go_on(session);
 	}
-	if (is_told || lvm_remembers(session->lvm))
-		make_it_forget(session);
 	return r;
 }

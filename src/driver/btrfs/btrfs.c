@@ -142,10 +142,12 @@ static int open_account(struct btrfs_pool *btrfs, const struct new_volume *volum
 	int fd = btrfs->layout.fd, r;
 
 	r = quota_group_create(fd, group, err);
-	/* One that was moved away, and comes back, finds what was not yet freed of its account. */
-	if (r < 0 && err->os_errno == EEXIST &&
-	    layout_has_account_left(&btrfs->layout, &volume->group))
-		r = COPPICE_OK;
+	/* One that was moved away, and comes back, finds what was not yet freed of its account; or
+	 * it was closed between the question and the second look. */
+	if (r < 0 && err->os_errno == EEXIST)
+		r = layout_has_account_left(&btrfs->layout, &volume->group)
+			    ? COPPICE_OK
+			    : quota_group_create(fd, group, err);
 	if (r == COPPICE_OK && volume->limit_bytes > 0)
 		r = quota_group_limit(fd, group, volume->limit_bytes, err);
 	return r;
@@ -228,7 +230,7 @@ static int create_subvolume(struct btrfs_pool *btrfs, const struct new_volume *v
 	int r = COPPICE_OK;
 
 	join(btrfs, &args, &membership, &volume->group);
-	for (int i = 0; r == COPPICE_OK && !is_there; i++) {
+	for (int i = 0; r == COPPICE_OK; i++) {
 		int e = ioctl(fd, BTRFS_IOC_SUBVOL_CREATE_V2, &args) < 0 ? errno : 0;
 
 		if (e == 0 || e == ENOENT)

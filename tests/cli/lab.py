@@ -246,6 +246,15 @@ class Lab:
             points = [line.split()[4].encode().decode("unicode_escape") for line in file]
         return sorted((p for p in points if p.startswith(self.dir + "/")), key=len, reverse=True)
 
+    def drafts(self):
+        """Those of volumes that are being made."""
+        return [point for point in self.mounts() if "/drafts/" in point]
+
+    def is_unpacking(self, n=20):
+        """Does one of them have more than so many files, or folders, in one folder?"""
+        return any(len(names) > n for point in self.drafts()
+                   for _, *both in os.walk(point) for names in both)
+
     def __exit__(self, *_):
         if not os.environ.get("COPPICE_TEST_KEEP"):
             self.clean()

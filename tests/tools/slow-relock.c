@@ -28,27 +28,17 @@ typedef int mutex_fn(pthread_mutex_t *mutex);
 typedef int cond_fn(pthread_cond_t *cond);
 typedef int epoll_fn(int epoll, int op, int fd, struct epoll_event *event);
 
-static mutex_fn *real_lock, *real_unlock;
-static cond_fn *real_signal, *real_broadcast;
-static epoll_fn *real_epoll_ctl;
-
 /* Of what is called on this thread just now: which locks it has given up, before it woke somebody;
  * and since. */
 static __thread const pthread_mutex_t *before[MOST], *since[MOST];
 static __thread size_t n_before, n_since;
 
-static void *find(const char *name)
+/* What the C library has by that name; it may be asked for before anything of ours has begun. */
+static void *real(_Atomic(void *) *known, const char *name)
 {
-	return dlsym(RTLD_NEXT, name);
-}
-
-__attribute__((constructor)) static void begin(void)
-{
-	*(void **)&real_lock = find("pthread_mutex_lock");
-	*(void **)&real_unlock = find("pthread_mutex_unlock");
-	*(void **)&real_signal = find("pthread_cond_signal");
-	*(void **)&real_broadcast = find("pthread_cond_broadcast");
-	*(void **)&real_epoll_ctl = find("epoll_ctl");
+	if (!*known)
+		*known = dlsym(RTLD_NEXT, name);
+	return *known;
 }
 
 static bool is_one_of_them(void)
@@ -85,22 +75,22 @@ static void be_slow(void)
 {
 	static atomic_flag is_somebody = ATOMIC_FLAG_INIT;
 	const char *path = getenv("COPPICE_RELOCKED");
-	int fd = path ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) : -1;
+	int fd;
 
-	if (fd >= 0)
-		(void)close(fd);
 	if (atomic_flag_test_and_set(&is_somebody))
 		return; /* the others are to be faster */
+	fd = path ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) : -1;
 	(void)nanosleep(&(struct timespec){ .tv_nsec = PAUSE_NS }, NULL);
+	if (fd >= 0)
+		(void)close(fd);
 	atomic_flag_clear(&is_somebody);
 }
 
 INSTEAD int pthread_mutex_lock(pthread_mutex_t *mutex)
 {
+	static _Atomic(void *) known;
 	const void *caller = __builtin_return_address(0);
 
-	if (!real_lock) /* before we begin there is one thread */
-		return 0;
 	if (is_one_of_them()) {
 		if (is_in(caller, "/librados.so")) { /* which is where each is called from */
 			forget();
@@ -109,14 +99,16 @@ INSTEAD int pthread_mutex_lock(pthread_mutex_t *mutex)
 			forget();
 		}
 	}
-	return real_lock(mutex);
+	return ((mutex_fn *)real(&known, "pthread_mutex_lock"))(mutex);
 }
 
 INSTEAD int pthread_mutex_unlock(pthread_mutex_t *mutex)
 {
+	static _Atomic(void *) known;
+
 	if (is_one_of_them() && n_since < MOST && is_in(__builtin_return_address(0), "/librbd.so"))
 		since[n_since++] = mutex;
-	return real_unlock ? real_unlock(mutex) : 0;
+	return ((mutex_fn *)real(&known, "pthread_mutex_unlock"))(mutex);
 }
 
 static void woke(void)
@@ -128,19 +120,25 @@ static void woke(void)
 
 INSTEAD int pthread_cond_signal(pthread_cond_t *cond)
 {
+	static _Atomic(void *) known;
+
 	woke();
-	return real_signal(cond);
+	return ((cond_fn *)real(&known, "pthread_cond_signal"))(cond);
 }
 
 INSTEAD int pthread_cond_broadcast(pthread_cond_t *cond)
 {
+	static _Atomic(void *) known;
+
 	woke();
-	return real_broadcast(cond);
+	return ((cond_fn *)real(&known, "pthread_cond_broadcast"))(cond);
 }
 
 /* So Asio wakes one that waits for files. */
 INSTEAD int epoll_ctl(int epoll, int op, int fd, struct epoll_event *event)
 {
+	static _Atomic(void *) known;
+
 	woke();
-	return real_epoll_ctl(epoll, op, fd, event);
+	return ((epoll_fn *)real(&known, "epoll_ctl"))(epoll, op, fd, event);
 }

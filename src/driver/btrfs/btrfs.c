@@ -140,17 +140,20 @@ static int open_account(struct btrfs_pool *btrfs, const struct new_volume *volum
 {
 	uint64_t group = quota_group(&volume->group);
 	int fd = btrfs->layout.fd, r;
+	bool is_left;
 
 	r = quota_group_create(fd, group, err);
 	/* One that was moved away, and comes back, finds what was not yet freed of its account; or
 	 * it was closed between the question and the second look. */
-	if (r < 0 && err->os_errno == EEXIST)
+	is_left = r < 0 && err->os_errno == EEXIST;
+	if (is_left)
 		r = layout_has_account_left(&btrfs->layout, &volume->group)
 			    ? COPPICE_OK
 			    : quota_group_create(fd, group, err);
 	if (r == COPPICE_OK && volume->limit_bytes > 0)
 		r = quota_group_limit(fd, group, volume->limit_bytes, err);
-	return r;
+	/* Closed since: whoever makes the subvolume is told, and opens it again. */
+	return r < 0 && is_left && err->os_errno == ENOENT ? COPPICE_OK : r;
 }
 
 /* How often somebody may close an account just when it is opened again. */

@@ -418,9 +418,10 @@ bool layout_has_account_left(struct layout *layout, const struct uuid *uuid)
 {
 	char name[UUID_TEXT_SIZE + sizeof(ACCOUNT_TAIL)];
 
+	/* In this order: it may be renamed between the two. */
 	(void)snprintf(name, sizeof(name), "%s" ACCOUNT_TAIL, uuid->text);
-	return faccessat(layout->deleted_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
-	       faccessat(layout->deleted_fd, uuid->text, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+	return faccessat(layout->deleted_fd, uuid->text, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
+	       faccessat(layout->deleted_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 int layout_deleted(struct layout *layout, deleted_fn *fn, void *user, struct coppice_error *err)

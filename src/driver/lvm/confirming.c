@@ -4,7 +4,7 @@
  * make it, and then has both count one more. Cut short before the last, it has the kernel make it
  * again with each change ("already contain thin device with device_id 16"), in vain for ever. Cut
  * short before the kernel has made it, there is a volume without a device, until LVM makes
- * something else.
+ * something else; nobody was told of it.
  */
 #include "driver/lvm/lvm.h"
 
@@ -14,13 +14,14 @@
 #include "base/file.h"
 #include "base/text.h"
 
-/* STATE/lvm/POOL/remembers: LVM still has what it was to make. */
+/* STATE/lvm/POOL/remembers: the kernel has been told, and LVM still has what it was to make. */
 #define REMEMBERS "remembers"
 
 /* What LVM made last, when it had one less. */
 struct last {
-	char name[LV_NAME_MAX];  /* empty: nothing */
-	uint64_t transaction_id; /* that of LVM */
+	char name[LV_NAME_MAX];   /* empty: nothing */
+	char origin[LV_NAME_MAX]; /* what it is a snapshot of; empty: of nothing */
+	uint64_t transaction_id;  /* that of LVM */
 };
 
 static uint64_t number_of(json_t *row)
@@ -39,15 +40,18 @@ static void find_last(const struct lvm_pool *lvm, json_t *rows, struct last *ret
 			ret->transaction_id = number_of(row);
 	json_array_foreach (rows, i, row)
 		if (strcmp(lvm_field(row, "pool_lv"), lvm->thin) == 0 &&
-		    number_of(row) + 1 == ret->transaction_id)
+		    number_of(row) + 1 == ret->transaction_id) {
 			(void)snprintf(ret->name, sizeof(ret->name), "%s",
 				       lvm_field(row, "lv_name"));
+			(void)snprintf(ret->origin, sizeof(ret->origin), "%s",
+				       lvm_field(row, "origin"));
+		}
 }
 
 static int read_last(struct session *session, struct last *ret, struct coppice_error *err)
 {
 	json_t *report;
-	int r = session_do(session, &report, err, "lvs -o lv_name,pool_lv,transaction_id %s",
+	int r = session_do(session, &report, err, "lvs -o lv_name,pool_lv,origin,transaction_id %s",
 			   session->lvm->vg);
 
 	if (r < 0)
@@ -58,14 +62,20 @@ static int read_last(struct session *session, struct last *ret, struct coppice_e
 	return COPPICE_OK;
 }
 
+static bool is_active(struct session *session, const char *name)
+{
+	char device[PATH_MAX];
+
+	lvm_device(session->lvm, name, device);
+	return access(device, F_OK) == 0;
+}
+
 /* Has the kernel made it? Only then is there a device for it. */
 static bool is_made(struct session *session, const char *name)
 {
 	struct coppice_error ignored;
-	char device[PATH_MAX];
 
-	lvm_device(session->lvm, name, device);
-	if (access(device, F_OK) == 0)
+	if (is_active(session, name))
 		return true;
 	if (lvm_activate(session, name, &ignored) < 0)
 		return false;
@@ -73,58 +83,87 @@ static bool is_made(struct session *session, const char *name)
 	return true;
 }
 
+bool lvm_remembers(const struct lvm_pool *lvm)
+{
+	return state_lock_is_there(&lvm->files, REMEMBERS);
+}
+
 void lvm_forget_remembering(const struct lvm_pool *lvm)
 {
 	state_lock_remove(&lvm->files, REMEMBERS);
 }
 
-/* Where the host's disk is full there is none; then it is gone on with now, or not at all. */
-static void remember(const struct lvm_pool *lvm)
+static int remove_volume(struct session *session, const char *name, struct coppice_error *err)
 {
-	_cleanup_(freep) char *path = text_format("%s/" REMEMBERS, lvm->files.path);
-	struct coppice_error ignored;
-
-	if (path)
-		(void)file_write(AT_FDCWD, path, "", true, &ignored);
+	return session_do(session, NULL, err, "lvremove -q -y -f %s/%s", session->lvm->vg, name);
 }
 
 /*
  * LVM has the kernel make what it was to make, and forgets that, when it makes something else, and
  * not before; what is removed until then it would have the kernel remove together with that, and so
  * not at all. So something is made, and removed. Killed in between, it is a draft whose maker is
- * dead. Where that fails, as the pool is full, it is tried again by each sweep.
+ * dead.
  */
-static void make_it_go_on(struct session *session)
+static int make_it_go_on(struct session *session, struct coppice_error *err)
 {
 	struct lvm_pool *lvm = session->lvm;
-	struct coppice_error ignored;
+	char name[LV_NAME_MAX];
 	struct uuid id;
+	int r = uuid_new(&id, err);
 
-	if (uuid_new(&id, &ignored) < 0 ||
-	    session_do(session, NULL, &ignored,
-		       "lvcreate -q -y --type thin -ky -V 4m -n draft_%s --addtag=" TAG_DRAFT
+	if (r < 0)
+		return r;
+	(void)snprintf(name, sizeof(name), "draft_%s", id.text);
+	r = session_do(session, NULL, err,
+		       "lvcreate -q -y --type thin -ky -V 4m -n %s --addtag=" TAG_DRAFT
 		       "=%s --thinpool %s/%s",
-		       id.text, id.text, lvm->vg, lvm->thin) < 0)
-		return;
-	if (session_do(session, NULL, &ignored, "lvremove -q -y -f %s/draft_%s", lvm->vg,
-		       id.text) == COPPICE_OK)
-		lvm_forget_remembering(lvm);
+		       name, id.text, lvm->vg, lvm->thin);
+	return r < 0 ? r : remove_volume(session, name, err);
+}
+
+/* Where that fails, as the pool is full, it is tried again by each sweep. */
+static void make_it_forget(struct session *session)
+{
+	struct coppice_error ignored;
+
+	if (make_it_go_on(session, &ignored) == COPPICE_OK)
+		lvm_forget_remembering(session->lvm);
 }
 
 /* What LVM would have told it next: after that, LVM takes it for made. */
-static int tell_kernel(struct lvm_pool *lvm, const struct last *last, struct coppice_error *err)
+static int tell_kernel(struct session *session, const struct last *last, struct coppice_error *err)
 {
+	struct lvm_pool *lvm = session->lvm;
+	_cleanup_(freep) char *path = text_format("%s/" REMEMBERS, lvm->files.path);
+	struct coppice_error ignored;
 	char message[80];
+	int r;
 
+	if (!path)
+		return fail_memory(err);
 	(void)snprintf(message, sizeof(message), "set_transaction_id %llu %llu",
 		       (unsigned long long)last->transaction_id - 1,
 		       (unsigned long long)last->transaction_id);
-	return lvm_pool_tell(lvm, message, err);
+	/* Where the host's disk is full there is none; then it is forgotten now, or not at all. */
+	(void)file_write(AT_FDCWD, path, "", true, &ignored);
+	r = lvm_pool_tell(lvm, message, err);
+	if (r == COPPICE_OK)
+		make_it_forget(session);
+	return r;
 }
 
-bool lvm_remembers(const struct lvm_pool *lvm)
+/*
+ * Where that fails, whoever needs it is told. A snapshot of what is in use would be of what it is
+ * now, and not in one instant, as LVM does not suspend that for it: so it goes, being made just
+ * now.
+ */
+static void have_it_made(struct session *session, const struct last *last)
 {
-	return state_lock_is_there(&lvm->files, REMEMBERS);
+	bool is_in_use = last->origin[0] && is_active(session, last->origin);
+	struct coppice_error ignored;
+
+	if (make_it_go_on(session, &ignored) == COPPICE_OK && is_in_use)
+		(void)remove_volume(session, last->name, &ignored);
 }
 
 /* LVM is asked first: who is making something has its lock for so long. */
@@ -142,13 +181,11 @@ int lvm_confirm(struct session *session, struct coppice_error *err)
 	if (lvm_pool_status(lvm, &status, &ignored) < 0)
 		return COPPICE_OK; /* it is not active: who needs that is told */
 	if (last.name[0] && status.transaction_id + 1 == last.transaction_id) {
-		remember(lvm);
 		if (is_made(session, last.name))
-			r = tell_kernel(lvm, &last, err);
-		if (r == COPPICE_OK)
-			make_it_go_on(session);
+			return tell_kernel(session, &last, err);
+		have_it_made(session, &last);
 	} else if (lvm_remembers(lvm)) {
-		make_it_go_on(session);
+		make_it_forget(session);
 	}
-	return r;
+	return COPPICE_OK;
 }

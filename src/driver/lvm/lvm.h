@@ -270,12 +270,12 @@ int lvm_look(struct lvm_pool *lvm, struct lv_list *own, const struct lv_list **r
 
 /*
  * Did a cut of the power leave LVM to make what the kernel has made already? Then it is told that
- * it has. Or what the kernel has not made? Then it is made. Before anything is changed, where
- * somebody may have been cut short.
+ * it has. Or what the kernel has not made? Then it is made, or, where what it is of is in use, goes.
+ * Before anything is changed, where somebody may have been cut short.
  */
 int lvm_confirm(struct session *session, struct coppice_error *err);
 
-/* Has LVM still what it was to make? lvm_confirm() has it go on from there. */
+/* Has LVM still to be made to forget what it was to make? lvm_confirm() does that, too. */
 bool lvm_remembers(const struct lvm_pool *lvm);
 
 /* Of a pool that is no more. */

@@ -93,11 +93,6 @@ void lvm_forget_remembering(const struct lvm_pool *lvm)
 	state_lock_remove(&lvm->files, REMEMBERS);
 }
 
-static int remove_volume(struct session *session, const char *name, struct coppice_error *err)
-{
-	return session_do(session, NULL, err, "lvremove -q -y -f %s/%s", session->lvm->vg, name);
-}
-
 /*
  * LVM has the kernel make what it was to make, and forgets that, when it makes something else, and
  * not before; what is removed until then it would have the kernel remove together with that, and so
@@ -118,7 +113,7 @@ static int make_it_go_on(struct session *session, struct coppice_error *err)
 		       "lvcreate -q -y --type thin -ky -V 4m -n %s --addtag=" TAG_DRAFT
 		       "=%s --thinpool %s/%s",
 		       name, id.text, lvm->vg, lvm->thin);
-	return r < 0 ? r : remove_volume(session, name, err);
+	return r < 0 ? r : lvm_remove(session, (const char *const[]){ name }, 1, err);
 }
 
 /* Where that fails, as the pool is full, it is tried again by each sweep. */
@@ -163,7 +158,7 @@ static void have_it_made(struct session *session, const struct last *last)
 	struct coppice_error ignored;
 
 	if (make_it_go_on(session, &ignored) == COPPICE_OK && is_in_use)
-		(void)remove_volume(session, last->name, &ignored);
+		(void)lvm_remove(session, (const char *const[]){ last->name }, 1, &ignored);
 }
 
 /* LVM is asked first: who is making something has its lock for so long. */

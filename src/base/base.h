@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define _cleanup_(fn)       __attribute__((cleanup(fn)))
@@ -48,6 +49,13 @@ static inline int take_fd(int *fd)
 
 	*fd = -1;
 	return taken;
+}
+
+static inline bool bytes_are_zero(const void *bytes, size_t n)
+{
+	const char *first = bytes;
+
+	return n == 0 || (first[0] == 0 && memcmp(first, first + 1, n - 1) == 0);
 }
 
 /* Make `func`p(), for _cleanup_(), out of a destructor that accepts NULL. */

@@ -342,6 +342,7 @@ struct rbd {
 	bool is_pending;
 	bool is_retired; /* and whoever did that has yet to move it into the trash */
 	struct rbd *volume; /* of one that keeps snapshots: whose; else NULL */
+	bool is_deep, is_used; /* depth.c */
 };
 
 struct rbd_list {
@@ -472,6 +473,21 @@ int ceph_locks_break(struct ceph_pool *ceph, const char *worker, struct coppice_
 int ceph_images_claim(struct ceph_pool *ceph, const char *const ids[], size_t n, bool *claimed,
 	       struct coppice_error *err);
 void ceph_images_release(struct ceph_pool *ceph, const char *const ids[], size_t n);
+
+/*
+ * As long as somebody reads from an image, through what it stands on, that is to stay: wait for who
+ * just cuts one from it, no longer than the cluster has to answer. COPPICE_BUSY naming him.
+ */
+int ceph_parents_keep(struct ceph_pool *ceph, struct coppice_error *err);
+
+/* Be who cuts one. COPPICE_BUSY naming somebody who reads, or does the same. */
+int ceph_parents_cut_begin(struct ceph_pool *ceph, struct coppice_error *err);
+
+/* The end of either. */
+void ceph_parents_give(struct ceph_pool *ceph);
+
+/* Before an image is mapped that says so already: as ceph_parents_keep(), and keep nothing. */
+int ceph_parents_wait(struct ceph_pool *ceph, struct coppice_error *err);
 
 /* Be the only one who ends what the dead left. COPPICE_BUSY. */
 int ceph_sweeping_begin(struct ceph_pool *ceph, struct coppice_error *err);
@@ -692,11 +708,22 @@ int ceph_depth_read(const struct pool_spec *spec, struct ceph_pool *ceph,
  */
 int ceph_depth_check(struct ceph_pool *ceph, const char *name, struct coppice_error *err);
 
+/* Have ceph_shorten() look for chains that are too long, noted or not. */
+void ceph_depth_look(struct ceph_pool *ceph);
+
 /*
  * When all else is done, and nothing is locked: if an earlier command has noted that, flatten one link
  * of the longest chain.
  */
 void ceph_shorten(struct pool *pool);
+
+/* ---- copyup.c ---- */
+
+/*
+ * Have an image, open to write, have all data of its own that it reads from its parent. Nobody who
+ * reads it or writes to it notices. Zeros are left out: they may be cut off.
+ */
+int ceph_copy_up(const struct pool *pool, rbd_image_t image, struct coppice_error *err);
 
 /* ---- patience.c: the kernel waits for ever ---- */
 
@@ -804,6 +831,9 @@ int ceph_check_elsewhere(struct ceph_pool *ceph, const struct rbd *rbd, struct c
 /* Be the host that has it; and no more. COPPICE_BUSY. */
 int ceph_hold(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err);
 void ceph_let_go(struct ceph_pool *ceph, const char *name);
+
+/* May a host have it mapped, or be about to? Also where that cannot be told. */
+bool ceph_may_be_mapped(struct ceph_pool *ceph, const struct rbd *rbd);
 
 /* It is mapped: note who has it open for us, whom others shut out if they take it over. */
 int ceph_hold_mapped(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err);

@@ -125,6 +125,8 @@ int ceph_check(struct pool *pool, bool is_repair, scan_fn *fn, void *user,
 				     .user = user };
 	int r = rbd_listing_read(checking.ceph, &listing, err);
 
+	if (checking.is_repair)
+		ceph_depth_look(checking.ceph);
 	for (size_t i = 0; i < listing.n && r >= 0; i++)
 		r = check_one(&checking, &listing.rbd[i], err);
 	return r < 0 ? r : COPPICE_OK;

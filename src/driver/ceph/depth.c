@@ -5,7 +5,11 @@
  * note, the file "deep" in STATE/ceph/NAME. A later command that changes something and finds it has
  * one link flattened when all else is done, with nothing locked: the image next to the chain's root
  * gets all data of its own, so that all above it stand one less deep. Whoever is killed at that
- * leaves the note, and RBD goes on where he was.
+ * leaves the note, and who comes next goes on where he was.
+ *
+ * An image is only cut from its parent while nobody has it open, nor what stands on it: librbd
+ * would go on to read what is below as it was, and find zeros when the parent is removed
+ * (locking.c). Else the link above is, or none, until a clone is made that stands too deep again.
  */
 #include "driver/ceph/ceph.h"
 
@@ -36,14 +40,30 @@ int ceph_depth_read(const struct pool_spec *spec, struct ceph_pool *ceph, struct
 
 /* ---- the note ---- */
 
+/* *ret_was: there was one already. */
+static bool make_note(const struct ceph_pool *ceph, bool *ret_was)
+{
+	_cleanup_(freep) char *path = text_format("%s/" DEPTH_NOTE, ceph->files.path);
+	_cleanup_(closep) int fd = -1;
+
+	*ret_was = path && access(path, F_OK) == 0;
+	fd = path ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) : -1;
+	return fd >= 0;
+}
+
 /* Where that fails, or is lost to one who just removes it, who clones next notes it again. */
 static void note(struct ceph_pool *ceph)
 {
-	_cleanup_(freep) char *path = text_format("%s/" DEPTH_NOTE, ceph->files.path);
-	bool was_noted = path && access(path, F_OK) == 0; /* then we pay for who did that */
-	_cleanup_(closep) int fd = path ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) : -1;
+	bool was_noted; /* then we pay for who did that */
 
-	ceph->has_noted_depth = fd >= 0 && !was_noted;
+	ceph->has_noted_depth = make_note(ceph, &was_noted) && !was_noted;
+}
+
+void ceph_depth_look(struct ceph_pool *ceph)
+{
+	bool ignored;
+
+	ceph->has_changed |= make_note(ceph, &ignored);
 }
 
 /* Is there one? *ret_fd keeps others from doing the same. */
@@ -85,66 +105,157 @@ int ceph_depth_check(struct ceph_pool *ceph, const char *name, struct coppice_er
 	if (r == COPPICE_OK && chain.n > DEPTH_MAX)
 		return fail(err, COPPICE_BUSY,
 			    "'%s/%s' stands on %d others, and the kernel opens no chain that is "
-			    "longer; each coppice check --repair makes it shorter by one",
+			    "longer; each coppice check --repair makes it shorter by one, where it "
+			    "is not in use",
 			    ceph->osd_pool, name, DEPTH_MAX);
 	return r;
 }
 
-struct chain {
-	const struct rbd *link[2 * DEPTH_MAX]; /* the volume first, the root last */
-	size_t n;
+struct look {
+	struct rbd_list listing, trashed;
 };
 
-static const struct rbd *find_id(const struct rbd_list *listing, const char *id)
+static void look_done(struct look *look)
 {
-	for (size_t i = 0; i < listing->n; i++)
-		if (strcmp(listing->rbd[i].id, id) == 0)
-			return &listing->rbd[i];
+	rbd_listing_done(&look->listing);
+	rbd_listing_done(&look->trashed);
+}
+
+static int look_around(struct ceph_pool *ceph, struct look *look, struct coppice_error *err)
+{
+	int r = rbd_listing_read(ceph, &look->listing, err);
+
+	return r < 0 ? r : rbd_trash_read(ceph, &look->trashed, err);
+}
+
+static struct rbd *find_in(struct rbd_list *list, const char *id)
+{
+	for (size_t i = 0; i < list->n; i++)
+		if (strcmp(list->rbd[i].id, id) == 0)
+			return &list->rbd[i];
 	return NULL;
 }
 
-static struct chain chain_of(const struct rbd *rbd, const struct rbd_list *listing,
-			     const struct rbd_list *trashed)
+static struct rbd *find_id(struct look *look, const char *id)
+{
+	struct rbd *rbd = find_in(&look->listing, id);
+
+	return rbd ? rbd : find_in(&look->trashed, id);
+}
+
+struct chain {
+	struct rbd *link[2 * DEPTH_MAX]; /* the volume first, the root last */
+	size_t n;
+};
+
+static struct chain chain_of(struct look *look, struct rbd *rbd)
 {
 	struct chain chain = { .n = 0 };
 
 	while (rbd && chain.n < ARRAY_SIZE(chain.link)) {
-		const char *id = rbd->parent.id;
-
 		chain.link[chain.n++] = rbd;
-		if (!has_parent(rbd))
-			break;
-		rbd = find_id(listing, id);
-		if (!rbd)
-			rbd = find_id(trashed, id);
+		rbd = has_parent(rbd) ? find_id(look, rbd->parent.id) : NULL;
 	}
 	return chain;
 }
 
-static struct chain deepest(const struct rbd_list *listing, const struct rbd_list *trashed)
+typedef void chain_fn(const struct ceph_pool *ceph, const struct chain *chain, void *user);
+
+static void each_chain(const struct ceph_pool *ceph, struct look *look, chain_fn *fn, void *user)
 {
-	struct chain found = { .n = 0 };
+	struct rbd_list *const lists[] = { &look->listing, &look->trashed };
 
-	for (size_t i = 0; i < listing->n; i++) {
-		struct chain chain = chain_of(&listing->rbd[i], listing, trashed);
+	for (size_t k = 0; k < ARRAY_SIZE(lists); k++)
+		for (size_t i = 0; i < lists[k]->n; i++) {
+			struct chain chain = chain_of(look, &lists[k]->rbd[i]);
 
-		if (chain.n > found.n && strncmp(listing->rbd[i].name, "view_", 5) != 0)
-			found = chain;
-	}
-	return found;
+			fn(ceph, &chain, user);
+		}
+}
+
+static bool is_too_long(const struct ceph_pool *ceph, const struct chain *chain)
+{
+	return chain->n > ceph->max_depth + 1 && !ceph_is_view(chain->link[0]->name);
+}
+
+static void note_deep(const struct ceph_pool *ceph, const struct chain *chain, void *user)
+{
+	bool *is_any = user;
+
+	for (size_t i = 0; is_too_long(ceph, chain) && i + 1 < chain->n; i++)
+		*is_any = chain->link[i]->is_deep = true;
+}
+
+/* Does, or may, somebody have it open? Who mounts an image of Coppice notes that nowhere. */
+static bool is_open(struct ceph_pool *ceph, const struct rbd *rbd)
+{
+	return rbd->is_pending || ceph_is_view(rbd->name) || strncmp(rbd->name, "draft_", 6) == 0 ||
+	       strncmp(rbd->name, "image_", 6) == 0 || ceph_may_be_mapped(ceph, rbd);
+}
+
+/* Who reads it reads all that it stands on. */
+static void note_used(const struct ceph_pool *ignored, const struct chain *chain, void *user)
+{
+	struct ceph_pool *ceph = user;
+	bool is_asked = false;
+
+	for (size_t i = 0; i < chain->n; i++)
+		is_asked |= chain->link[i]->is_deep && !chain->link[i]->is_used;
+	if (!is_asked || !is_open(ceph, chain->link[0]))
+		return;
+	for (size_t i = 0; i < chain->n; i++)
+		chain->link[i]->is_used = true;
 }
 
 /*
- * The oldest that stands on another. One without the feature deep-flatten keeps the parent of its
- * snapshots, which others stand on; if all are so, only the volume itself can be helped.
+ * The oldest that stands on another, and is not used. One without the feature deep-flatten keeps
+ * the parent of its snapshots, which others stand on; if all are so, only the volume itself can be
+ * helped. NULL: none.
  */
-static const struct rbd *link_to_flatten(const struct chain *chain)
+static struct rbd *link_to_flatten(const struct chain *chain)
 {
-	for (size_t i = chain->n - 1; i-- > 0;)
-		if (chain->link[i]->features & RBD_FEATURE_DEEP_FLATTEN)
+	bool is_any = false;
+
+	for (size_t i = chain->n - 1; i-- > 0;) {
+		bool is_so = chain->link[i]->features & RBD_FEATURE_DEEP_FLATTEN;
+
+		if (is_so && !chain->link[i]->is_used)
 			return chain->link[i];
-	return chain->link[0];
+		is_any |= is_so;
+	}
+	return is_any || chain->link[0]->is_used ? NULL : chain->link[0];
 }
+
+struct choice {
+	struct rbd *link; /* NULL: none */
+	size_t n;         /* links of the longest chain that it is in */
+};
+
+static void choose(const struct ceph_pool *ceph, const struct chain *chain, void *user)
+{
+	struct choice *choice = user;
+	struct rbd *link =
+		is_too_long(ceph, chain) && chain->n > choice->n ? link_to_flatten(chain) : NULL;
+
+	if (link)
+		*choice = (struct choice){ link, chain->n };
+}
+
+/* Of the longest chain that is too long and can be made shorter now. NULL: there is none. */
+static struct rbd *find_link(struct ceph_pool *ceph, struct look *look)
+{
+	struct choice choice = { .link = NULL };
+	bool is_any = false;
+
+	each_chain(ceph, look, note_deep, &is_any);
+	if (!is_any)
+		return NULL;
+	each_chain(ceph, look, note_used, ceph);
+	each_chain(ceph, look, choose, &choice);
+	return choice.link;
+}
+
+/* ---- flattening ---- */
 
 static void explain(struct pool *pool, const struct rbd *rbd)
 {
@@ -155,6 +266,36 @@ static void explain(struct pool *pool, const struct rbd *rbd)
 		ceph_explain(pool, "# in the trash, by librbd alone: flatten %s", rbd->id);
 	else
 		ceph_explain(pool, "%s flatten %s", command, rbd->name);
+}
+
+/* By us; and who has it mapped by other means than Coppice is not told to anybody. */
+static bool is_ours_alone(rbd_image_t image)
+{
+	rbd_image_watcher_t watchers[2];
+	size_t n = ARRAY_SIZE(watchers);
+
+	if (rbd_watchers_list(image, watchers, &n) < 0)
+		return false;
+	rbd_watchers_list_cleanup(watchers, n);
+	return n <= 1;
+}
+
+/* What it stands on it needs no more. Who has come to use it since we looked keeps it as it is. */
+static void cut(struct ceph_pool *ceph, const char *id, rbd_image_t image)
+{
+	_cleanup_(look_done) struct look look = { 0 };
+	struct coppice_error ignored;
+	struct rbd *link;
+
+	if (ceph_parents_cut_begin(ceph, &ignored) < 0)
+		return;
+	if (look_around(ceph, &look, &ignored) == COPPICE_OK) {
+		(void)find_link(ceph, &look);
+		link = find_id(&look, id);
+		if (link && link->is_deep && !link->is_used && is_ours_alone(image))
+			(void)rbd_flatten(image);
+	}
+	ceph_parents_give(ceph);
 }
 
 /* By its id, as it may be in the trash. Whatever fails is tried again, as the note is still there.
@@ -172,7 +313,9 @@ static void flatten(struct ceph_pool *ceph, const struct rbd *rbd)
 		return;
 	if (are_ours[0] && are_ours[n - 1] &&
 	    rbd_open_by_id(ceph->making_io, rbd->id, &image, NULL) == 0) {
-		(void)rbd_flatten(image);
+		if (is_ours_alone(image) &&
+		    ceph_copy_up(&ceph->pool, image, &ignored) == COPPICE_OK)
+			cut(ceph, rbd->id, image);
 		(void)rbd_close(image);
 	}
 	for (size_t i = 0; i < n; i++)
@@ -180,29 +323,25 @@ static void flatten(struct ceph_pool *ceph, const struct rbd *rbd)
 			ceph_images_release(ceph, &ids[i], 1);
 }
 
-/* What cannot be done now keeps its note. */
+/* What fails now keeps its note; what is in use is noted again when somebody makes it deeper. */
 void ceph_shorten(struct pool *pool)
 {
 	struct ceph_pool *ceph = ceph_pool_of(pool);
-	_cleanup_(rbd_listing_done) struct rbd_list listing = { 0 }, trashed = { 0 };
+	_cleanup_(look_done) struct look look = { 0 };
 	_cleanup_(closep) int fd = -1;
 	struct coppice_error ignored;
-	const struct rbd *rbd;
-	struct chain chain;
+	struct rbd *rbd;
 
 	/* Who made it so deep is not the one who pays for it. */
-	if (ceph->has_noted_depth || !take_note(ceph, &fd))
+	if (ceph->has_noted_depth || !take_note(ceph, &fd) ||
+	    look_around(ceph, &look, &ignored) < 0)
 		return;
-	if (rbd_listing_read(ceph, &listing, &ignored) < 0 ||
-	    rbd_trash_read(ceph, &trashed, &ignored) < 0)
-		return;
-	chain = deepest(&listing, &trashed);
-	if (chain.n <= ceph->max_depth + 1) {
+	rbd = find_link(ceph, &look);
+	if (!rbd) {
 		if (!pool->is_dry_run)
 			state_lock_remove(&ceph->files, DEPTH_NOTE);
 		return;
 	}
-	rbd = link_to_flatten(&chain);
 	explain(pool, rbd);
 	if (!pool->is_dry_run)
 		flatten(ceph, rbd);

@@ -13,15 +13,23 @@
  * So are claims: lock.image-ID is of who takes the image ID out of the trash, or flattens it. Of
  * two who remove one at once, the slower one's librbd may wait for ever for an image that is gone,
  * or abort (16.2.15).
+ *
+ * lock.parents is of who cuts an image from what it stands on, alone, or copies from one. librbd
+ * reads what is below an open image by the maps of objects that were when it was opened: what was
+ * flattened since would be looked for where it was, and read as zeros once that is removed (seen,
+ * 16.2.15; Ceph's pull request 70143). Who has an image mapped has noted that in it before he
+ * opened it; so whoever cuts finds him, or he finds that somebody cuts, and waits.
  */
 #include "driver/ceph/ceph.h"
 
 #include <string.h>
 
 #include "base/text.h"
+#include "driver/ceph/mapper.h"
 
-#define SWEEPING "sweep"  /* the lock of who ends what the dead left */
-#define IMAGE    "image-" /* with an image's id: of who removes or flattens it */
+#define SWEEPING "sweep"   /* the lock of who ends what the dead left */
+#define IMAGE    "image-"  /* with an image's id: of who removes or flattens it */
+#define PARENTS  "parents" /* of who cuts an image from its parent, or reads through one */
 #define KEY_MAX  64
 
 /* ---- what a value says ---- */
@@ -355,6 +363,117 @@ void ceph_images_release(struct ceph_pool *ceph, const char *const ids[], size_t
 	name_claims(&keys, ids);
 	if (give_keys(ceph, ceph->worker.id.text, keys.at, n, &ignored) == COPPICE_OK)
 		ceph->worker.n_locked -= n < ceph->worker.n_locked ? n : ceph->worker.n_locked;
+}
+
+/* ---- what images stand on ---- */
+
+/* Of all others who have @value: one who lives; "": none does. */
+static int find_living(struct ceph_pool *ceph, const char *value, char ret[static WORKER_NAME_MAX],
+		       struct coppice_error *err)
+{
+	_cleanup_(freep) char *rest = value ? strdup(value) : NULL;
+	char holder[UUID_TEXT_SIZE];
+	bool is_good = !value || rest;
+	int r = COPPICE_OK;
+
+	ret[0] = '\0';
+	while (r == COPPICE_OK && is_good && !ret[0] &&
+	       other_holder(rest, ceph->worker.id.text, holder)) {
+		char *less;
+
+		r = find_holder(ceph, rest, ret, err);
+		less = without(rest, holder, &is_good);
+		free(rest);
+		rest = less;
+	}
+	return is_good ? r : fail_memory(err);
+}
+
+/* One try: *ret_did; COPPICE_BUSY naming who has it. */
+static int try_parents(struct ceph_pool *ceph, bool is_alone, bool *ret_did,
+		       struct coppice_error *err)
+{
+	const char *key = ROOT_LOCK PARENTS;
+	_cleanup_(freep) char *old = NULL, *new = NULL;
+	char holder[WORKER_NAME_MAX] = "";
+	int r = root_get(ceph, key, &old, err);
+
+	if (r == COPPICE_OK && old && (is_alone || old[0] == 'x'))
+		r = find_living(ceph, old, holder, err);
+	if (r == COPPICE_OK && holder[0])
+		r = fail(err, COPPICE_BUSY, "%s %s", holder,
+			 old[0] == 'x' ? "is just flattening an image" : "copies from an image");
+	if (r < 0)
+		return r;
+	new = with(old && old[0] == 's' ? old : NULL, ceph->worker.id.text, is_alone);
+	if (!new)
+		return fail_memory(err);
+	r = root_replace(ceph, &(struct root_change){ key, old, new }, 1, ret_did, err);
+	ceph->worker.n_locked += r == COPPICE_OK && *ret_did;
+	return r;
+}
+
+/* As long as the cluster has to answer. */
+static bool may_wait(const struct ceph_pool *ceph, size_t *n)
+{
+	if (pool_is_interrupted(&ceph->pool) || *n >= (size_t)ceph->timeout_seconds * 10)
+		return false;
+	for (int i = 0; i < 10; i++)
+		wait_a_step();
+	return ++*n > 0;
+}
+
+int ceph_parents_keep(struct ceph_pool *ceph, struct coppice_error *err)
+{
+	int r = worker_begin(ceph, err);
+	bool did = false;
+	size_t n = 0;
+
+	while (r == COPPICE_OK && !did) {
+		r = try_parents(ceph, false, &did, err);
+		if (r == COPPICE_BUSY && may_wait(ceph, &n))
+			r = COPPICE_OK;
+	}
+	return r;
+}
+
+int ceph_parents_cut_begin(struct ceph_pool *ceph, struct coppice_error *err)
+{
+	int r = worker_begin(ceph, err);
+	bool did = false;
+
+	while (r == COPPICE_OK && !did)
+		r = try_parents(ceph, true, &did, err);
+	return r;
+}
+
+void ceph_parents_give(struct ceph_pool *ceph)
+{
+	struct coppice_error ignored;
+
+	if (give_keys(ceph, ceph->worker.id.text, (const char *const[]){ ROOT_LOCK PARENTS }, 1,
+		      &ignored) == COPPICE_OK &&
+	    ceph->worker.n_locked > 0)
+		ceph->worker.n_locked--;
+}
+
+int ceph_parents_wait(struct ceph_pool *ceph, struct coppice_error *err)
+{
+	int r = COPPICE_BUSY;
+
+	for (size_t n = 0; r == COPPICE_BUSY;) {
+		_cleanup_(freep) char *value = NULL;
+		char holder[WORKER_NAME_MAX] = "";
+
+		r = root_get(ceph, ROOT_LOCK PARENTS, &value, err);
+		if (r == COPPICE_OK && value && value[0] == 'x')
+			r = find_living(ceph, value, holder, err);
+		if (r == COPPICE_OK && holder[0])
+			r = fail(err, COPPICE_BUSY, "%s is just flattening an image", holder);
+		if (r == COPPICE_BUSY && !may_wait(ceph, &n))
+			return r;
+	}
+	return r;
 }
 
 /* ---- who sweeps ---- */

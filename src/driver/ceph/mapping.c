@@ -250,6 +250,11 @@ static int map(struct ceph_pool *ceph, const struct ceph_turn *turn, const char 
 	r = make_link(ceph, name, PENDING, err);
 	if (r < 0)
 		return r;
+	r = ceph_parents_wait(ceph, err);
+	if (r < 0) {
+		remove_link(ceph, name);
+		return r;
+	}
 	r = ceph_patiently(ceph, turn, NULL, map_it, &mapping, err, "no device yet");
 	if (r == COPPICE_OK && !read_link(ceph, name, ret_device))
 		r = fail(err, COPPICE_FAILED, "its device is gone");

@@ -155,6 +155,25 @@ static int mount_patiently(struct mounting *mounting, struct coppice_error *err)
 			      err, "cannot mount '%s'", mounting->path);
 }
 
+/* What fails for sure is not held. */
+static int map_to_write(struct ceph_pool *ceph, const struct ceph_turn *turn, const struct rbd *rbd,
+			char ret_device[static PATH_MAX], struct coppice_error *err)
+{
+	int r = ceph_hold(ceph, rbd, err);
+
+	if (r < 0)
+		return r;
+	if (!ceph_mapped(ceph, rbd->name, ret_device))
+		r = extend(ceph, rbd, err);
+	if (r == COPPICE_OK)
+		r = ceph_map(ceph, turn, rbd->name, ret_device, err);
+	if (r == COPPICE_OK)
+		return ceph_hold_mapped(ceph, rbd, err);
+	if (r != COPPICE_UNAVAILABLE && r != COPPICE_INTERRUPTED)
+		ceph_let_go(ceph, rbd->name);
+	return r;
+}
+
 int ceph_mount_at(struct ceph_pool *ceph, const struct ceph_turn *turn, const struct rbd *rbd,
 		  const char *path, struct coppice_error *err)
 {
@@ -165,19 +184,12 @@ int ceph_mount_at(struct ceph_pool *ceph, const struct ceph_turn *turn, const st
 				     .device = device,
 				     .path = path,
 				     .is_read_only = strncmp(rbd->name, "image_", 6) == 0 };
-	const bool is_read_only = mounting.is_read_only;
-	int r = COPPICE_OK;
+	int r;
 
 	if (mount_find(ceph, rbd->name, where))
 		return COPPICE_OK;
-	if (!is_read_only)
-		r = ceph_hold(ceph, rbd, err);
-	if (r == COPPICE_OK && !is_read_only && !ceph_mapped(ceph, rbd->name, device))
-		r = extend(ceph, rbd, err);
-	if (r == COPPICE_OK)
-		r = ceph_map(ceph, turn, rbd->name, device, err);
-	if (r == COPPICE_OK && !is_read_only)
-		r = ceph_hold_mapped(ceph, rbd, err);
+	r = mounting.is_read_only ? ceph_map(ceph, turn, rbd->name, device, err)
+				  : map_to_write(ceph, turn, rbd, device, err);
 	return r < 0 ? r : mount_patiently(&mounting, err);
 }
 
@@ -425,15 +437,8 @@ static int open_block(struct ceph_pool *ceph, const struct ceph_turn *turn, cons
 	*ret_did = !ceph_mapped(ceph, name, device);
 	if (!*ret_did && (!snap || access(path, F_OK) == 0))
 		return COPPICE_OK;
-	if (!snap)
-		r = ceph_hold(ceph, rbd, err);
-	if (r == COPPICE_OK && !snap)
-		r = extend(ceph, rbd, err);
-	if (r == COPPICE_OK)
-		r = snap ? open_view(ceph, turn, rbd, snap, device, err)
-			 : ceph_map(ceph, turn, rbd->name, device, err);
-	if (r == COPPICE_OK && !snap)
-		r = ceph_hold_mapped(ceph, rbd, err);
+	r = snap ? open_view(ceph, turn, rbd, snap, device, err)
+		 : map_to_write(ceph, turn, rbd, device, err);
 	if (r == COPPICE_OK && snap) {
 		(void)unlink(path);
 		if (symlink(device, path) < 0)

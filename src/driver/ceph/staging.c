@@ -272,11 +272,6 @@ struct writing {
 	size_t next;
 };
 
-static bool is_zero(const char *bytes, size_t n)
-{
-	return bytes[0] == '\0' && memcmp(bytes, bytes + 1, n - 1) == 0;
-}
-
 /* The one that was begun first is free again. */
 static int wait_for_piece(struct piece *piece)
 {
@@ -308,7 +303,7 @@ static int write_piece(struct writing *writing, int fd, off_t at, size_t n)
 			return got < 0 ? -errno : -EIO;
 		done += (size_t)got;
 	}
-	if (is_zero(piece->data, n))
+	if (bytes_are_zero(piece->data, n))
 		return 0;
 	r = rbd_aio_create_completion(NULL, NULL, &piece->completion);
 	if (r < 0)

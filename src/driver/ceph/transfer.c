@@ -538,16 +538,11 @@ enum block {
 	BLOCK_DATA,
 };
 
-static bool is_zero(const char *bytes, size_t n)
-{
-	return bytes[0] == 0 && memcmp(bytes, bytes + 1, n - 1) == 0;
-}
-
 static enum block look_at(const struct step *step, const char *new, const char *old, size_t n)
 {
 	if (old && memcmp(new, old, n) == 0)
 		return BLOCK_SAME;
-	if (!is_zero(new, n))
+	if (!bytes_are_zero(new, n))
 		return BLOCK_DATA;
 	return step->is_on_zeros ? BLOCK_SAME : BLOCK_ZERO;
 }
@@ -805,7 +800,11 @@ static int transfer(struct sending *sending, struct coppice_error *err)
 	explain_all(sending);
 	if (sending->draft->pool->is_dry_run)
 		return COPPICE_OK;
+	r = ceph_parents_keep(sending->from, err);
+	if (r < 0)
+		return r;
 	r = live->snap_id == LIVE ? freeze_and_send(sending, err) : send_all(sending, err);
+	ceph_parents_give(sending->from);
 	/* By now something is made: nothing else is to be tried. */
 	if (r == COPPICE_UNSUPPORTED)
 		r = err->code = COPPICE_FAILED;

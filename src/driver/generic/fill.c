@@ -59,11 +59,6 @@ int fill_by_copying(struct draft *draft, const struct new_volume *volume, const 
 #define CHUNK_BYTES (1U << 20)
 #define HOLE_BYTES  (1U << 16) /* no engine has smaller blocks, but for which it is worth it */
 
-static bool is_zero(const char *data, size_t n)
-{
-	return n == 0 || (data[0] == 0 && memcmp(data, data + 1, n - 1) == 0);
-}
-
 static int write_at(int fd, const char *data, size_t n, off_t at)
 {
 	while (n > 0) {
@@ -84,7 +79,9 @@ static int write_holes(int fd, const char *data, size_t n, off_t at)
 {
 	for (size_t i = 0; i < n; i += HOLE_BYTES) {
 		size_t part = n - i < HOLE_BYTES ? n - i : HOLE_BYTES;
-		int why = is_zero(data + i, part) ? 0 : write_at(fd, data + i, part, at + (off_t)i);
+		int why = bytes_are_zero(data + i, part)
+				  ? 0
+				  : write_at(fd, data + i, part, at + (off_t)i);
 
 		if (why)
 			return why;

@@ -475,18 +475,18 @@ int ceph_images_claim(struct ceph_pool *ceph, const char *const ids[], size_t n,
 void ceph_images_release(struct ceph_pool *ceph, const char *const ids[], size_t n);
 
 /*
- * As long as somebody reads from an image, through what it stands on, that is to stay: wait for who
- * just cuts one from it, no longer than the cluster has to answer. COPPICE_BUSY naming him.
+ * As long as an image is open here, what it stands on is to stay what that is. COPPICE_BUSY naming
+ * who just cuts one from that; @is_patient: after the cluster's time to answer.
  */
-int ceph_parents_keep(struct ceph_pool *ceph, struct coppice_error *err);
+int ceph_parents_keep(struct ceph_pool *ceph, bool is_patient, struct coppice_error *err);
 
-/* Be who cuts one. COPPICE_BUSY naming somebody who reads, or does the same. */
-int ceph_parents_cut_begin(struct ceph_pool *ceph, struct coppice_error *err);
+/* Who keeps them cuts one himself. COPPICE_BUSY naming somebody else who does either. */
+int ceph_parents_cut(struct ceph_pool *ceph, struct coppice_error *err);
 
-/* The end of either. */
+/* The end of both. */
 void ceph_parents_give(struct ceph_pool *ceph);
 
-/* Before an image is mapped that says so already: as ceph_parents_keep(), and keep nothing. */
+/* Before an image is opened that says so already: as ceph_parents_keep(), and keep nothing. */
 int ceph_parents_wait(struct ceph_pool *ceph, struct coppice_error *err);
 
 /* Be the only one who ends what the dead left. COPPICE_BUSY. */
@@ -811,6 +811,9 @@ bool ceph_linked(const struct ceph_pool *ceph, const char *name, char ret[static
 /* It is mapped, and the link says by what. A link alone may be of before a reboot. */
 bool ceph_has_device(const struct ceph_pool *ceph, const char *name);
 
+/* Or somebody is at mapping it; or was killed at that. */
+bool ceph_is_mapped_or_begun(const struct ceph_pool *ceph, const char *name);
+
 /* It is mapped, by a process that has died. */
 bool ceph_is_mapped_dead(const struct ceph_pool *ceph, const char *name);
 
@@ -832,8 +835,8 @@ int ceph_check_elsewhere(struct ceph_pool *ceph, const struct rbd *rbd, struct c
 int ceph_hold(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err);
 void ceph_let_go(struct ceph_pool *ceph, const char *name);
 
-/* May a host have it mapped, or be about to? Also where that cannot be told. */
-bool ceph_may_be_mapped(struct ceph_pool *ceph, const struct rbd *rbd);
+/* May a host have it mapped, or be about to? */
+bool ceph_may_be_mapped(const struct ceph_pool *ceph, const struct rbd *rbd);
 
 /* It is mapped: note who has it open for us, whom others shut out if they take it over. */
 int ceph_hold_mapped(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err);

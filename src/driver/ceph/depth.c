@@ -187,16 +187,19 @@ static void note_deep(const struct ceph_pool *ceph, const struct chain *chain, v
 }
 
 /* Does, or may, somebody have it open? Who mounts an image of Coppice notes that nowhere. */
-static bool is_open(struct ceph_pool *ceph, const struct rbd *rbd)
+static bool is_open(const struct ceph_pool *ceph, const struct rbd *rbd)
 {
+	if (rbd->is_in_trash)
+		return false;
 	return rbd->is_pending || ceph_is_view(rbd->name) || strncmp(rbd->name, "draft_", 6) == 0 ||
-	       strncmp(rbd->name, "image_", 6) == 0 || ceph_may_be_mapped(ceph, rbd);
+	       strncmp(rbd->name, "image_", 6) == 0 ||
+	       (strncmp(rbd->name, "kept_", 5) == 0 && !rbd->volume) ||
+	       ceph_may_be_mapped(ceph, rbd);
 }
 
 /* Who reads it reads all that it stands on. */
-static void note_used(const struct ceph_pool *ignored, const struct chain *chain, void *user)
+static void note_used(const struct ceph_pool *ceph, const struct chain *chain, void *user)
 {
-	struct ceph_pool *ceph = user;
 	bool is_asked = false;
 
 	for (size_t i = 0; i < chain->n; i++)
@@ -241,16 +244,21 @@ static void choose(const struct ceph_pool *ceph, const struct chain *chain, void
 		*choice = (struct choice){ link, chain->n };
 }
 
-/* Of the longest chain that is too long and can be made shorter now. NULL: there is none. */
-static struct rbd *find_link(struct ceph_pool *ceph, struct look *look)
+static bool note_all(const struct ceph_pool *ceph, struct look *look)
 {
-	struct choice choice = { .link = NULL };
 	bool is_any = false;
 
 	each_chain(ceph, look, note_deep, &is_any);
-	if (!is_any)
-		return NULL;
-	each_chain(ceph, look, note_used, ceph);
+	if (is_any)
+		each_chain(ceph, look, note_used, NULL);
+	return is_any;
+}
+
+/* Of the longest chain that is too long and can be made shorter now. NULL: there is none. */
+static struct rbd *find_link(const struct ceph_pool *ceph, struct look *look)
+{
+	struct choice choice = { .link = NULL };
+
 	each_chain(ceph, look, choose, &choice);
 	return choice.link;
 }
@@ -287,36 +295,49 @@ static void cut(struct ceph_pool *ceph, const char *id, rbd_image_t image)
 	struct coppice_error ignored;
 	struct rbd *link;
 
-	if (ceph_parents_cut_begin(ceph, &ignored) < 0)
+	if (ceph_parents_cut(ceph, &ignored) < 0 || look_around(ceph, &look, &ignored) < 0 ||
+	    !note_all(ceph, &look))
 		return;
-	if (look_around(ceph, &look, &ignored) == COPPICE_OK) {
-		(void)find_link(ceph, &look);
-		link = find_id(&look, id);
-		if (link && link->is_deep && !link->is_used && is_ours_alone(image))
-			(void)rbd_flatten(image);
-	}
-	ceph_parents_give(ceph);
+	link = find_id(&look, id);
+	if (link && link->is_deep && !link->is_used && is_ours_alone(image))
+		(void)rbd_flatten(image);
 }
 
-/* By its id, as it may be in the trash. Whatever fails is tried again, as the note is still there.
+/* By its id, as it may be in the trash. *ret_used: somebody who says so nowhere has it open. */
+static int flatten_kept(struct ceph_pool *ceph, const struct rbd *rbd, bool *ret_used,
+			struct coppice_error *err)
+{
+	rbd_image_t image;
+	int r = rbd_open_by_id(ceph->making_io, rbd->id, &image, NULL);
+
+	if (r < 0)
+		return fail_ceph(ceph, r, err, "cannot open '%s/%s'", ceph->osd_pool, rbd->name);
+	*ret_used = !is_ours_alone(image);
+	r = *ret_used ? COPPICE_OK : ceph_copy_up(&ceph->pool, image, err);
+	if (r == COPPICE_OK && !*ret_used)
+		cut(ceph, rbd->id, image);
+	(void)rbd_close(image);
+	return r;
+}
+
+/*
+ * Whatever fails is tried again, as the note is still there. *ret_used: it is not worth that. What
+ * it reads through is kept from the beginning: else it could have been cut, and removed, meanwhile.
  */
-static void flatten(struct ceph_pool *ceph, const struct rbd *rbd)
+static void flatten(struct ceph_pool *ceph, const struct rbd *rbd, bool *ret_used)
 {
 	/* And what it stands on, from which RBD takes it away. */
 	const char *ids[] = { rbd->id, rbd->parent.id };
 	bool are_ours[ARRAY_SIZE(ids)] = { false };
 	size_t n = rbd->parent.id[0] ? 2 : 1;
 	struct coppice_error ignored;
-	rbd_image_t image;
 
 	if (ceph_images_claim(ceph, ids, n, are_ours, &ignored) < 0)
 		return;
 	if (are_ours[0] && are_ours[n - 1] &&
-	    rbd_open_by_id(ceph->making_io, rbd->id, &image, NULL) == 0) {
-		if (is_ours_alone(image) &&
-		    ceph_copy_up(&ceph->pool, image, &ignored) == COPPICE_OK)
-			cut(ceph, rbd->id, image);
-		(void)rbd_close(image);
+	    ceph_parents_keep(ceph, false, &ignored) == COPPICE_OK) {
+		(void)flatten_kept(ceph, rbd, ret_used, &ignored);
+		ceph_parents_give(ceph);
 	}
 	for (size_t i = 0; i < n; i++)
 		if (are_ours[i])
@@ -330,19 +351,25 @@ void ceph_shorten(struct pool *pool)
 	_cleanup_(look_done) struct look look = { 0 };
 	_cleanup_(closep) int fd = -1;
 	struct coppice_error ignored;
-	struct rbd *rbd;
+	struct rbd *rbd = NULL;
 
 	/* Who made it so deep is not the one who pays for it. */
 	if (ceph->has_noted_depth || !take_note(ceph, &fd) ||
 	    look_around(ceph, &look, &ignored) < 0)
 		return;
-	rbd = find_link(ceph, &look);
-	if (!rbd) {
+	if (note_all(ceph, &look))
+		rbd = find_link(ceph, &look);
+	while (rbd) {
+		bool is_used = false;
+
+		explain(pool, rbd);
 		if (!pool->is_dry_run)
-			state_lock_remove(&ceph->files, DEPTH_NOTE);
-		return;
+			flatten(ceph, rbd, &is_used);
+		if (!is_used)
+			return;
+		rbd->is_used = true;
+		rbd = find_link(ceph, &look);
 	}
-	explain(pool, rbd);
 	if (!pool->is_dry_run)
-		flatten(ceph, rbd);
+		state_lock_remove(&ceph->files, DEPTH_NOTE);
 }

@@ -29,14 +29,6 @@ static bool is_own(const struct ceph_pool *ceph, const char *text)
 	return strncmp(text, ceph->owner.text, n) == 0 && text[n] == '\t';
 }
 
-/* Was noted who has it open? Not until it is mapped. */
-static bool has_addresses(const char *text)
-{
-	const char *host = strchr(text, '\t');
-
-	return host && strchr(host + 1, '\t');
-}
-
 /* Who has this image open, "\tADDRESS" each, in @addresses; *ret: anybody. */
 static int read_watchers(struct ceph_pool *ceph, const struct rbd *rbd, struct text *addresses,
 			 bool *ret, struct coppice_error *err)
@@ -104,26 +96,15 @@ static int fence(struct ceph_pool *ceph, const struct rbd *rbd, const char *text
 		     : COPPICE_OK;
 }
 
-/* A host that died has it no more; but of another one nobody knows whether it died or is at it. */
-bool ceph_may_be_mapped(struct ceph_pool *ceph, const struct rbd *rbd)
+/*
+ * Another host that died has it no more, but one that was only cut off has. This one has it, or is
+ * about to, as long as there is a link.
+ */
+bool ceph_may_be_mapped(const struct ceph_pool *ceph, const struct rbd *rbd)
 {
 	const char *text = rbd_meta(rbd, META_HOST);
-	_cleanup_(text_done) struct text addresses = TEXT_INIT;
-	struct coppice_error ignored;
-	char device[PATH_MAX];
-	bool is_so = true;
 
-	if (!text || (is_own(ceph, text) && !ceph_linked(ceph, rbd->name, device)))
-		return false;
-	return !has_addresses(text) || read_watchers(ceph, rbd, &addresses, &is_so, &ignored) < 0 ||
-	       is_so;
-}
-
-/* It is noted already, and that tells whoever asks that it is mapped, or is to be. */
-static bool is_noted(const struct ceph_pool *ceph, const struct rbd *rbd, const char *old)
-{
-	return old && is_own(ceph, old) &&
-	       (!has_addresses(old) || ceph_has_device(ceph, rbd->name));
+	return text && (!is_own(ceph, text) || ceph_is_mapped_or_begun(ceph, rbd->name));
 }
 
 int ceph_hold(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)
@@ -133,12 +114,12 @@ int ceph_hold(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_erro
 	bool did = false;
 	int r = ceph_check_elsewhere(ceph, rbd, err);
 
-	if (r < 0 || is_noted(ceph, rbd, old))
+	if (r < 0 || (old && is_own(ceph, old)))
 		return r;
 	if (!own)
 		return fail_memory(err);
 	/* First, so that nobody who is killed here has it without. */
-	if (old && !is_own(ceph, old))
+	if (old)
 		r = fence(ceph, rbd, old, err);
 	if (r == COPPICE_OK)
 		r = header_replace(ceph, rbd->id, META_HOST, old, own, &did, err);

@@ -14,10 +14,10 @@
  * two who remove one at once, the slower one's librbd may wait for ever for an image that is gone,
  * or abort (16.2.15).
  *
- * lock.parents is of who cuts an image from what it stands on, alone, or copies from one. librbd
- * reads what is below an open image by the maps of objects that were when it was opened: what was
- * flattened since would be looked for where it was, and read as zeros once that is removed (seen,
- * 16.2.15; Ceph's pull request 70143). Who has an image mapped has noted that in it before he
+ * lock.parents is of who cuts an image from what it stands on, alone, or has one open to copy from.
+ * librbd reads what is below an open image by the maps of objects that were when it was opened:
+ * what was flattened since would be looked for where it was, and read as zeros once that is removed
+ * (seen, 16.2.15; Ceph's pull request 70143). Who has an image mapped has noted that in it before he
  * opened it; so whoever cuts finds him, or he finds that somebody cuts, and waits.
  */
 #include "driver/ceph/ceph.h"
@@ -393,7 +393,7 @@ static int find_living(struct ceph_pool *ceph, const char *value, char ret[stati
 static int try_parents(struct ceph_pool *ceph, bool is_alone, bool *ret_did,
 		       struct coppice_error *err)
 {
-	const char *key = ROOT_LOCK PARENTS;
+	const char *key = ROOT_LOCK PARENTS, *own = ceph->worker.id.text;
 	_cleanup_(freep) char *old = NULL, *new = NULL;
 	char holder[WORKER_NAME_MAX] = "";
 	int r = root_get(ceph, key, &old, err);
@@ -405,25 +405,28 @@ static int try_parents(struct ceph_pool *ceph, bool is_alone, bool *ret_did,
 			 old[0] == 'x' ? "is just flattening an image" : "copies from an image");
 	if (r < 0)
 		return r;
-	new = with(old && old[0] == 's' ? old : NULL, ceph->worker.id.text, is_alone);
+	new = with(old && old[0] == 's' ? old : NULL, own, is_alone);
 	if (!new)
 		return fail_memory(err);
 	r = root_replace(ceph, &(struct root_change){ key, old, new }, 1, ret_did, err);
-	ceph->worker.n_locked += r == COPPICE_OK && *ret_did;
+	ceph->worker.n_locked += r == COPPICE_OK && *ret_did && !is_held_by(old, own);
 	return r;
 }
 
-/* As long as the cluster has to answer. */
-static bool may_wait(const struct ceph_pool *ceph, size_t *n)
+/* No more often than fits into the cluster's time to answer. COPPICE_BUSY: as it was. */
+static int wait_for_parents(const struct ceph_pool *ceph, size_t *n, struct coppice_error *err)
 {
-	if (pool_is_interrupted(&ceph->pool) || *n >= (size_t)ceph->timeout_seconds * 10)
-		return false;
+	if (pool_is_interrupted(&ceph->pool))
+		return fail(err, COPPICE_INTERRUPTED, "interrupted");
+	if (*n == (size_t)ceph->timeout_seconds * 10)
+		return COPPICE_BUSY;
 	for (int i = 0; i < 10; i++)
 		wait_a_step();
-	return ++*n > 0;
+	++*n;
+	return COPPICE_OK;
 }
 
-int ceph_parents_keep(struct ceph_pool *ceph, struct coppice_error *err)
+int ceph_parents_keep(struct ceph_pool *ceph, bool is_patient, struct coppice_error *err)
 {
 	int r = worker_begin(ceph, err);
 	bool did = false;
@@ -431,15 +434,15 @@ int ceph_parents_keep(struct ceph_pool *ceph, struct coppice_error *err)
 
 	while (r == COPPICE_OK && !did) {
 		r = try_parents(ceph, false, &did, err);
-		if (r == COPPICE_BUSY && may_wait(ceph, &n))
-			r = COPPICE_OK;
+		if (r == COPPICE_BUSY && is_patient)
+			r = wait_for_parents(ceph, &n, err);
 	}
 	return r;
 }
 
-int ceph_parents_cut_begin(struct ceph_pool *ceph, struct coppice_error *err)
+int ceph_parents_cut(struct ceph_pool *ceph, struct coppice_error *err)
 {
-	int r = worker_begin(ceph, err);
+	int r = COPPICE_OK;
 	bool did = false;
 
 	while (r == COPPICE_OK && !did)
@@ -457,21 +460,35 @@ void ceph_parents_give(struct ceph_pool *ceph)
 		ceph->worker.n_locked--;
 }
 
+/* COPPICE_BUSY naming who lives and cuts. Who is dead is asked about once. */
+static int look_for_cutter(struct ceph_pool *ceph, struct coppice_error *err)
+{
+	const char *key = ROOT_LOCK PARENTS;
+	_cleanup_(freep) char *value = NULL;
+	char holder[WORKER_NAME_MAX] = "";
+	bool ignored;
+	int r = root_get(ceph, key, &value, err);
+
+	if (r < 0 || !value || value[0] != 'x')
+		return r;
+	r = find_living(ceph, value, holder, err);
+	if (r == COPPICE_OK && holder[0])
+		return fail(err, COPPICE_BUSY, "%s is just flattening an image", holder);
+	return r < 0 ? r
+		     : root_replace(ceph, &(struct root_change){ key, value, NULL }, 1, &ignored,
+				    err);
+}
+
 int ceph_parents_wait(struct ceph_pool *ceph, struct coppice_error *err)
 {
-	int r = COPPICE_BUSY;
+	int r = look_for_cutter(ceph, err);
 
 	for (size_t n = 0; r == COPPICE_BUSY;) {
-		_cleanup_(freep) char *value = NULL;
-		char holder[WORKER_NAME_MAX] = "";
-
-		r = root_get(ceph, ROOT_LOCK PARENTS, &value, err);
-		if (r == COPPICE_OK && value && value[0] == 'x')
-			r = find_living(ceph, value, holder, err);
-		if (r == COPPICE_OK && holder[0])
-			r = fail(err, COPPICE_BUSY, "%s is just flattening an image", holder);
-		if (r == COPPICE_BUSY && !may_wait(ceph, &n))
-			return r;
+		r = wait_for_parents(ceph, &n, err);
+		if (r == COPPICE_OK)
+			r = look_for_cutter(ceph, err);
+		else
+			break;
 	}
 	return r;
 }

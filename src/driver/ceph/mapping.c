@@ -199,6 +199,14 @@ bool ceph_has_device(const struct ceph_pool *ceph, const char *name)
 	       find(ceph, name, device) != NULL;
 }
 
+bool ceph_is_mapped_or_begun(const struct ceph_pool *ceph, const char *name)
+{
+	char device[PATH_MAX];
+
+	return read_link(ceph, name, device) &&
+	       (strcmp(device, PENDING) == 0 || find(ceph, name, device));
+}
+
 /* Who was killed while he had it mapped, with what did that for him, did not stop the program. */
 static int wait_for_the_dead(const struct ceph_pool *ceph, const char *name,
 			     struct coppice_error *err)

@@ -155,7 +155,6 @@ static int mount_patiently(struct mounting *mounting, struct coppice_error *err)
 			      err, "cannot mount '%s'", mounting->path);
 }
 
-/* What fails for sure is not held. */
 static int map_to_write(struct ceph_pool *ceph, const struct ceph_turn *turn, const struct rbd *rbd,
 			char ret_device[static PATH_MAX], struct coppice_error *err)
 {
@@ -167,11 +166,7 @@ static int map_to_write(struct ceph_pool *ceph, const struct ceph_turn *turn, co
 		r = extend(ceph, rbd, err);
 	if (r == COPPICE_OK)
 		r = ceph_map(ceph, turn, rbd->name, ret_device, err);
-	if (r == COPPICE_OK)
-		return ceph_hold_mapped(ceph, rbd, err);
-	if (r != COPPICE_UNAVAILABLE && r != COPPICE_INTERRUPTED)
-		ceph_let_go(ceph, rbd->name);
-	return r;
+	return r < 0 ? r : ceph_hold_mapped(ceph, rbd, err);
 }
 
 int ceph_mount_at(struct ceph_pool *ceph, const struct ceph_turn *turn, const struct rbd *rbd,
@@ -306,6 +301,7 @@ static int open_view(struct ceph_pool *ceph, const struct ceph_turn *turn, const
 {
 	char name[RBD_NAME_MAX];
 	rbd_image_options_t options;
+	struct coppice_error ignored;
 	int r;
 
 	view_name(ceph, rbd, snap, name);
@@ -315,7 +311,10 @@ static int open_view(struct ceph_pool *ceph, const struct ceph_turn *turn, const
 	if (r < 0 && r != -EEXIST)
 		return fail_ceph(ceph, r, err, "cannot clone '%s/%s@%s' to look at it",
 				 ceph->osd_pool, rbd->name, snap->name);
-	return ceph_map(ceph, turn, name, ret_device, err);
+	r = ceph_map(ceph, turn, name, ret_device, err);
+	if (r < 0 && r != COPPICE_UNAVAILABLE && r != COPPICE_INTERRUPTED) /* it may be still */
+		(void)remove_view(ceph, name, &ignored);
+	return r;
 }
 
 static int mount_view(struct ceph_pool *ceph, const struct ceph_turn *turn, const struct rbd *rbd,

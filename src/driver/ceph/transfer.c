@@ -800,7 +800,7 @@ static int transfer(struct sending *sending, struct coppice_error *err)
 	explain_all(sending);
 	if (sending->draft->pool->is_dry_run)
 		return COPPICE_OK;
-	r = ceph_parents_keep(sending->from, err);
+	r = ceph_parents_keep(sending->from, true, err);
 	if (r < 0)
 		return r;
 	r = live->snap_id == LIVE ? freeze_and_send(sending, err) : send_all(sending, err);

@@ -8,7 +8,8 @@
  * is detached, whoever is in it: nobody needs it any more.
  *
  * What is made is nobody's yet: its file system is mounted without barriers, as each would write
- * all of the file to this host's disk; and without discards, which would give back its room.
+ * all of the file to this host's disk; without discards, which would give back its room; and ext4
+ * without its journal, which is there, and stays empty.
  */
 #include "driver/ceph/ceph.h"
 
@@ -203,11 +204,19 @@ static int attach(const struct ceph_pool *ceph, uint64_t bytes, struct ceph_stag
 		       : loop_attach_buffered(staged->fd, &staged->loop, &ignored);
 }
 
+/* Without a journal ext4 refuses options of that. */
+static bool is_of_journal(const char *options)
+{
+	return strstr(options, "commit") || strstr(options, "journal") || strstr(options, "data=");
+}
+
 static int make_and_mount(struct ceph_pool *ceph, const struct new_file_system *wanted,
 			  const char *device, struct coppice_error *err)
 {
-	_cleanup_(freep) char *options = text_format("%s%snobarrier,nodiscard", wanted->options,
-						     wanted->options[0] ? "," : "");
+	bool has_no_journal = strcmp(wanted->type, "ext4") == 0 && !is_of_journal(wanted->options);
+	_cleanup_(freep) char *options =
+		text_format("%s%snobarrier,nodiscard%s", wanted->options,
+			    wanted->options[0] ? "," : "", has_no_journal ? ",noload" : "");
 
 	return options ? ceph_make_and_mount(ceph, wanted, device, options, err) : fail_memory(err);
 }

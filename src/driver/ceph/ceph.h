@@ -836,7 +836,7 @@ int ceph_hold(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_erro
 void ceph_let_go(struct ceph_pool *ceph, const char *name);
 
 /* May a host have it mapped, or be about to? */
-bool ceph_may_be_mapped(const struct ceph_pool *ceph, const struct rbd *rbd);
+bool ceph_may_be_mapped(struct ceph_pool *ceph, const struct rbd *rbd);
 
 /* It is mapped: note who has it open for us, whom others shut out if they take it over. */
 int ceph_hold_mapped(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err);

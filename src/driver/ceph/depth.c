@@ -13,6 +13,7 @@
  */
 #include "driver/ceph/ceph.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/file.h>
@@ -56,7 +57,7 @@ static void note(struct ceph_pool *ceph)
 {
 	bool was_noted; /* then we pay for who did that */
 
-	ceph->has_noted_depth = make_note(ceph, &was_noted) && !was_noted;
+	ceph->has_noted_depth |= make_note(ceph, &was_noted) && !was_noted;
 }
 
 void ceph_depth_look(struct ceph_pool *ceph)
@@ -159,9 +160,9 @@ static struct chain chain_of(struct look *look, struct rbd *rbd)
 	return chain;
 }
 
-typedef void chain_fn(const struct ceph_pool *ceph, const struct chain *chain, void *user);
+typedef void chain_fn(struct ceph_pool *ceph, const struct chain *chain, void *user);
 
-static void each_chain(const struct ceph_pool *ceph, struct look *look, chain_fn *fn, void *user)
+static void each_chain(struct ceph_pool *ceph, struct look *look, chain_fn *fn, void *user)
 {
 	struct rbd_list *const lists[] = { &look->listing, &look->trashed };
 
@@ -178,7 +179,7 @@ static bool is_too_long(const struct ceph_pool *ceph, const struct chain *chain)
 	return chain->n > ceph->max_depth + 1 && !ceph_is_view(chain->link[0]->name);
 }
 
-static void note_deep(const struct ceph_pool *ceph, const struct chain *chain, void *user)
+static void note_deep(struct ceph_pool *ceph, const struct chain *chain, void *user)
 {
 	bool *is_any = user;
 
@@ -187,7 +188,7 @@ static void note_deep(const struct ceph_pool *ceph, const struct chain *chain, v
 }
 
 /* Does, or may, somebody have it open? Who mounts an image of Coppice notes that nowhere. */
-static bool is_open(const struct ceph_pool *ceph, const struct rbd *rbd)
+static bool is_open(struct ceph_pool *ceph, const struct rbd *rbd)
 {
 	if (rbd->is_in_trash)
 		return false;
@@ -198,7 +199,7 @@ static bool is_open(const struct ceph_pool *ceph, const struct rbd *rbd)
 }
 
 /* Who reads it reads all that it stands on. */
-static void note_used(const struct ceph_pool *ceph, const struct chain *chain, void *user)
+static void note_used(struct ceph_pool *ceph, const struct chain *chain, void *user)
 {
 	bool is_asked = false;
 
@@ -234,7 +235,7 @@ struct choice {
 	size_t n;         /* links of the longest chain that it is in */
 };
 
-static void choose(const struct ceph_pool *ceph, const struct chain *chain, void *user)
+static void choose(struct ceph_pool *ceph, const struct chain *chain, void *user)
 {
 	struct choice *choice = user;
 	struct rbd *link =
@@ -244,7 +245,7 @@ static void choose(const struct ceph_pool *ceph, const struct chain *chain, void
 		*choice = (struct choice){ link, chain->n };
 }
 
-static bool note_all(const struct ceph_pool *ceph, struct look *look)
+static bool note_all(struct ceph_pool *ceph, struct look *look)
 {
 	bool is_any = false;
 
@@ -255,7 +256,7 @@ static bool note_all(const struct ceph_pool *ceph, struct look *look)
 }
 
 /* Of the longest chain that is too long and can be made shorter now. NULL: there is none. */
-static struct rbd *find_link(const struct ceph_pool *ceph, struct look *look)
+static struct rbd *find_link(struct ceph_pool *ceph, struct look *look)
 {
 	struct choice choice = { .link = NULL };
 
@@ -276,16 +277,17 @@ static void explain(struct pool *pool, const struct rbd *rbd)
 		ceph_explain(pool, "%s flatten %s", command, rbd->name);
 }
 
-/* By us; and who has it mapped by other means than Coppice is not told to anybody. */
-static bool is_ours_alone(rbd_image_t image)
+/* Who has it mapped by other means than Coppice says so nowhere else. */
+static int find_others(rbd_image_t image, bool *ret)
 {
 	rbd_image_watcher_t watchers[2];
 	size_t n = ARRAY_SIZE(watchers);
+	int r = rbd_watchers_list(image, watchers, &n);
 
-	if (rbd_watchers_list(image, watchers, &n) < 0)
-		return false;
-	rbd_watchers_list_cleanup(watchers, n);
-	return n <= 1;
+	if (r == 0)
+		rbd_watchers_list_cleanup(watchers, n);
+	*ret = r == -ERANGE || n > 1;
+	return r == -ERANGE ? 0 : r;
 }
 
 /* What it stands on it needs no more. Who has come to use it since we looked keeps it as it is. */
@@ -294,12 +296,14 @@ static void cut(struct ceph_pool *ceph, const char *id, rbd_image_t image)
 	_cleanup_(look_done) struct look look = { 0 };
 	struct coppice_error ignored;
 	struct rbd *link;
+	bool is_used;
 
 	if (ceph_parents_cut(ceph, &ignored) < 0 || look_around(ceph, &look, &ignored) < 0 ||
 	    !note_all(ceph, &look))
 		return;
 	link = find_id(&look, id);
-	if (link && link->is_deep && !link->is_used && is_ours_alone(image))
+	if (link && link->is_deep && !link->is_used && find_others(image, &is_used) == 0 &&
+	    !is_used)
 		(void)rbd_flatten(image);
 }
 
@@ -312,12 +316,16 @@ static int flatten_kept(struct ceph_pool *ceph, const struct rbd *rbd, bool *ret
 
 	if (r < 0)
 		return fail_ceph(ceph, r, err, "cannot open '%s/%s'", ceph->osd_pool, rbd->name);
-	*ret_used = !is_ours_alone(image);
-	r = *ret_used ? COPPICE_OK : ceph_copy_up(&ceph->pool, image, err);
-	if (r == COPPICE_OK && !*ret_used)
+	r = find_others(image, ret_used);
+	if (r < 0)
+		(void)fail_ceph(ceph, r, err, "cannot tell who has '%s/%s' open", ceph->osd_pool,
+				rbd->name);
+	else if (!*ret_used)
+		r = ceph_copy_up(&ceph->pool, image, err);
+	if (r == 0 && !*ret_used)
 		cut(ceph, rbd->id, image);
 	(void)rbd_close(image);
-	return r;
+	return r < 0 ? err->code : COPPICE_OK;
 }
 
 /*

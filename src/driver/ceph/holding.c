@@ -98,13 +98,19 @@ static int fence(struct ceph_pool *ceph, const struct rbd *rbd, const char *text
 
 /*
  * Another host that died has it no more, but one that was only cut off has. This one has it, or is
- * about to, as long as there is a link.
+ * about to, as long as there is a link; or by another name, which others gave it meanwhile.
  */
-bool ceph_may_be_mapped(const struct ceph_pool *ceph, const struct rbd *rbd)
+bool ceph_may_be_mapped(struct ceph_pool *ceph, const struct rbd *rbd)
 {
 	const char *text = rbd_meta(rbd, META_HOST);
+	_cleanup_(text_done) struct text addresses = TEXT_INIT;
+	struct coppice_error ignored;
+	bool is_so = true;
 
-	return text && (!is_own(ceph, text) || ceph_is_mapped_or_begun(ceph, rbd->name));
+	if (!text)
+		return false;
+	return !is_own(ceph, text) || ceph_is_mapped_or_begun(ceph, rbd->name) ||
+	       read_watchers(ceph, rbd, &addresses, &is_so, &ignored) < 0 || is_so;
 }
 
 int ceph_hold(struct ceph_pool *ceph, const struct rbd *rbd, struct coppice_error *err)

@@ -17,15 +17,15 @@
  * lock.parents is of who cuts an image from what it stands on, alone, or has one open to copy from.
  * librbd reads what is below an open image by the maps of objects that were when it was opened:
  * what was flattened since would be looked for where it was, and read as zeros once that is removed
- * (seen, 16.2.15; Ceph's pull request 70143). Who has an image mapped has noted that in it before he
- * opened it; so whoever cuts finds him, or he finds that somebody cuts, and waits.
+ * (seen, 16.2.15; Ceph's pull request 70143). Who has an image mapped has noted that in it before
+ *he opened it; so whoever cuts finds him, or he finds that somebody cuts, and waits.
  */
 #include "driver/ceph/ceph.h"
 
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/text.h"
-#include "driver/ceph/mapper.h"
 
 #define SWEEPING "sweep"   /* the lock of who ends what the dead left */
 #define IMAGE    "image-"  /* with an image's id: of who removes or flattens it */
@@ -413,29 +413,34 @@ static int try_parents(struct ceph_pool *ceph, bool is_alone, bool *ret_did,
 	return r;
 }
 
-/* No more often than fits into the cluster's time to answer. COPPICE_BUSY: as it was. */
-static int wait_for_parents(const struct ceph_pool *ceph, size_t *n, struct coppice_error *err)
+/* The cluster's time to answer, from now on. */
+static int64_t patience_of(const struct ceph_pool *ceph)
+{
+	return clock_ms() + 1000LL * ceph->timeout_seconds;
+}
+
+/* COPPICE_BUSY, which @err says: no longer. */
+static int wait_for_parents(const struct ceph_pool *ceph, int64_t until_ms,
+			    struct coppice_error *err)
 {
 	if (pool_is_interrupted(&ceph->pool))
 		return fail(err, COPPICE_INTERRUPTED, "interrupted");
-	if (*n == (size_t)ceph->timeout_seconds * 10)
+	if (clock_ms() >= until_ms)
 		return COPPICE_BUSY;
-	for (int i = 0; i < 10; i++)
-		wait_a_step();
-	++*n;
+	clock_pause(100);
 	return COPPICE_OK;
 }
 
 int ceph_parents_keep(struct ceph_pool *ceph, bool is_patient, struct coppice_error *err)
 {
 	int r = worker_begin(ceph, err);
+	int64_t until_ms = patience_of(ceph);
 	bool did = false;
-	size_t n = 0;
 
 	while (r == COPPICE_OK && !did) {
 		r = try_parents(ceph, false, &did, err);
 		if (r == COPPICE_BUSY && is_patient)
-			r = wait_for_parents(ceph, &n, err);
+			r = wait_for_parents(ceph, until_ms, err);
 	}
 	return r;
 }
@@ -481,16 +486,15 @@ static int look_for_cutter(struct ceph_pool *ceph, struct coppice_error *err)
 
 int ceph_parents_wait(struct ceph_pool *ceph, struct coppice_error *err)
 {
-	int r = look_for_cutter(ceph, err);
+	int64_t until_ms = patience_of(ceph);
+	int waited = COPPICE_OK, r = look_for_cutter(ceph, err);
 
-	for (size_t n = 0; r == COPPICE_BUSY;) {
-		r = wait_for_parents(ceph, &n, err);
-		if (r == COPPICE_OK)
+	while (r == COPPICE_BUSY && waited == COPPICE_OK) {
+		waited = wait_for_parents(ceph, until_ms, err);
+		if (waited == COPPICE_OK)
 			r = look_for_cutter(ceph, err);
-		else
-			break;
 	}
-	return r;
+	return waited < 0 ? waited : r;
 }
 
 /* ---- who sweeps ---- */

@@ -302,6 +302,7 @@ static int open_view(struct ceph_pool *ceph, const struct ceph_turn *turn, const
 	char name[RBD_NAME_MAX];
 	rbd_image_options_t options;
 	struct coppice_error ignored;
+	char link[PATH_MAX];
 	int r;
 
 	view_name(ceph, rbd, snap, name);
@@ -312,7 +313,7 @@ static int open_view(struct ceph_pool *ceph, const struct ceph_turn *turn, const
 		return fail_ceph(ceph, r, err, "cannot clone '%s/%s@%s' to look at it",
 				 ceph->osd_pool, rbd->name, snap->name);
 	r = ceph_map(ceph, turn, name, ret_device, err);
-	if (r < 0 && r != COPPICE_UNAVAILABLE && r != COPPICE_INTERRUPTED) /* it may be still */
+	if (r < 0 && !ceph_linked(ceph, name, link)) /* or it may be mapped still */
 		(void)remove_view(ceph, name, &ignored);
 	return r;
 }

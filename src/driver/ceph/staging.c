@@ -207,7 +207,8 @@ static int attach(const struct ceph_pool *ceph, uint64_t bytes, struct ceph_stag
 /* Without a journal ext4 refuses options of that. */
 static bool is_of_journal(const char *options)
 {
-	return strstr(options, "commit") || strstr(options, "journal") || strstr(options, "data=");
+	return strstr(options, "commit") || strstr(options, "journal") ||
+	       strstr(options, "data=") || strstr(options, "data_err=");
 }
 
 static int make_and_mount(struct ceph_pool *ceph, const struct new_file_system *wanted,

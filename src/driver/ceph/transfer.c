@@ -729,6 +729,9 @@ static int send_node(const struct sending *sending, const struct node *node,
 		r = open_source(sending, node->base, &step.before, &step.before_bytes, err);
 	if (r == COPPICE_OK && node->part->first == node)
 		r = begin_part(sending, node, step.size_bytes, err);
+	/* What is written to is read through, too; and it is seen that it is made. */
+	if (r == COPPICE_OK && node->base)
+		r = ceph_parents_wait(sending->to, err);
 	if (r < 0)
 		return r;
 	r = rbd_open(sending->to->making_io, node->part->name, &step.target, NULL);

@@ -271,6 +271,7 @@ static void explain(struct pool *pool, const struct rbd *rbd)
 	char command[PATH_MAX];
 
 	ceph_explain_command(ceph_pool_of(pool), command);
+	ceph_explain(pool, "# first, by librbd alone: objects that are not there are copied up");
 	if (rbd->is_in_trash)
 		ceph_explain(pool, "# in the trash, by librbd alone: flatten %s", rbd->id);
 	else

@@ -429,7 +429,7 @@ static int open_block(struct ceph_pool *ceph, const struct ceph_turn *turn, cons
 		      struct coppice_error *err)
 {
 	char name[RBD_NAME_MAX], device[PATH_MAX];
-	int r = COPPICE_OK;
+	int r;
 
 	(void)snprintf(name, sizeof(name), "%s", rbd->name);
 	if (snap)

@@ -18,7 +18,7 @@
  * librbd reads what is below an open image by the maps of objects that were when it was opened:
  * what was flattened since would be looked for where it was, and read as zeros once that is removed
  * (seen, 16.2.15; Ceph's pull request 70143). Who has an image mapped has noted that in it before
- *he opened it; so whoever cuts finds him, or he finds that somebody cuts, and waits.
+ * he opened it; so whoever cuts finds him, or he finds that somebody cuts, and waits.
  */
 #include "driver/ceph/ceph.h"
 

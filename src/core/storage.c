@@ -191,11 +191,15 @@ static int make_pool(struct coppice *coppice, struct pool_entry *entry, struct c
 	if (r == COPPICE_OK)
 		r = mark_publish(coppice, &mark, entry->name, err);
 	if (r < 0) {
+		/* What does not answer may have made it all the same: a sweep looks, later. */
+		bool is_gone = r != COPPICE_UNAVAILABLE;
+
 		if (pool) {
 			entry->driver->pool_close(pool);
-			(void)entry->driver->pool_destroy(&entry->spec, &ignored);
+			is_gone = entry->driver->pool_destroy(&entry->spec, &ignored) == COPPICE_OK;
 		}
-		(void)unlinkat(coppice->root_fd, mark.path, 0);
+		if (is_gone)
+			(void)unlinkat(coppice->root_fd, mark.path, 0);
 		return r;
 	}
 	pool_adopt(coppice, entry, pool);

@@ -575,18 +575,25 @@ static int unmake(const struct pool_spec *spec, struct ceph_pool *ceph, struct c
 }
 
 /*
- * What the dead had asked a monitor for may be done only after we have looked. So it is asked for
- * once more, which is answered when both are done, and then removed.
+ * What the dead had asked a monitor for may be done only after we have looked: to make it, and to
+ * give it its name. So it is asked for once more, which is answered when all of that is done, and
+ * then removed, by the name that it has.
  */
 static int remove_unfinished(const struct pool_spec *spec, struct ceph_pool *ceph, const char *name,
 			     struct coppice_error *err)
 {
 	struct coppice_error ignored;
+	int r;
 
 	if (!ceph->cluster) /* its configuration is not there, so no more is it */
 		return COPPICE_OK;
 	(void)make_osd_pool(spec, ceph, name, &ignored);
-	return remove_osd_pool(ceph, name, err);
+	r = remove_osd_pool(ceph, name, err);
+	if (r < 0)
+		return r;
+	ceph_close_pool(ceph);
+	r = ceph_open_pool(ceph, err);
+	return r < 0 ? r : unmake(spec, ceph, err);
 }
 
 static void remove_folder(const struct ceph_pool *ceph, const char *above, const char *folder)
